@@ -1,0 +1,193 @@
+"""What every `tally` command shares: `--data`, `--json`, exit codes, and how results and failures are printed.
+
+A command is a function that takes a `Context` first and returns a `Result`; `command()` registers it and adds the two
+shared options, so that no command can forget them. Exit codes (docs/commands.md): 0 done, 1 refused, 2 usage, 3 a check
+found a difference, 4 something that Tallygrid depends on is down, 70 a bug of ours, 130 interrupted.
+
+With `--json` stdout holds exactly one JSON document, also on failure; everything else goes to stderr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import json
+import os
+import sys
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from adapters.postgres.database import Database, open_database
+from metering.refusal import Fault, Refusal, Unavailable
+
+REFUSED, USAGE, DIFFERENCE, DOWN, BUG, INTERRUPTED = 1, 2, 3, 4, 70, 130
+
+# The examples shown in each command's help, by command path: a test runs every one of them.
+EXAMPLES: dict[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a command made: the JSON document, the same for people, and the exit code (0, or 3 for a difference)."""
+
+    document: Mapping[str, object]
+    text: str | Table | Sequence[str | Table] = ""
+    exit_code: int = 0
+
+
+@dataclass(slots=True)
+class Context:
+    """Where a command works: the data folder, and whether it speaks JSON."""
+
+    data: Path
+    json: bool
+    stderr: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
+
+    @asynccontextmanager
+    async def database(self) -> AsyncIterator[Database]:
+        async with open_database(self.data, os.environ) as database:
+            yield database
+
+    def say(self, text: str) -> None:
+        """A line for the person who watches; never on stdout."""
+        self.stderr.print(text, markup=False, soft_wrap=True)
+
+
+def default_data() -> Path:
+    """`TALLY_DATA`, else `${XDG_DATA_HOME:-~/.local/share}/tallygrid`."""
+    named = os.environ.get("TALLY_DATA")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "tallygrid"
+
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="The data folder: embedded PostgreSQL, spool, archive, keys. Default: $TALLY_DATA, else ~/.local/share/tallygrid.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one JSON document on stdout.")]
+
+Handler = Callable[..., Result | Awaitable[Result]]
+
+
+def command(app: typer.Typer, name: str, *, path: str, example: str) -> Callable[[Handler], Handler]:
+    """Registers a command as `path` (for instance `period close`), with an example that its help shows and a test runs."""
+    EXAMPLES[path] = example
+
+    def register(handler: Handler) -> Handler:
+        @functools.wraps(handler)
+        def run(*args: Any, data: Path | None, json: bool, **kwargs: Any) -> None:
+            context = Context(data=(data or default_data()).absolute(), json=json)
+            made = handler(context, *args, **kwargs)
+            result = asyncio.run(_awaited(made)) if inspect.isawaitable(made) else made
+            assert isinstance(result, Result)
+            _print(result, json)
+            raise typer.Exit(result.exit_code)
+
+        own = list(inspect.signature(handler, eval_str=True).parameters.values())[1:]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        shared = [
+            inspect.Parameter("data", keyword, default=None, annotation=DataOption),
+            inspect.Parameter("json", keyword, default=False, annotation=JsonOption),
+        ]
+        run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]  # how typer reads options
+        run.__annotations__ = {p.name: p.annotation for p in (*own, *shared)}
+        del run.__wrapped__  # type: ignore[attr-defined]  # else typer reads the handler's own signature
+        app.command(name, epilog=f"Example:  {example}")(run)
+        return handler
+
+    return register
+
+
+async def _awaited(made: Awaitable[Result]) -> Result:
+    return await made
+
+
+def _print(result: Result, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(result.document, ensure_ascii=False) + "\n")
+        return
+    parts = [result.text] if isinstance(result.text, str | Table) else list(result.text)
+    console = Console(highlight=False, soft_wrap=True)
+    for part in parts:
+        if isinstance(part, str):
+            if part:
+                sys.stdout.write(part + "\n")
+        else:
+            console.print(part)
+    sys.stdout.flush()
+
+
+def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = ()) -> Table:
+    """A table for people; `right` names the columns of figures."""
+    drawn = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        drawn.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+    for row in rows:
+        drawn.add_row(*("" if cell is None else str(cell) for cell in row))
+    return drawn
+
+
+def run(app: typer.Typer, argv: Sequence[str]) -> int:
+    """Runs `tally` with these arguments and returns its exit code; every failure is printed, none as a traceback."""
+    as_json = "--json" in argv
+    try:
+        outcome = app(args=list(argv), prog_name="tally", standalone_mode=False)
+        return outcome if isinstance(outcome, int) else 0
+    except typer.Exit as left:
+        return left.exit_code
+    except Refusal as refusal:
+        return _fail(as_json, REFUSED, refusal.code, refusal.what, refusal.where, refusal.remedy, refusal.faults, refusal.extra)
+    except Unavailable as down:
+        return _fail(as_json, DOWN, down.code, down.what, down.where, down.remedy)
+    except click.UsageError as usage:
+        where = usage.ctx.command_path if usage.ctx else "tally"
+        return _fail(as_json, USAGE, "usage", usage.format_message(), where, f"see `{where} --help`")
+    except (click.Abort, KeyboardInterrupt, asyncio.CancelledError):
+        return _fail(as_json, INTERRUPTED, "interrupted", "stopped by the keyboard", "", "run the command again: nothing is left half done")
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - the reader of our output has gone; python flushes at exit
+        return 0
+    except Exception as bug:
+        if os.environ.get("TALLY_TRACEBACK"):
+            traceback.print_exc()
+        what = f"{type(bug).__name__}: {bug}"
+        return _fail(as_json, BUG, "bug", what, "", "this is a bug in Tallygrid; TALLY_TRACEBACK=1 shows where")
+
+
+def _fail(
+    as_json: bool,
+    exit_code: int,
+    code: str,
+    what: str,
+    where: str,
+    remedy: str,
+    faults: Sequence[Fault] = (),
+    extra: Mapping[str, object] | None = None,
+) -> int:
+    if as_json:
+        listed = [{"what": f.what, "where": f.where, "remedy": f.remedy} for f in faults]
+        error = {"code": code, "what": what, "where": where, "remedy": remedy, "faults": listed, **(extra or {})}
+        sys.stdout.write(json.dumps({"error": error}, ensure_ascii=False) + "\n")
+        return exit_code
+    lines = [f"error: {what}" + (f" [{where}]" if where else "")]
+    lines += [f"  {fault}" for fault in faults]
+    if remedy:
+        lines.append(f"  {remedy}")
+    sys.stderr.write("\n".join(lines) + "\n")
+    return exit_code
