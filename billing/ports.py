@@ -1,0 +1,148 @@
+"""The ports of billing: what closing, issuing, crediting and settling ask of storage. The pure parts know
+nothing of it; `adapters/postgres` implements it, and tests hold an in-memory twin to the same behaviour.
+
+All of it happens in one operator's `Book`, inside one database transaction. `Books.write` takes the
+operator's book lock *before* the transaction's snapshot begins (under REPEATABLE READ a lock taken inside
+would wait and then read what stood before the wait), so of two closes at once the second waits and sees
+what the first one did. Leaving the block commits, an exception rolls back, and nothing of a refused step
+stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+
+from billing.adjustment import Adjustment
+from billing.document import Document
+from billing.journal import Entry
+from billing.period import Period
+from billing.settlement import Settlement
+
+if TYPE_CHECKING:
+    from billing.facts import Facts
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodClose:
+    """That a period was closed (for the nth time): over which usage, with which facts, to what effect.
+
+    `heads` maps "node/lane" to the seal hash that its accepted chain ended with; `facts` holds the versions
+    that priced the period; `result` is the JSON row that `period close` printed.
+    """
+
+    period: Period
+    number: int
+    closed_at: datetime
+    heads: Mapping[str, str]
+    facts: Mapping[str, Any]
+    result: Mapping[str, Any]
+    unfinished: bool
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Series:
+    """A number series: gap-free per legal entity and kind, and per year where its pattern holds {yyyy}
+    (else 0).
+    """
+
+    entity: str
+    kind: str
+    year: int
+
+
+class Book(Protocol):
+    """One operator's books inside one transaction. What is read is of one snapshot."""
+
+    async def facts(self) -> Facts:
+        """All versions of everything declared for this operator, and the parties."""
+        ...
+
+    async def held_batches(self) -> int:
+        """How many verified batches of this operator wait for a human decision; a period with any can't
+        close.
+        """
+        ...
+
+    async def lane_heads(self) -> Mapping[str, str]:
+        """ "node/lane" -> hash of the last accepted seal."""
+        ...
+
+    async def usage(self, start: datetime, end: datetime) -> pa.Table:
+        """Hourly usage of [start, end), summed over projects and keys or not; columns as `billing.rating`
+        says.
+        """
+        ...
+
+    async def adjustments(self, period: Period) -> Sequence[Adjustment]:
+        """In the order in which they were made."""
+        ...
+
+    async def documents(
+        self, *, period: Period | None = None, references: Sequence[str] | None = None
+    ) -> Sequence[Document]:
+        """Drafts and issued ones, oldest first: of a period, or those whose id or number is in
+        `references`.
+        """
+        ...
+
+    async def has_issued(self, period: Period) -> bool:
+        """Whether any document of the period has been issued."""
+        ...
+
+    async def replace_drafts(self, period: Period, drafts: Sequence[Document]) -> None:
+        """Remove every draft of the period and add these."""
+        ...
+
+    async def add_drafts(self, drafts: Sequence[Document]) -> None: ...
+
+    async def issue(self, documents: Sequence[Document], at: datetime) -> None:
+        """The drafts of these ids become these documents, for good."""
+        ...
+
+    async def take_numbers(self, series: Series, count: int, start: int) -> int:
+        """Advance the series by `count` and return the first of them; a series that is not there begins at
+        `start`.
+        """
+        ...
+
+    async def post(self, entries: Sequence[Entry]) -> None: ...
+
+    async def add_adjustment(self, adjustment: Adjustment) -> None: ...
+
+    async def last_close(self, period: Period) -> PeriodClose | None:
+        """The newest close of the period, if there is one."""
+        ...
+
+    async def add_close(self, close: PeriodClose) -> None: ...
+
+    async def set_late_bound(self, period: Period, late_after: datetime) -> None:
+        """Usage of the period accepted after this instant is reported, not billed. Only the first call
+        counts.
+        """
+        ...
+
+    async def settlements(self, period: Period) -> Sequence[Settlement]:
+        """Oldest first."""
+        ...
+
+    async def add_settlement(self, settlement: Settlement, at: datetime) -> None: ...
+
+
+class Books(Protocol):
+    """Every operator's books."""
+
+    def write(self, operator: str) -> AbstractAsyncContextManager[Book]:
+        """The operator's book under its lock: one writer at a time; commits on leaving without an
+        exception.
+        """
+        ...
+
+    def read(self, operator: str) -> AbstractAsyncContextManager[Book]:
+        """The operator's book to read only, without waiting."""
+        ...
