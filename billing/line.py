@@ -18,8 +18,6 @@ NO_FACTOR = Decimal(1)
 
 Tier = int | str | None
 """None: a plain price; 1…n: of tiered ones; `free`: included; `unbilled`: an outcome that is not billed."""
-billed).
-"""
 
 UNITS = {
     "input": "token",
@@ -33,7 +31,7 @@ UNITS = {
 
 
 class LineKey(NamedTuple):
-    """Rule 6's key, and the unit price beside it (decimals are equal by value: 0.4 and 0.40 are one price)."""
+    """Rule 6's key, and the unit price beside it; decimals are equal by value: 0.4 and 0.40 are one price."""
 
     tariff_version: str | None
     contract_version: str | None

@@ -14,18 +14,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
 from billing.adjustment import Adjustment
 from billing.document import Document
+from billing.facts import Facts
 from billing.journal import Entry
 from billing.period import Period
 from billing.settlement import Settlement
-
-if TYPE_CHECKING:
-    from billing.facts import Facts
 
 
 @dataclass(frozen=True, slots=True)
