@@ -77,6 +77,7 @@ class Operator:
     iban: str | None = None
     bic: str | None = None
     language: str = "en"
+    routing: Mapping[str, str] = field(default_factory=dict)
     numbering: Mapping[str, str] = field(
         default_factory=dict
     )  # kind of document -> pattern; `start` -> first n

@@ -1,0 +1,79 @@
+"""Where applied site documents are kept, as a small port, and its twin in memory.
+
+One `SiteStore` is one database transaction over the whole installation: what `load` returned holds until the
+transaction ends (no other apply runs beside it), and what `save` wrote is visible to nobody before its end.
+`adapters.postgres.site` is the real one; both pass `tests/integration/test_site_store.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Protocol
+
+from billing.facts import StoredDocument
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose documents were issued: (operator, kind, id) of a site document, whichever version."""
+
+    operator: str
+    kind: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Local days [first, end) of the billing periods in which issued documents rest on a subject."""
+
+    first: date
+    end: date
+
+
+class SiteStore(Protocol):
+    """The installation's site documents, all operators' and the installation's own."""
+
+    async def load(self) -> Sequence[StoredDocument]:
+        """Every stored version, and the right to be the only apply until the transaction ends."""
+        ...
+
+    async def issued(self) -> Mapping[Subject, Span]:
+        """Subjects that issued documents rest on, with the periods: what these used can't be changed any
+        more.
+        """
+        ...
+
+    async def save(self, documents: Sequence[StoredDocument]) -> None:
+        """Add versions, replacing those with the same operator, kind, id and `valid_from`.
+
+        A new operator enters the registry, a new customer gets its random subject id; both keep theirs for
+        ever.
+        """
+        ...
+
+
+class MemorySiteStore:
+    """The twin: the same promises without a database. `subjects` and `operators` show what `save`
+    registered.
+    """
+
+    def __init__(self) -> None:
+        self.documents: dict[tuple[str, str, str, date | None], StoredDocument] = {}
+        self.spans: dict[Subject, Span] = {}
+
+    @property
+    def operators(self) -> set[str]:
+        return {document.operator for document in self.documents.values() if document.kind == "operator"}
+
+    async def load(self) -> Sequence[StoredDocument]:
+        return list(self.documents.values())
+
+    async def issued(self) -> Mapping[Subject, Span]:
+        return dict(self.spans)
+
+    async def save(self, documents: Sequence[StoredDocument]) -> None:
+        for document in documents:
+            key = (document.operator, document.kind, document.id, document.valid_from)
+            self.documents[key] = document
