@@ -78,9 +78,8 @@ class Operator:
     bic: str | None = None
     language: str = "en"
     routing: Mapping[str, str] = field(default_factory=dict)
-    numbering: Mapping[str, str] = field(
-        default_factory=dict
-    )  # kind of document -> pattern; `start` -> first n
+    # Kind of document -> pattern such as "TLC-{yyyy}-{n:06}"; `start` -> the first n, as text.
+    numbering: Mapping[str, str] = field(default_factory=dict)
     default_tariff: str | None = None
     payment_terms_days: int = 14
     smallest_document_minor: int = 0
