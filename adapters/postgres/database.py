@@ -1,0 +1,243 @@
+"""The database as the rest of Tallygrid sees it: transactions of one of two roles, and nothing else.
+
+`app(operator)` is a transaction as `tally_app` that sees one operator's rows; `intake()` one as `tally_intake`, which
+sees all operators' usage and no money. The setting that row-level security reads is made inside the transaction and
+ends with it: a session's setting would outlive its transaction in the pool and show one operator's rows to the next.
+What goes wrong with the server itself comes out as `Unavailable("database_down")`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+import asyncpg
+from sqlalchemy import select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from adapters.postgres.schema import operator as operator_table
+from metering.refusal import Refusal, Unavailable
+
+INSTALLATION = "*"  # the operator of rows that belong to the installation itself
+
+_CONNECT_TIMEOUT_S = 10.0
+_START_PATIENCE_S = 5.0  # how long a server that is just coming up is waited for
+_APP_POOL = 4
+_INTAKE_POOL = 2
+
+_DOWN = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseUrls:
+    """`postgresql://…` of each role. `intake` is absent where nothing is taken in, `owner` where somebody else runs
+    the migrations."""
+
+    app: str
+    intake: str | None = None
+    owner: str | None = None
+
+    def __repr__(self) -> str:
+        return "DatabaseUrls(…)"  # they hold passwords
+
+
+Revive = Callable[[], Awaitable[None]]
+
+
+class Database:
+    """Two small pools on one PostgreSQL database; belongs to the event loop that opened it."""
+
+    def __init__(self, urls: DatabaseUrls, revive: Revive | None = None) -> None:
+        self.urls = urls
+        self._revive = revive
+        self._app = engine(urls.app, _APP_POOL)
+        self._intake = engine(urls.intake, _INTAKE_POOL) if urls.intake is not None else None
+
+    @classmethod
+    async def open(cls, urls: DatabaseUrls, revive: Revive | None = None) -> Self:
+        """Connects once as `tally_app`, waiting up to 5 s for a server that is starting.
+
+        `revive` starts the server again where it is ours and was killed; it is called before a transaction that finds
+        nobody to connect to. Raises `Unavailable` (`database_down`) or `Refusal` (`database_login`,
+        `database_missing`). Says nothing about the schema: `adapters.postgres.open` looks after that.
+        """
+        database = cls(urls, revive)
+        try:
+            await _patiently(database._greet)
+        except BaseException:
+            await database.close()
+            raise
+        return database
+
+    async def _greet(self) -> None:
+        async with self._connection(self._app):
+            pass
+
+    async def close(self) -> None:
+        """Closes every pooled connection."""
+        await self._app.dispose()
+        if self._intake is not None:
+            await self._intake.dispose()
+
+    @asynccontextmanager
+    async def app(self, operator: str, *, snapshot: bool = False) -> AsyncIterator[AsyncConnection]:
+        """A transaction as `tally_app` that sees only `operator`'s rows; commits at the end, rolls back on an error.
+
+        `snapshot`: all of its statements read one moment (REPEATABLE READ). Take locks in another transaction before:
+        the snapshot is of the first statement, and a lock that is waited for would be that statement.
+        """
+        async with self._connection(self._app) as connection:
+            if snapshot:
+                await connection.execution_options(isolation_level="REPEATABLE READ")
+            async with connection.begin():
+                await see(connection, operator)
+                yield connection
+
+    @asynccontextmanager
+    async def intake(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction as `tally_intake`: all operators' streams and usage, nothing of keys or money."""
+        if self._intake is None:
+            raise Refusal(
+                "no_intake_login",
+                "no login of tally_intake is configured, and this needs to take usage in",
+                remedy="set TALLY_DATABASE_INTAKE_URL",
+            )
+        async with self._connection(self._intake) as connection, connection.begin():
+            yield connection
+
+    @asynccontextmanager
+    async def _connection(self, pool: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+        async with down_is_unavailable():
+            connection = await self._checked_out(pool)
+            try:
+                yield connection
+            finally:
+                await connection.close()
+
+    async def _checked_out(self, pool: AsyncEngine) -> AsyncConnection:
+        if self._revive is None:
+            return await pool.connect()
+        try:
+            async with down_is_unavailable():
+                return await pool.connect()
+        except Unavailable:
+            await self._revive()
+            return await pool.connect()
+
+    async def operators(self) -> list[str]:
+        """Ids of all operators, sorted; without `*`."""
+        query = select(operator_table.c.operator).where(operator_table.c.operator != INSTALLATION)
+        async with self.app(INSTALLATION) as connection:
+            return list((await connection.execute(query.order_by(operator_table.c.operator))).scalars())
+
+
+async def see(connection: AsyncConnection, operator: str) -> None:
+    """From here to the end of the transaction, `connection` sees this operator's rows and no others."""
+    await connection.execute(
+        text("SELECT set_config('tally.operator', :operator, true)"), {"operator": operator}
+    )
+
+
+async def driver(connection: AsyncConnection) -> asyncpg.Connection[Any]:
+    """asyncpg's own connection under `connection`, in the same transaction: for COPY."""
+    raw = await connection.get_raw_connection()
+    found = raw.driver_connection
+    assert isinstance(found, asyncpg.Connection)
+    return found
+
+
+def engine(url: str, pool_size: int = 0) -> AsyncEngine:
+    """An engine on asyncpg; `pool_size` 0 opens a connection each time.
+
+    asyncpg reads the URL itself, because it knows libpq's forms (`?host=/run/postgresql`) that SQLAlchemy's doesn't.
+    """
+    dsn = "postgresql://" + url.partition("://")[2]
+
+    async def connect() -> asyncpg.Connection[Any]:
+        return await asyncpg.connect(
+            dsn,
+            timeout=_CONNECT_TIMEOUT_S,
+            server_settings={"application_name": "tallygrid", "timezone": "UTC"},
+        )
+
+    if pool_size == 0:
+        return create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=connect,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_pre_ping=True,  # a server that was restarted under us costs a ping, not a failed command
+    )
+
+
+@asynccontextmanager
+async def down_is_unavailable() -> AsyncIterator[None]:
+    """Turns what says that the server is gone or not letting us in into `Unavailable` or `Refusal`."""
+    try:
+        yield
+    except asyncpg.InvalidAuthorizationSpecificationError as error:
+        raise Refusal(
+            "database_login",
+            f"PostgreSQL refuses the login: {error}",
+            remedy="check user and password in the URL",
+        ) from error
+    except asyncpg.InvalidCatalogNameError as error:
+        raise Refusal(
+            "database_missing", f"{error}", remedy="`tally database prepare` prints the SQL that makes it"
+        ) from error
+    except _DOWN as error:
+        raise _down(error) from error
+    except PoolTimeout as error:
+        raise _down(error) from error
+    except DBAPIError as error:
+        if error.connection_invalidated or _is_down(error):
+            raise _down(error) from error
+        raise
+
+
+def _is_down(error: BaseException) -> bool:
+    """Whether a connection error lies under what SQLAlchemy wrapped."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, _DOWN):
+            return True
+        cause = cause.__cause__
+    return False
+
+
+def _down(error: BaseException) -> Unavailable:
+    detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return Unavailable(
+        "database_down",
+        f"the database does not answer: {detail}",
+        remedy="start PostgreSQL, or look at its log; then try again",
+    )
+
+
+async def _patiently(attempt: Callable[[], Awaitable[None]]) -> None:
+    """Tries again while the server is down, up to `_START_PATIENCE_S`."""
+    until = asyncio.get_running_loop().time() + _START_PATIENCE_S
+    wait_s = 0.05
+    while True:
+        try:
+            return await attempt()
+        except Unavailable:
+            if asyncio.get_running_loop().time() + wait_s > until:
+                raise
+        await asyncio.sleep(wait_s)
+        wait_s = min(wait_s * 2, 1.0)

@@ -1,0 +1,54 @@
+"""The tables as SQLAlchemy Core knows them, to write queries with. One file a subject; here they meet.
+
+Columns, keys and foreign keys stand here and in the migrations' SQL, and a test compares the two. What only the
+database needs (checks, triggers, partitions, policies, grants) stands in the SQL alone, each with its reason.
+"""
+
+from __future__ import annotations
+
+from adapters.postgres.schema_base import metadata
+from adapters.postgres.schema_money import (
+    adjustment,
+    document,
+    journal_entry,
+    late_bound,
+    number_series,
+    period_close,
+    posting,
+    settlement,
+)
+from adapters.postgres.schema_site import api_key, operator, site_document, subject
+from adapters.postgres.schema_usage import (
+    QUANTITY_COLUMNS,
+    batch,
+    held,
+    hourly_usage,
+    import_file,
+    lane,
+    partial_sum,
+    usage_cell,
+)
+
+__all__ = [
+    "QUANTITY_COLUMNS",
+    "adjustment",
+    "api_key",
+    "batch",
+    "document",
+    "held",
+    "hourly_usage",
+    "import_file",
+    "journal_entry",
+    "lane",
+    "late_bound",
+    "metadata",
+    "number_series",
+    "operator",
+    "partial_sum",
+    "period_close",
+    "posting",
+    "settlement",
+    "site_document",
+    "subject",
+    "usage_cell",
+]

@@ -1,0 +1,146 @@
+"""Streams and usage: lanes and their marks, accepted and held batches, imports, and hourly usage."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    false,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from adapters.postgres.schema_base import instant, metadata, operator_column
+
+# The quantities of an event, of a control total and of a cell, in this order (metering.event.QUANTITIES).
+QUANTITY_COLUMNS = (
+    "requests",
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "reasoning_tokens",
+    "generated_tokens",
+    "generated_reasoning_tokens",
+    "audio_seconds",
+)
+
+
+def _quantities() -> list[Column[int]]:
+    return [Column(name, BigInteger, nullable=False) for name in QUANTITY_COLUMNS]
+
+
+lane = Table(
+    "lane",
+    metadata,
+    operator_column(),
+    Column("node", Text, primary_key=True),
+    Column("lane", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("public_key", LargeBinary, nullable=False),
+    instant("enrolled_at"),
+    Column("epoch", Text),
+    Column("number", BigInteger),
+    Column("head", Text),
+    Column("last_sequence", BigInteger, nullable=False, server_default=text("0")),
+    instant("complete_to", nullable=True),
+    Column("opened", BigInteger, nullable=False, server_default=text("0")),
+    Column("closed", BigInteger, nullable=False, server_default=text("0")),
+    Column("ended", Boolean, nullable=False, server_default=false()),
+    instant("last_accepted_at", nullable=True),
+)
+
+batch = Table(
+    "batch",
+    metadata,
+    operator_column(registered=False),
+    Column("node", Text, primary_key=True),
+    Column("lane", Text, primary_key=True),
+    Column("epoch", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("hash", Text, nullable=False),
+    Column("previous", Text, nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    Column("events", BigInteger, nullable=False),
+    instant("complete_to"),
+    *_quantities(),
+    Column("path", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    instant("accepted_at"),
+    Column("root_checked", Boolean, nullable=False, server_default=false()),
+    ForeignKeyConstraint(["operator", "node", "lane"], ["lane.operator", "lane.node", "lane.lane"]),
+    UniqueConstraint("operator", "node", "lane", "previous", name="batch_successor"),
+)
+
+held = Table(
+    "held",
+    metadata,
+    operator_column(registered=False),
+    Column("node", Text, primary_key=True),
+    Column("lane", Text, primary_key=True),
+    Column("epoch", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("hash", Text, primary_key=True),
+    Column("code", Text, nullable=False),
+    Column("what", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    instant("held_at"),
+    ForeignKeyConstraint(["operator", "node", "lane"], ["lane.operator", "lane.node", "lane.lane"]),
+)
+
+import_file = Table(
+    "import_file",
+    metadata,
+    operator_column(),
+    Column("id", Text, primary_key=True),
+    Column("node", Text, nullable=False),
+    Column("lane", Text, nullable=False),
+    Column("file_sha256", Text, nullable=False),
+    Column("options_sha256", Text, nullable=False),
+    Column("events", BigInteger, nullable=False),
+    instant("first", nullable=True),
+    instant("last", nullable=True),
+    Column("totals", JSONB, nullable=False),
+    Column("state", Text, nullable=False),
+    instant("imported_at"),
+    instant("voided_at", nullable=True),
+    Column("void_reason", Text),
+)
+
+
+def _usage(name: str, into: MetaData) -> Table:
+    """A table of cells: no key, because a cell is the sum of its rows."""
+    return Table(
+        name,
+        into,
+        Column("operator", Text, nullable=False),
+        instant("hour"),
+        Column("customer", Uuid, nullable=False),
+        Column("project", Uuid),
+        Column("key", Uuid),
+        Column("node", Text, nullable=False),
+        Column("model", Text, nullable=False),
+        Column("outcome", Text, nullable=False),
+        Column("band", Integer, nullable=False),
+        Column("late", Boolean, nullable=False),
+        *_quantities(),
+    )
+
+
+partial_sum = _usage("partial_sum", metadata)
+hourly_usage = _usage("hourly_usage", metadata)
+Index("partial_sum_hour", partial_sum.c.operator, partial_sum.c.hour)
+Index("hourly_usage_hour", hourly_usage.c.operator, hourly_usage.c.hour)
+
+# The view over both; kept out of `metadata`, which speaks of tables only.
+usage_cell = _usage("usage_cell", MetaData())

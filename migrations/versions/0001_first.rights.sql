@@ -1,0 +1,73 @@
+-- Who may do what. Three roles (adapters/postgres/roles.py makes them):
+--   tally_owner   migrations only; owns every table;
+--   tally_intake  takes usage in; passes row-level security (COPY FROM refuses to work under it), so it gets nothing
+--                 of money, names or keys;
+--   tally_app     everything else; owns nothing, has no right on partitions, and sees only the operator that the
+--                 transaction names by set_config('tally.operator', …, true).
+-- The setting guards against mistakes of ours; operators who share a database get a login each.
+
+REVOKE ALL ON SCHEMA public FROM PUBLIC;
+GRANT USAGE ON SCHEMA public TO tally_intake, tally_app;
+
+-- Row-level security everywhere, forced: the owner's own functions are held by policies too.
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOR name IN SELECT relname FROM pg_class
+                WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') LOOP
+        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', name);
+        EXECUTE format('CREATE POLICY owner ON %I TO tally_owner USING (true) WITH CHECK (true)', name);
+        -- An unset setting is NULL and a reset one is '': both name no operator, and see nothing.
+        IF name NOT IN ('operator', 'alembic_version') THEN
+            EXECUTE format($policy$
+                CREATE POLICY own_rows ON %I TO tally_app
+                    USING (operator = nullif(current_setting('tally.operator', true), ''))
+                    WITH CHECK (operator = nullif(current_setting('tally.operator', true), ''))
+                $policy$, name);
+        END IF;
+    END LOOP;
+END
+$$;
+-- The registry says which operators there are, before one can be named; only one's own may be added.
+CREATE POLICY all_ids ON operator FOR SELECT TO tally_app USING (true);
+CREATE POLICY own_row ON operator FOR INSERT TO tally_app
+    WITH CHECK (operator = nullif(current_setting('tally.operator', true), ''));
+-- A command has to know the schema's version before it names an operator.
+CREATE POLICY version ON alembic_version FOR SELECT TO tally_app, tally_intake USING (true);
+
+-- Site: versions are followed by others, never taken away.
+GRANT SELECT ON alembic_version TO tally_app, tally_intake;
+GRANT SELECT, INSERT ON operator TO tally_app;
+GRANT SELECT, INSERT, UPDATE ON site_document TO tally_app;
+GRANT SELECT, INSERT, UPDATE (slug) ON subject TO tally_app;
+GRANT SELECT, INSERT, UPDATE (revoked_at) ON api_key TO tally_app;
+GRANT SELECT ON operator, site_document, subject TO tally_intake;
+
+-- Streams and usage: intake writes, the application reads.
+GRANT SELECT, INSERT, UPDATE ON lane TO tally_intake;
+GRANT SELECT, INSERT, UPDATE (root_checked) ON batch TO tally_intake;
+GRANT SELECT, INSERT ON held, import_file TO tally_intake;
+GRANT SELECT, INSERT, DELETE ON partial_sum, hourly_usage TO tally_intake;
+GRANT SELECT ON usage_cell, late_bound TO tally_intake;
+GRANT SELECT ON lane, batch, held, partial_sum, hourly_usage, usage_cell TO tally_app;
+GRANT SELECT, UPDATE (state, voided_at, void_reason) ON import_file TO tally_app;
+
+-- Money: the application only, and what is append-only can only be appended to.
+GRANT SELECT, INSERT ON late_bound, adjustment, settlement, journal_entry, posting, period_close TO tally_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON document TO tally_app;
+GRANT SELECT, INSERT, UPDATE ON number_series TO tally_app;
+
+-- Which key is this? Asked with the digest of a secret by somebody who can't know the operator yet; who holds a secret
+-- may learn whose it is, and nothing is told about any other key.
+CREATE FUNCTION find_api_key(digest bytea) RETURNS SETOF api_key
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT * FROM public.api_key k WHERE k.secret_sha256 = digest;
+END;
+REVOKE ALL ON FUNCTION find_api_key FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION find_api_key TO tally_app;
+
+-- Trigger functions run without anyone's right to call them.
+REVOKE ALL ON FUNCTION refuse_change, refuse_change_of_issued, refuse_step_back, refuse_change_of_batch,
+    check_entry_balances FROM PUBLIC;

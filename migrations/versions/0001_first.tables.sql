@@ -1,0 +1,400 @@
+-- Tables of the first schema, one group a subject of DESIGN.md. Every row names its operator and every key starts with
+-- it. Constraints repeat the invariants of the code, so that a mistake there stops at the database. What can't be said
+-- as a constraint is in 0001_first.triggers.sql, rights and row-level security in 0001_first.rights.sql.
+-- Money is in minor units (bigint) with the currency beside it; times are instants, hours whole UTC hours.
+
+-- Site -----------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE operator (
+    operator text PRIMARY KEY,
+    -- '*' is the installation itself: parties, and keys that hold for every operator.
+    CONSTRAINT operator_id_is_an_id CHECK (operator = '*' OR operator ~ '^[a-z0-9][a-z0-9._-]{0,62}$')
+);
+COMMENT ON TABLE operator IS 'Registry of operators; ids only, the one table that is read without a setting.';
+INSERT INTO operator VALUES ('*');
+
+CREATE TABLE site_document (
+    operator text NOT NULL REFERENCES operator,
+    kind text NOT NULL,
+    id text NOT NULL,
+    valid_from date NOT NULL,       -- -infinity: a first version, in force from ever
+    valid_until date,               -- exclusive
+    body jsonb NOT NULL,            -- scalars as the text that stood in the file
+    applied_at timestamptz NOT NULL,
+    PRIMARY KEY (operator, kind, id, valid_from),
+    CONSTRAINT site_document_kind CHECK
+        (kind IN ('operator', 'node', 'customer', 'tariff', 'contract', 'party', 'share')),
+    -- A version that ends before it begins would never be in force, and would hide the one before it.
+    CONSTRAINT site_document_ends_after_it_begins CHECK (valid_until > valid_from),
+    -- Parties share in revenue of any operator; everything else has one owner.
+    CONSTRAINT site_document_owner CHECK ((kind = 'party') = (operator = '*')),
+    CONSTRAINT site_document_body_is_an_object CHECK (jsonb_typeof(body) = 'object')
+);
+COMMENT ON TABLE site_document IS 'What operators declared: every version of every site document.';
+
+CREATE TABLE subject (
+    operator text NOT NULL REFERENCES operator,
+    id uuid NOT NULL,               -- 128 random bits: all that sealed events carry
+    kind text NOT NULL,
+    slug text NOT NULL,             -- the id as the user wrote it; a key's own id for keys that we made
+    parent uuid,                    -- the customer of a project or a key
+    PRIMARY KEY (operator, id),
+    FOREIGN KEY (operator, parent) REFERENCES subject (operator, id),
+    -- The same slug is the same subject, whoever makes it first.
+    CONSTRAINT subject_slug UNIQUE (operator, kind, parent, slug),
+    CONSTRAINT subject_kind CHECK (kind IN ('customer', 'project', 'key')),
+    CONSTRAINT subject_parent_is_a_customers CHECK ((kind = 'customer') = (parent IS NULL)),
+    CONSTRAINT subject_slug_is_not_empty CHECK (slug <> '')
+);
+COMMENT ON TABLE subject IS 'The one erasable table: which customer, project or key an opaque id stands for.';
+-- A customer's id is unique in an installation, so that a document or an import can't mean two of them.
+CREATE UNIQUE INDEX subject_customer_slug ON subject (slug) WHERE kind = 'customer';
+
+CREATE TABLE api_key (
+    operator text NOT NULL REFERENCES operator,
+    id uuid NOT NULL,
+    customer uuid,
+    project uuid,
+    role text,
+    secret_sha256 bytea NOT NULL,
+    created_at timestamptz NOT NULL,
+    expires_at timestamptz,
+    revoked_at timestamptz,
+    PRIMARY KEY (operator, id),
+    -- A secret opens one door: its digest finds one key in the whole installation.
+    CONSTRAINT api_key_secret UNIQUE (secret_sha256),
+    FOREIGN KEY (operator, customer) REFERENCES subject (operator, id),
+    FOREIGN KEY (operator, project) REFERENCES subject (operator, id),
+    CONSTRAINT api_key_is_a_customers_or_a_roles CHECK (num_nonnulls(customer, role) = 1),
+    CONSTRAINT api_key_project_has_a_customer CHECK (project IS NULL OR customer IS NOT NULL),
+    CONSTRAINT api_key_role CHECK (role IN ('operator', 'finance', 'compliance', 'auditor')),
+    -- Customers belong to one operator; only a role may span the installation.
+    CONSTRAINT api_key_customer_has_an_operator CHECK (customer IS NULL OR operator <> '*'),
+    CONSTRAINT api_key_holds_a_digest CHECK (octet_length(secret_sha256) = 32)
+);
+COMMENT ON TABLE api_key IS 'API keys; of the secret only its SHA-256 (256 random bits need no slow hash).';
+
+-- Streams --------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE lane (
+    operator text NOT NULL REFERENCES operator,
+    node text NOT NULL,
+    lane text NOT NULL,
+    kind text NOT NULL,
+    public_key bytea NOT NULL,      -- Ed25519, raw
+    enrolled_at timestamptz NOT NULL,
+    epoch text,                     -- of the last accepted batch; null before the first
+    number bigint,
+    head text,                      -- the last accepted seal's hash
+    last_sequence bigint NOT NULL DEFAULT 0,
+    complete_to timestamptz,
+    opened bigint NOT NULL DEFAULT 0,
+    closed bigint NOT NULL DEFAULT 0,
+    ended boolean NOT NULL DEFAULT false,
+    last_accepted_at timestamptz,
+    PRIMARY KEY (operator, node, lane),
+    CONSTRAINT lane_kind CHECK (kind IN ('sidecar', 'import')),
+    CONSTRAINT lane_key_is_ed25519 CHECK (octet_length(public_key) = 32),
+    -- The high-water mark is one thing: either nothing was accepted yet, or all of it stands.
+    CONSTRAINT lane_mark_is_whole CHECK
+        (num_nonnulls(epoch, number, head, complete_to, last_accepted_at) IN (0, 5)),
+    CONSTRAINT lane_numbers CHECK (number >= 0 AND last_sequence >= 0 AND opened >= 0 AND closed >= 0)
+);
+COMMENT ON TABLE lane IS 'Enrolled lanes and their high-water marks; locked FOR UPDATE while a batch is accepted.';
+
+CREATE TABLE batch (
+    operator text NOT NULL,
+    node text NOT NULL,
+    lane text NOT NULL,
+    epoch text NOT NULL,
+    number bigint NOT NULL,
+    hash text NOT NULL,
+    previous text NOT NULL,
+    first bigint NOT NULL,
+    last bigint NOT NULL,
+    events bigint NOT NULL,
+    complete_to timestamptz NOT NULL,
+    requests bigint NOT NULL,
+    prompt_tokens bigint NOT NULL,
+    cached_tokens bigint NOT NULL,
+    completion_tokens bigint NOT NULL,
+    reasoning_tokens bigint NOT NULL,
+    generated_tokens bigint NOT NULL,
+    generated_reasoning_tokens bigint NOT NULL,
+    audio_seconds bigint NOT NULL,
+    path text NOT NULL,             -- of body and seal in the archive, without the suffix
+    bytes bigint NOT NULL,
+    accepted_at timestamptz NOT NULL,
+    root_checked boolean NOT NULL DEFAULT false,
+    -- Dense numbers: another batch of the same number is a fork, and is held.
+    PRIMARY KEY (operator, node, lane, epoch, number),
+    -- One successor a seal: a second one is a fork too (a restored disk, a cloned machine).
+    CONSTRAINT batch_successor UNIQUE (operator, node, lane, previous),
+    FOREIGN KEY (operator, node, lane) REFERENCES lane,
+    CONSTRAINT batch_epoch_is_128_bits CHECK (epoch ~ '^[0-9a-f]{32}$'),
+    CONSTRAINT batch_hash_is_sha256 CHECK (hash ~ '^[0-9a-f]{64}$'),
+    CONSTRAINT batch_previous CHECK (previous = 'genesis' OR previous ~ '^[0-9a-f]{64}$'),
+    CONSTRAINT batch_number CHECK (number >= 0),
+    -- Sequence numbers have no holes, so the count follows from the ends (an empty heartbeat: last = first - 1).
+    CONSTRAINT batch_sequence_is_dense CHECK (first >= 1 AND events >= 0 AND last - first + 1 = events),
+    CONSTRAINT batch_bytes CHECK (bytes >= 0)
+);
+COMMENT ON TABLE batch IS 'Every accepted batch with its control totals: the list of the archive.';
+
+CREATE TABLE held (
+    operator text NOT NULL,
+    node text NOT NULL,
+    lane text NOT NULL,
+    epoch text NOT NULL,
+    number bigint NOT NULL,
+    hash text NOT NULL,
+    code text NOT NULL,
+    what text NOT NULL,
+    path text NOT NULL,
+    held_at timestamptz NOT NULL,
+    -- The hash is part of the key: both branches of a fork may be held, nothing is dropped.
+    PRIMARY KEY (operator, node, lane, epoch, number, hash),
+    FOREIGN KEY (operator, node, lane) REFERENCES lane,
+    CONSTRAINT held_code CHECK (code ~ '^[a-z_]+$')
+);
+COMMENT ON TABLE held IS 'Batches that verified under an enrolled key and can''t be accepted, with the reason.';
+
+CREATE TABLE import_file (
+    operator text NOT NULL REFERENCES operator,
+    id text NOT NULL,               -- the epoch: first 128 bits of SHA-256 over the decoded rows
+    node text NOT NULL,
+    lane text NOT NULL,
+    file_sha256 text NOT NULL,
+    options_sha256 text NOT NULL,
+    events bigint NOT NULL,
+    first timestamptz,
+    last timestamptz,
+    totals jsonb NOT NULL,
+    state text NOT NULL,
+    imported_at timestamptz NOT NULL,
+    voided_at timestamptz,
+    void_reason text,
+    PRIMARY KEY (operator, id),
+    CONSTRAINT import_file_state CHECK (state IN ('accepted', 'voided')),
+    CONSTRAINT import_file_id_is_an_epoch CHECK (id ~ '^[0-9a-f]{32}$'),
+    CONSTRAINT import_file_events CHECK (events >= 0),
+    -- Who takes usage back says why.
+    CONSTRAINT import_file_void_has_a_reason CHECK
+        (num_nonnulls(voided_at, void_reason) = CASE state WHEN 'voided' THEN 2 ELSE 0 END)
+);
+COMMENT ON TABLE import_file IS 'Files that were imported, and those taken back.';
+
+-- Usage ----------------------------------------------------------------------------------------------------------------
+-- Partitioned by operator and UTC month; partitions come from ensure_usage_partitions (0001_first.usage.sql).
+-- No foreign keys: a check per row would cost COPY more than the row, and a partition exists only for a registered
+-- operator. No unique cell: intake appends, a cell is the sum of its rows (a sum over parts never depends on them).
+-- Quantities may be negative here: amendments are differences, voids take back.
+
+CREATE TABLE partial_sum (
+    operator text NOT NULL,
+    hour timestamptz NOT NULL,
+    customer uuid NOT NULL,
+    project uuid,
+    key uuid,
+    node text NOT NULL,
+    model text NOT NULL,
+    outcome text NOT NULL,
+    band integer NOT NULL,          -- prompts larger than this many tokens
+    late boolean NOT NULL,          -- accepted after the period's late_bound
+    requests bigint NOT NULL,
+    prompt_tokens bigint NOT NULL,
+    cached_tokens bigint NOT NULL,
+    completion_tokens bigint NOT NULL,
+    reasoning_tokens bigint NOT NULL,
+    generated_tokens bigint NOT NULL,
+    generated_reasoning_tokens bigint NOT NULL,
+    audio_seconds bigint NOT NULL,
+    CONSTRAINT partial_sum_hour_is_whole CHECK (date_bin('1 hour', hour, '2000-01-01 00:00+00') = hour),
+    CONSTRAINT partial_sum_outcome CHECK (outcome IN ('finished', 'aborted', 'failed', 'interrupted')),
+    CONSTRAINT partial_sum_band CHECK (band IN (0, 32000, 128000, 200000, 256000, 512000, 1000000))
+) PARTITION BY LIST (operator);
+COMMENT ON TABLE partial_sum IS 'Sums of accepted batches, as intake copied them; rolled up when their hour is whole.';
+
+CREATE TABLE hourly_usage (
+    operator text NOT NULL,
+    hour timestamptz NOT NULL,
+    customer uuid NOT NULL,
+    project uuid,
+    key uuid,
+    node text NOT NULL,
+    model text NOT NULL,
+    outcome text NOT NULL,
+    band integer NOT NULL,
+    late boolean NOT NULL,
+    requests bigint NOT NULL,
+    prompt_tokens bigint NOT NULL,
+    cached_tokens bigint NOT NULL,
+    completion_tokens bigint NOT NULL,
+    reasoning_tokens bigint NOT NULL,
+    generated_tokens bigint NOT NULL,
+    generated_reasoning_tokens bigint NOT NULL,
+    audio_seconds bigint NOT NULL,
+    CONSTRAINT hourly_usage_hour_is_whole CHECK (date_bin('1 hour', hour, '2000-01-01 00:00+00') = hour),
+    CONSTRAINT hourly_usage_outcome CHECK (outcome IN ('finished', 'aborted', 'failed', 'interrupted')),
+    CONSTRAINT hourly_usage_band CHECK (band IN (0, 32000, 128000, 200000, 256000, 512000, 1000000))
+) PARTITION BY LIST (operator);
+COMMENT ON TABLE hourly_usage IS 'Cells of whole hours; a function of the set of accepted batches.';
+
+CREATE INDEX partial_sum_hour ON partial_sum (operator, hour);
+CREATE INDEX hourly_usage_hour ON hourly_usage (operator, hour);
+
+CREATE VIEW usage_cell WITH (security_invoker = true) AS
+    SELECT * FROM partial_sum UNION ALL SELECT * FROM hourly_usage;
+COMMENT ON VIEW usage_cell IS 'All usage, rolled up or not. One statement over it sees every accepted batch once.';
+
+CREATE TABLE late_bound (
+    operator text NOT NULL REFERENCES operator,
+    period text NOT NULL,
+    late_after timestamptz NOT NULL,
+    PRIMARY KEY (operator, period),
+    CONSTRAINT late_bound_period CHECK (period ~ '^[0-9]{4}-(0[1-9]|1[0-2])$')
+);
+COMMENT ON TABLE late_bound IS
+    'From a period''s first issued close plus late_days on, what intake accepts for it is reported, not billed.';
+
+-- Money ----------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE document (
+    operator text NOT NULL REFERENCES operator,
+    id text NOT NULL,
+    kind text NOT NULL,
+    state text NOT NULL,
+    number text,
+    customer text,
+    party text,
+    period text NOT NULL,
+    currency text NOT NULL,
+    line_total bigint,
+    net bigint NOT NULL,
+    tax bigint NOT NULL,
+    gross bigint NOT NULL,
+    sign smallint NOT NULL,
+    issue_date date,
+    content jsonb NOT NULL,         -- CONTRACT.md's document, lines included
+    created_at timestamptz NOT NULL,
+    issued_at timestamptz,
+    PRIMARY KEY (operator, id),
+    -- Two documents under one number could not be told apart by the one who books them.
+    CONSTRAINT document_number UNIQUE (operator, kind, number),
+    CONSTRAINT document_kind CHECK (kind IN
+        ('invoice', 'credit_note', 'self_billed_invoice', 'self_billed_credit_note', 'prepayment_invoice')),
+    CONSTRAINT document_state CHECK (state IN ('draft', 'issued')),
+    CONSTRAINT document_issued_has_number_and_date CHECK
+        (num_nonnulls(number, issue_date, issued_at) = CASE state WHEN 'issued' THEN 3 ELSE 0 END),
+    CONSTRAINT document_has_one_buyer_or_party CHECK (num_nonnulls(customer, party) = 1),
+    CONSTRAINT document_period CHECK (period ~ '^[0-9]{4}-(0[1-9]|1[0-2])$'),
+    CONSTRAINT document_currency CHECK (currency ~ '^[A-Z]{3}$'),
+    -- Amounts are magnitudes, the sign says which way: a credit note's are turned, so never both.
+    CONSTRAINT document_sign CHECK
+        (sign = CASE WHEN kind IN ('credit_note', 'self_billed_credit_note') THEN -1 ELSE 1 END),
+    CONSTRAINT document_amounts CHECK (net >= 0 AND gross >= 0 AND gross = net + tax)
+);
+COMMENT ON TABLE document IS 'Invoices and credit notes. Drafts come and go; what is issued never changes.';
+CREATE INDEX document_period ON document (operator, period, customer);
+
+CREATE TABLE number_series (
+    operator text NOT NULL REFERENCES operator,
+    entity text NOT NULL,           -- the legal entity whose series it is: the operator or a party
+    kind text NOT NULL,
+    year integer NOT NULL,          -- 0 where the pattern has no {yyyy}
+    next bigint NOT NULL,
+    PRIMARY KEY (operator, entity, kind, year),
+    CONSTRAINT number_series_next CHECK (next >= 0),
+    CONSTRAINT number_series_year CHECK (year = 0 OR year BETWEEN 2020 AND 9999)
+);
+COMMENT ON TABLE number_series IS
+    'The next number of each series. A row, not a sequence: it rolls back with the document, so no gap opens.';
+
+CREATE TABLE adjustment (
+    operator text NOT NULL REFERENCES operator,
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
+    customer text NOT NULL,
+    period text NOT NULL,
+    net bigint NOT NULL,
+    reason text NOT NULL,
+    who text NOT NULL,
+    document text,                  -- the document that it was made about
+    made_at timestamptz NOT NULL,
+    PRIMARY KEY (operator, id),
+    FOREIGN KEY (operator, document) REFERENCES document (operator, id),
+    CONSTRAINT adjustment_period CHECK (period ~ '^[0-9]{4}-(0[1-9]|1[0-2])$'),
+    CONSTRAINT adjustment_moves_money CHECK (net <> 0),
+    CONSTRAINT adjustment_says_why_and_who CHECK (reason <> '' AND who <> '')
+);
+COMMENT ON TABLE adjustment IS 'What people added to or took off a bill, with the reason.';
+CREATE INDEX adjustment_period ON adjustment (operator, period, customer);
+
+CREATE TABLE settlement (
+    operator text NOT NULL REFERENCES operator,
+    id text NOT NULL,
+    period text NOT NULL,
+    number integer NOT NULL,        -- 1, 2 … within the period
+    content jsonb NOT NULL,
+    made_at timestamptz NOT NULL,
+    PRIMARY KEY (operator, id),
+    CONSTRAINT settlement_number UNIQUE (operator, period, number),
+    CONSTRAINT settlement_number_counts CHECK (number >= 1),
+    CONSTRAINT settlement_period CHECK (period ~ '^[0-9]{4}-(0[1-9]|1[0-2])$')
+);
+COMMENT ON TABLE settlement IS 'Revenue shares of a period, each run the difference to the runs before.';
+
+CREATE TABLE journal_entry (
+    operator text NOT NULL REFERENCES operator,
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    posted_at timestamptz NOT NULL,
+    period text NOT NULL,
+    kind text NOT NULL,
+    document text,
+    settlement text,
+    reverses bigint,
+    postings integer NOT NULL,      -- how many it has; a posting added afterwards would show
+    PRIMARY KEY (operator, id),
+    FOREIGN KEY (operator, document) REFERENCES document (operator, id),
+    FOREIGN KEY (operator, settlement) REFERENCES settlement (operator, id),
+    FOREIGN KEY (operator, reverses) REFERENCES journal_entry (operator, id),
+    -- A document, a settlement is posted once; an entry is reversed once.
+    CONSTRAINT journal_entry_document UNIQUE (operator, document, kind),
+    CONSTRAINT journal_entry_settlement UNIQUE (operator, settlement, kind),
+    CONSTRAINT journal_entry_reverses UNIQUE (operator, reverses),
+    CONSTRAINT journal_entry_kind CHECK (kind ~ '^[a-z_]+$'),
+    CONSTRAINT journal_entry_period CHECK (period ~ '^[0-9]{4}-(0[1-9]|1[0-2])$'),
+    CONSTRAINT journal_entry_is_double CHECK (postings >= 2)
+);
+COMMENT ON TABLE journal_entry IS 'The journal; entries balance per currency and are never updated or deleted.';
+
+CREATE TABLE posting (
+    operator text NOT NULL,
+    entry bigint NOT NULL,
+    number integer NOT NULL,        -- 1, 2 … within the entry
+    account text NOT NULL,
+    subject text,                   -- the customer or party whose account it is
+    currency text NOT NULL,
+    amount bigint NOT NULL,         -- debit +, credit -
+    PRIMARY KEY (operator, entry, number),
+    FOREIGN KEY (operator, entry) REFERENCES journal_entry (operator, id),
+    CONSTRAINT posting_number CHECK (number >= 1),
+    CONSTRAINT posting_account CHECK (account ~ '^[a-z_]+$'),
+    CONSTRAINT posting_currency CHECK (currency ~ '^[A-Z]{3}$'),
+    CONSTRAINT posting_moves_money CHECK (amount <> 0)
+);
+COMMENT ON TABLE posting IS 'Debits and credits of journal entries.';
+
+CREATE TABLE period_close (
+    operator text NOT NULL REFERENCES operator,
+    period text NOT NULL,
+    number integer NOT NULL,        -- 1, 2 … within the period
+    closed_at timestamptz NOT NULL,
+    heads jsonb NOT NULL,           -- the lanes' high-water marks that it read
+    facts jsonb NOT NULL,           -- the versions that priced it
+    result jsonb NOT NULL,          -- what the command printed
+    unfinished boolean NOT NULL,    -- closed before the period was over
+    PRIMARY KEY (operator, period, number),
+    CONSTRAINT period_close_number CHECK (number >= 1),
+    CONSTRAINT period_close_period CHECK (period ~ '^[0-9]{4}-(0[1-9]|1[0-2])$')
+);
+COMMENT ON TABLE period_close IS 'Each close of a period, with what it saw.';
