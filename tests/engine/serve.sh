@@ -10,5 +10,7 @@ shift
 folder=${VLLM_FOLDER:-${XDG_CACHE_HOME:-$HOME/.cache}/tallygrid/vllm}
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
 export VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind OMP_NUM_THREADS=1
-exec "$folder/bin/vllm" serve "$folder/model" --served-model-name tiny --host 127.0.0.1 --port "$port" \
+# Run from its folder, so that /v1/models shows a relative path and no folder of this machine.
+cd "$folder"
+exec bin/vllm serve ./model --served-model-name tiny --host 127.0.0.1 --port "$port" \
   --dtype bfloat16 --enforce-eager --max-model-len 1024 --max-num-seqs 16 "$@"
