@@ -26,6 +26,7 @@ from adapters.postgres.schema_usage import (
     import_file,
     lane,
     partial_sum,
+    set_aside,
     usage_cell,
 )
 
@@ -47,6 +48,7 @@ __all__ = [
     "partial_sum",
     "period_close",
     "posting",
+    "set_aside",
     "settlement",
     "site_document",
     "subject",

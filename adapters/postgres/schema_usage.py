@@ -91,11 +91,25 @@ held = Table(
     Column("epoch", Text, primary_key=True),
     Column("number", BigInteger, primary_key=True),
     Column("hash", Text, primary_key=True),
+    Column("previous", Text, nullable=False),
     Column("code", Text, nullable=False),
     Column("what", Text, nullable=False),
     Column("path", Text, nullable=False),
     instant("held_at"),
     ForeignKeyConstraint(["operator", "node", "lane"], ["lane.operator", "lane.node", "lane.lane"]),
+)
+
+set_aside = Table(
+    "set_aside",
+    metadata,
+    operator_column(),
+    Column("digest", Text, primary_key=True),
+    Column("node", Text, nullable=False),
+    Column("lane", Text, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("what", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    instant("seen_at"),
 )
 
 import_file = Table(

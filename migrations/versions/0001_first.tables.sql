@@ -148,6 +148,7 @@ CREATE TABLE held (
     epoch text NOT NULL,
     number bigint NOT NULL,
     hash text NOT NULL,
+    previous text NOT NULL,         -- the seal that it follows: what is held behind a hole goes on when that comes
     code text NOT NULL,
     what text NOT NULL,
     path text NOT NULL,
@@ -158,6 +159,20 @@ CREATE TABLE held (
     CONSTRAINT held_code CHECK (code ~ '^[a-z_]+$')
 );
 COMMENT ON TABLE held IS 'Batches that verified under an enrolled key and can''t be accepted, with the reason.';
+
+CREATE TABLE set_aside (
+    operator text NOT NULL REFERENCES operator,     -- as claimed, where there is one of that id; else '*'
+    digest text NOT NULL,           -- SHA-256 of the bytes as they came
+    node text NOT NULL,             -- as claimed, unproved; '' where nothing readable claims anything
+    lane text NOT NULL,
+    code text NOT NULL,
+    what text NOT NULL,
+    path text NOT NULL,
+    seen_at timestamptz NOT NULL,
+    PRIMARY KEY (operator, digest),
+    CONSTRAINT set_aside_code CHECK (code ~ '^[a-z_]+$')
+);
+COMMENT ON TABLE set_aside IS 'What verified under no enrolled key. It is nobody''s, and stops nobody''s close.';
 
 CREATE TABLE import_file (
     operator text NOT NULL REFERENCES operator,
