@@ -1,0 +1,212 @@
+"""A usage event: what one request used, said once, without a price.
+
+Events are facts and never change. A request that reached the engine leaves one event of kind `usage`. The engine's
+later figure follows as an `amendment` (quantities are differences, it counts no request), and `void` takes an event
+back (quantities negative, requests −1). Both say in `names` which request they are about. So every sum over events is
+a plain sum, in any order.
+
+From the seal on, events travel as columns (`EVENT_SCHEMA`), never one by one. Ids of subjects are 16 random bytes;
+slugs and names of people are not here. Instants are microseconds since 1970-01-01T00:00Z, in UTC.
+
+`generated_tokens` is what the engine's scheduler saw; null means that nobody witnessed it, and then it counts as
+`completion_tokens`. Reasoning within generated tokens is known per event only, as the smaller of the two, so it is a
+quantity of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+OUTCOMES = ("finished", "aborted", "failed", "interrupted")
+KINDS = ("usage", "amendment", "void")
+
+#: Largest absolute value of any quantity of one event. 10,000 of them in a batch stay far below 2^63.
+MAX_QUANTITY = 10**12
+
+#: No event is older than this instant (2020-01-01T00:00Z): a clock that says so is wrong.
+EARLIEST_TIME_US = 1_577_836_800_000_000
+
+#: Bounds of the prompt bands, in tokens. An event's band is the largest bound below its prompt tokens.
+BANDS = (0, 32_000, 128_000, 200_000, 256_000, 512_000, 1_000_000)
+
+#: What is summed: control totals of a seal, partial sums, hourly usage.
+QUANTITIES = (
+    "requests",
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "reasoning_tokens",
+    "generated_tokens",
+    "generated_reasoning_tokens",
+    "audio_seconds",
+)
+
+#: The columns of an event that hold quantities.
+QUANTITY_COLUMNS = (
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "reasoning_tokens",
+    "generated_tokens",
+    "audio_seconds",
+)
+
+WORD = pa.dictionary(pa.int32(), pa.string())
+ID = pa.binary(16)
+
+EVENT_SCHEMA = pa.schema(
+    [
+        pa.field("sequence", pa.int64(), nullable=False),
+        pa.field("kind", WORD, nullable=False),
+        pa.field("time", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("request", ID, nullable=False),
+        pa.field("names", ID),
+        pa.field("customer", ID, nullable=False),
+        pa.field("project", ID),
+        pa.field("key", ID),
+        pa.field("endpoint", WORD, nullable=False),
+        pa.field("model", WORD, nullable=False),
+        pa.field("outcome", WORD, nullable=False),
+        pa.field("prompt_tokens", pa.int64(), nullable=False),
+        pa.field("cached_tokens", pa.int64(), nullable=False),
+        pa.field("completion_tokens", pa.int64(), nullable=False),
+        pa.field("reasoning_tokens", pa.int64(), nullable=False),
+        pa.field("generated_tokens", pa.int64()),
+        pa.field("audio_seconds", pa.int64(), nullable=False),
+        pa.field("request_digest", ID),
+    ]
+)
+
+Column = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One usage event before it has its sequence number (the write-ahead file gives it).
+
+    `request` is minted by the writer: 16 unguessable bytes. `request_digest` is the first 16 bytes of SHA-256 of the
+    caller's own request id, of imports only. Token quantities are tokens, `audio_seconds` whole seconds.
+    """
+
+    kind: str
+    time_us: int
+    request: bytes
+    names: bytes | None
+    customer: bytes
+    project: bytes | None
+    key: bytes | None
+    endpoint: str
+    model: str
+    outcome: str
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    reasoning_tokens: int
+    generated_tokens: int | None
+    audio_seconds: int
+    request_digest: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The sum of each quantity over a set of events."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    generated_tokens: int = 0
+    generated_reasoning_tokens: int = 0
+    audio_seconds: int = 0
+
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+def events_table(events: Sequence[Event], first_sequence: int) -> pa.Table:
+    """The events as columns of EVENT_SCHEMA, numbered from `first_sequence` in the given order."""
+    columns: list[pa.Array] = []
+    for field in EVENT_SCHEMA:
+        if field.name == "sequence":
+            values: list[object] = list(range(first_sequence, first_sequence + len(events)))
+        else:
+            name = "time_us" if field.name == "time" else field.name
+            values = [getattr(event, name) for event in events]
+        if field.type == WORD:
+            columns.append(pa.array(values, pa.string()).dictionary_encode())
+        else:
+            columns.append(pa.array(values, field.type))
+    return pa.Table.from_arrays(columns, schema=EVENT_SCHEMA)
+
+
+def integers(table: pa.Table, column: str) -> Column:
+    """One column without nulls as int64; a time as microseconds."""
+    array = table.column(column).combine_chunks()
+    if pa.types.is_timestamp(array.type):
+        array = array.view(pa.int64())
+    return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.int64)
+
+
+def word_codes(table: pa.Table, column: str) -> tuple[Column, list[str]]:
+    """A dictionary column as (code of each row, the words that the codes stand for)."""
+    array = table.column(column).combine_chunks()
+    if isinstance(array, pa.ChunkedArray):  # pyarrow keeps a column of no chunks chunked
+        array = pa.array([], pa.string()).dictionary_encode()
+    return np.asarray(
+        array.indices.to_numpy(zero_copy_only=False), dtype=np.int64
+    ), array.dictionary.to_pylist()
+
+
+def quantities(table: pa.Table) -> dict[str, Column]:
+    """Each of QUANTITIES as one int64 a row, in the order of QUANTITIES. Their sums are the control totals.
+
+    `requests` is 1 for usage, 0 for an amendment, −1 for a void. `generated_reasoning_tokens` is the smaller of
+    reasoning and generated; where both are negative, the one nearer to zero; where their signs differ (only a
+    difference can do that), 0.
+    """
+    codes, words = word_codes(table, "kind")
+    requests_of = {"usage": 1, "amendment": 0, "void": -1}
+    requests = np.array([requests_of.get(word, 0) for word in words] or [0], dtype=np.int64)[codes]
+    completion = integers(table, "completion_tokens")
+    reasoning = integers(table, "reasoning_tokens")
+    generated = generated_tokens(table, completion)
+    both_positive = np.minimum(reasoning, generated).clip(min=0)
+    both_negative = np.maximum(reasoning, generated).clip(max=0)
+    return {
+        "requests": requests,
+        "prompt_tokens": integers(table, "prompt_tokens"),
+        "cached_tokens": integers(table, "cached_tokens"),
+        "completion_tokens": completion,
+        "reasoning_tokens": reasoning,
+        "generated_tokens": generated,
+        "generated_reasoning_tokens": both_positive + both_negative,
+        "audio_seconds": integers(table, "audio_seconds"),
+    }
+
+
+def generated_tokens(table: pa.Table, completion: Column) -> Column:
+    """The engine's figure of each row, and the completion tokens where the engine was no witness."""
+    array = table.column("generated_tokens").combine_chunks()
+    if array.null_count == 0:
+        return integers(table, "generated_tokens")
+    known = np.asarray(array.is_valid().to_numpy(zero_copy_only=False), dtype=bool)
+    figures = np.asarray(array.fill_null(0).to_numpy(zero_copy_only=False), dtype=np.int64)
+    return np.where(known, figures, completion)
+
+
+def totals(table: pa.Table) -> Totals:
+    """The control totals of the events in `table`."""
+    return Totals(**{name: int(column.sum()) for name, column in quantities(table).items()})
+
+
+def bands(prompt_tokens: Column) -> Column:
+    """The prompt band of each event: the largest bound b of BANDS with |prompt tokens| > b, else 0."""
+    bounds = np.array(BANDS, dtype=np.int64)
+    above = np.searchsorted(bounds, np.abs(prompt_tokens), side="left")
+    return bounds[np.maximum(above - 1, 0)]

@@ -1,0 +1,47 @@
+"""Named steps at which a test may kill this process: `TALLY_KILL_AT=step:count`.
+
+A road that claims to survive a kill at any moment has to be killed at every moment that matters. `step("sealed")`
+marks such a moment. With `TALLY_KILL_AT=sealed:3` in the environment the third `step("sealed")` of the process sends
+SIGKILL to itself: nothing is flushed, no `finally` runs. Unset, a step is one comparison with None. It is a hook for
+tests only; nobody sets it in production, and it can do nothing but end the process that reads it.
+
+The steps, in the order of the road (each is reached when the thing that it names has just happened):
+
+    intent          the intent is written to the write-ahead file
+    outcome         the usage event is written to the write-ahead file
+    fsync           the write-ahead file is on disk
+    rotate          a new write-ahead segment has taken over, the old one still lies there
+    interrupted     recovery: the new epoch's segment with its interrupted events is on disk
+    making          body and seal are on disk, not named by the head yet
+    head            the head names the new seal, which is not visible in the spool yet
+    sealed          the batch is visible in the spool
+    acknowledged    the spool has marked a batch as done, not deleted it yet
+    in-transaction, committed, roll-up      intake
+    issue           close
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+
+def _from_environment(setting: str | None) -> list[str | int] | None:
+    if not setting:
+        return None
+    name, _, count = setting.partition(":")
+    return [name, int(count or 1)]
+
+
+_kill_at = _from_environment(os.environ.get("TALLY_KILL_AT"))
+
+
+def step(name: str) -> None:
+    """Mark the step `name`; kills this process with SIGKILL if the environment asked for this one."""
+    if _kill_at is None:
+        return
+    if _kill_at[0] == name:
+        left = int(_kill_at[1]) - 1
+        _kill_at[1] = left
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
