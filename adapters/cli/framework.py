@@ -76,7 +76,8 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         metavar="DIR",
-        help="The data folder: embedded PostgreSQL, spool, archive, keys. Default: $TALLY_DATA, else ~/.local/share/tallygrid.",
+        help="The data folder: embedded PostgreSQL, spool, archive, keys. Default: $TALLY_DATA, "
+        "else ~/.local/share/tallygrid.",
         show_default=False,
     ),
 ]
@@ -133,7 +134,9 @@ def _print(result: Result, as_json: bool) -> None:
     sys.stdout.flush()
 
 
-def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = ()) -> Table:
+def table(
+    title: str | None, columns: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = ()
+) -> Table:
     """A table for people; `right` names the columns of figures."""
     drawn = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
@@ -152,14 +155,30 @@ def run(app: typer.Typer, argv: Sequence[str]) -> int:
     except typer.Exit as left:
         return left.exit_code
     except Refusal as refusal:
-        return _fail(as_json, REFUSED, refusal.code, refusal.what, refusal.where, refusal.remedy, refusal.faults, refusal.extra)
+        return _fail(
+            as_json,
+            REFUSED,
+            refusal.code,
+            refusal.what,
+            refusal.where,
+            refusal.remedy,
+            refusal.faults,
+            refusal.extra,
+        )
     except Unavailable as down:
         return _fail(as_json, DOWN, down.code, down.what, down.where, down.remedy)
     except click.UsageError as usage:
         where = usage.ctx.command_path if usage.ctx else "tally"
         return _fail(as_json, USAGE, "usage", usage.format_message(), where, f"see `{where} --help`")
     except (click.Abort, KeyboardInterrupt, asyncio.CancelledError):
-        return _fail(as_json, INTERRUPTED, "interrupted", "stopped by the keyboard", "", "run the command again: nothing is left half done")
+        return _fail(
+            as_json,
+            INTERRUPTED,
+            "interrupted",
+            "stopped by the keyboard",
+            "",
+            "run the command again: nothing is left half done",
+        )
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - the reader of our output has gone; python flushes at exit
         return 0
@@ -167,7 +186,9 @@ def run(app: typer.Typer, argv: Sequence[str]) -> int:
         if os.environ.get("TALLY_TRACEBACK"):
             traceback.print_exc()
         what = f"{type(bug).__name__}: {bug}"
-        return _fail(as_json, BUG, "bug", what, "", "this is a bug in Tallygrid; TALLY_TRACEBACK=1 shows where")
+        return _fail(
+            as_json, BUG, "bug", what, "", "this is a bug in Tallygrid; TALLY_TRACEBACK=1 shows where"
+        )
 
 
 def _fail(
@@ -182,7 +203,14 @@ def _fail(
 ) -> int:
     if as_json:
         listed = [{"what": f.what, "where": f.where, "remedy": f.remedy} for f in faults]
-        error = {"code": code, "what": what, "where": where, "remedy": remedy, "faults": listed, **(extra or {})}
+        error = {
+            "code": code,
+            "what": what,
+            "where": where,
+            "remedy": remedy,
+            "faults": listed,
+            **(extra or {}),
+        }
         sys.stdout.write(json.dumps({"error": error}, ensure_ascii=False) + "\n")
         return exit_code
     lines = [f"error: {what}" + (f" [{where}]" if where else "")]
