@@ -117,6 +117,7 @@ import_file = Table(
     metadata,
     operator_column(),
     Column("id", Text, primary_key=True),
+    Column("epoch", Text, nullable=False),
     Column("node", Text, nullable=False),
     Column("lane", Text, nullable=False),
     Column("file_sha256", Text, nullable=False),

@@ -176,7 +176,8 @@ COMMENT ON TABLE set_aside IS 'What verified under no enrolled key. It is nobody
 
 CREATE TABLE import_file (
     operator text NOT NULL REFERENCES operator,
-    id text NOT NULL,               -- the epoch: first 128 bits of SHA-256 over the decoded rows
+    id text NOT NULL,               -- also the name of its lane; the same content again, after a void, is another import
+    epoch text NOT NULL,            -- first 128 bits of SHA-256 over the decoded rows
     node text NOT NULL,
     lane text NOT NULL,
     file_sha256 text NOT NULL,
@@ -191,7 +192,7 @@ CREATE TABLE import_file (
     void_reason text,
     PRIMARY KEY (operator, id),
     CONSTRAINT import_file_state CHECK (state IN ('accepted', 'voided')),
-    CONSTRAINT import_file_id_is_an_epoch CHECK (id ~ '^[0-9a-f]{32}$'),
+    CONSTRAINT import_file_epoch CHECK (epoch ~ '^[0-9a-f]{32}$'),
     CONSTRAINT import_file_events CHECK (events >= 0),
     -- Who takes usage back says why.
     CONSTRAINT import_file_void_has_a_reason CHECK
