@@ -1,0 +1,177 @@
+"""From files, folders and standard input to site documents, with every fault of every file.
+
+A document with faults is kept, marked, when its kind and id could be read: references to it are then no
+faults of their own. What a document means beside others is checked later, in
+`adapters.site_files.references`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from adapters.site_files import schema
+from adapters.site_files.kinds import KINDS_BY_NAME
+from adapters.site_files.nodes import MapNode, Node, ScalarNode, parse_documents
+from adapters.site_files.scalars import doubtful_vat_id
+from adapters.site_files.schema import MISSING, Reading, near_miss, shorten
+from billing.facts import EVERYWHERE
+from metering.refusal import Fault, Refusal
+
+STANDARD_INPUT = "-"
+ENDINGS = (".yaml", ".yml")
+
+
+@dataclass(frozen=True, slots=True)
+class SiteDocument:
+    """One document as a file states it. `body` is plain form without kind, ids and `valid_from`.
+
+    `operator`: a contract's is "" until its customer is looked up, a party's is `EVERYWHERE`.
+    `where` is `file:line` of its beginning, `places` that of every key; `faulty`: some of it could not be
+    read.
+    """
+
+    kind: str
+    id: str
+    operator: str
+    valid_from: date | None
+    body: Mapping[str, Any]
+    where: str
+    places: Mapping[schema.Path, str] = field(default_factory=dict)
+    faulty: bool = False
+
+    def place(self, *path: str | int) -> str:
+        """Where a key stands, or else the document."""
+        return self.places.get(path, self.where)
+
+
+@dataclass(frozen=True, slots=True)
+class SiteFiles:
+    """What was read: documents in order, faults that refuse the whole, and warnings that refuse nothing."""
+
+    documents: tuple[SiteDocument, ...]
+    faults: tuple[Fault, ...]
+    warnings: tuple[Fault, ...]
+
+
+def read_site(
+    paths: Sequence[str | Path], stdin: Callable[[], bytes] = lambda: sys.stdin.buffer.read()
+) -> list[SiteDocument]:
+    """The documents of `paths`; any fault refuses all of them (`bad_site_files`). Nothing stored is looked
+    at.
+    """
+    files = read_files(paths, stdin)
+    refuse_faults(files.faults)
+    return list(files.documents)
+
+
+def refuse_faults(faults: Sequence[Fault]) -> None:
+    """Raise `bad_site_files` with every fault once, by file and line, if there are any."""
+    if not faults:
+        return
+    listed = sorted(dict.fromkeys(faults), key=_by_file_and_line)
+    count = "1 fault" if len(listed) == 1 else f"{len(listed)} faults"
+    raise Refusal(
+        "bad_site_files",
+        f"{count} in site files; nothing was applied",
+        where=listed[0].where,
+        remedy="mend each line that is listed",
+        faults=listed,
+    )
+
+
+def read_files(
+    paths: Sequence[str | Path], stdin: Callable[[], bytes] = lambda: sys.stdin.buffer.read()
+) -> SiteFiles:
+    """Read files, folders (their *.yaml and *.yml by name) and `-` in the order given, collecting faults."""
+    faults: list[Fault] = []
+    warnings: list[Fault] = []
+    documents: list[SiteDocument] = []
+    for file, raw in _sources(paths, stdin, faults):
+        for node in parse_documents(raw, file, faults):
+            document = read_document(node, faults)
+            if document is not None:
+                documents.append(document)
+                warnings.extend(_warnings(document))
+    return SiteFiles(tuple(documents), tuple(faults), tuple(warnings))
+
+
+def read_document(node: Node, faults: list[Fault]) -> SiteDocument | None:
+    """One document by the table of its kind; None when not even kind and id can be told."""
+    if not isinstance(node, MapNode):
+        faults.append(Fault("not a document: a map is needed", node.place, "begin with `kind: …`"))
+        return None
+    said = node.entries.get("kind")
+    names = list(KINDS_BY_NAME)
+    if said is None or (isinstance(said, ScalarNode) and not said.text):
+        faults.append(Fault("kind: missing", node.place, f"allowed: {', '.join(names)}"))
+        return None
+    kind = KINDS_BY_NAME.get(said.text) if isinstance(said, ScalarNode) else None
+    if kind is None:
+        word = said.text if isinstance(said, ScalarNode) else "a list or map"
+        faults.append(Fault(f"kind: {shorten(word)} is no kind", said.place, near_miss(word, names)))
+        return None
+    reading = Reading([])
+    whole = schema.read(kind.table, node, (), reading)
+    faults.extend(reading.faults)
+    if whole is MISSING or kind.identity not in whole or (kind.owned and "operator" not in whole):
+        return None
+    identity = whole[kind.identity]
+    operators = {"operator": identity, "share": identity, "contract": "", "party": EVERYWHERE}
+    begin = whole.get("valid_from")
+    return SiteDocument(
+        kind=kind.name,
+        id=identity,
+        operator=whole["operator"] if kind.owned else operators[kind.name],
+        valid_from=None if begin is None else date.fromisoformat(begin),
+        body={key: value for key, value in whole.items() if key not in kind.outside_body},
+        where=node.place,
+        places=reading.places,
+        faulty=bool(reading.faults),
+    )
+
+
+def _sources(
+    paths: Sequence[str | Path], stdin: Callable[[], bytes], faults: list[Fault]
+) -> list[tuple[str, bytes]]:
+    found: list[tuple[str, bytes]] = []
+    for given in paths:
+        if str(given) == STANDARD_INPUT:
+            found.append((STANDARD_INPUT, stdin()))
+            continue
+        path = Path(given)
+        try:
+            files = _files_of(path, faults)
+            found.extend((str(file), file.read_bytes()) for file in files)
+        except OSError as denied:
+            place = str(denied.filename or path)
+            faults.append(
+                Fault(f"cannot be read: {denied.strerror}", place, "name a readable file or folder")
+            )
+    return found
+
+
+def _files_of(path: Path, faults: list[Fault]) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.suffix in ENDINGS and file.is_file())
+    if not files:
+        faults.append(Fault("no *.yaml or *.yml in this folder", str(path), "name a folder that has some"))
+    return files
+
+
+def _warnings(document: SiteDocument) -> list[Fault]:
+    vat_id = document.body.get("vat_id")
+    if vat_id is None or not doubtful_vat_id(vat_id):
+        return []
+    where = document.place("vat_id")
+    return [Fault(f"vat_id: {vat_id} has wrong check digits", where, "compare it with the register")]
+
+
+def _by_file_and_line(fault: Fault) -> tuple[str, int, str]:
+    file, _, line = fault.where.rpartition(":")
+    return (file, int(line), fault.what) if line.isdigit() else (fault.where, 0, fault.what)

@@ -1,0 +1,201 @@
+"""A small schema language for site files, and the one reader that applies it.
+
+A kind is a `Table` of `Field`s (`adapters.site_files.kinds`). Types nest: a `Scalar`, a `Listing` of one
+type, a `Table`, an `Either` of a scalar and a table, and `NotRated`, which refuses by name what the
+language knows and rating does not yet. `read` turns a node into plain form (dicts, lists and canonical
+texts) and lists every fault with its line; it remembers the place of everything it read, so that later
+checks can name lines too.
+
+    Table({"up_to": Field(UP_TO), "price": Field(PRICE, required=True)})
+    {up_to: 50_000_000, prize: 1.60}    ->    site.yaml:12: prices[1].output.graduated[1].prize: unknown key
+                                              (did you mean price? allowed: up_to, price)
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from adapters.site_files.nodes import ListNode, MapNode, Node, ScalarNode
+from adapters.site_files.scalars import Scalar, WrongTextError
+from metering.refusal import Fault
+
+Path = tuple[str | int, ...]
+"""Where in a document: keys and list indices from 0; shown as `prices[1].input`, counted from 1."""
+
+
+class Reading:
+    """What reading one document yields beside its value: faults, and the place of every path."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        self.faults = faults
+        self.places: dict[Path, str] = {}
+
+    def fault(self, path: Path, what: str, remedy: str, place: str | None = None) -> None:
+        shown = show_path(path)
+        self.faults.append(Fault(f"{shown}: {what}" if shown else what, place or self.place(path), remedy))
+
+    def stands(self, path: Path) -> bool:
+        return path in self.places
+
+    def place(self, path: Path) -> str:
+        """The place of a path, or of the nearest thing around it."""
+        while path not in self.places and path:
+            path = path[:-1]
+        return self.places.get(path, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A list of one type, not empty. `single`: what one item is called. `check` sees a list without faults."""
+
+    item: Type
+    single: str
+    check: Callable[[list[Any], Path, Reading], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    type: Type
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A map with known keys. `check` adds faults that concern several keys; it sees the map without faulty
+    ones (`Reading.stands` tells whether a key stands in the file at all).
+    """
+
+    fields: Mapping[str, Field]
+    check: Callable[[Mapping[str, Any], Path, Reading], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Either:
+    """A scalar or a table, told apart by what stands there."""
+
+    scalar: Scalar
+    table: Table
+
+
+@dataclass(frozen=True, slots=True)
+class NotRated:
+    """Known to the language, refused by name: nothing is ignored."""
+
+    remedy: str = "leave it out"
+
+
+Type = Scalar | Listing | Table | Either | NotRated
+
+
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """In place of a value that had a fault."""
+
+
+MISSING = _Missing()
+
+
+def show_path(path: Path) -> str:
+    text = ""
+    for step in path:
+        text += f"[{step + 1}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+def read(expected: Type, node: Node, path: Path, reading: Reading) -> Any:
+    """The plain form of `node`, or MISSING when it is faulty as a whole; parts that are faulty are left
+    out.
+    """
+    reading.places.setdefault(path, node.place)
+    match expected:
+        case NotRated():
+            reading.fault(path, "not rated yet", expected.remedy)
+            return MISSING
+        case Scalar():
+            return _read_scalar(expected, node, path, reading)
+        case Listing():
+            return _read_list(expected, node, path, reading)
+        case Table():
+            return _read_table(expected, node, path, reading)
+        case Either():
+            inner = expected.table if isinstance(node, MapNode) else expected.scalar
+            return read(inner, node, path, reading)
+
+
+def _read_scalar(expected: Scalar, node: Node, path: Path, reading: Reading) -> Any:
+    if not isinstance(node, ScalarNode):
+        found = "a list" if isinstance(node, ListNode) else "a map"
+        reading.fault(path, f"{found} where {expected.name} belongs", f"allowed: {expected.allowed}")
+        return MISSING
+    if node.empty:
+        reading.fault(path, "has no value", f"allowed: {expected.allowed}; or leave the key out")
+        return MISSING
+    try:
+        return expected.read(node.text)
+    except WrongTextError as wrong:
+        reading.fault(path, f"{shorten(node.text)} {wrong}", f"allowed: {expected.allowed}")
+        return MISSING
+
+
+def _read_list(expected: Listing, node: Node, path: Path, reading: Reading) -> Any:
+    if not isinstance(node, ListNode):
+        reading.fault(path, "must be a list", f"allowed: [{expected.single}, …]")
+        return MISSING
+    if not node.items:
+        reading.fault(path, "the list is empty", f"name at least one {expected.single}, or leave the key out")
+        return MISSING
+    faults_before = len(reading.faults)
+    items = [read(expected.item, item, (*path, at), reading) for at, item in enumerate(node.items)]
+    if expected.check is not None and len(reading.faults) == faults_before:
+        expected.check(items, path, reading)
+    return [item for item in items if item is not MISSING]
+
+
+def _read_table(expected: Table, node: Node, path: Path, reading: Reading) -> Any:
+    allowed = ", ".join(expected.fields)
+    if not isinstance(node, MapNode):
+        reading.fault(path, "must be a map of keys and values", f"allowed: {allowed}")
+        return MISSING
+    found: dict[str, Any] = {}
+    for key, value in node.entries.items():
+        reading.places[(*path, key)] = node.places[key]
+        known = expected.fields.get(key)
+        if known is None:
+            reading.fault((*path, key), "unknown key", near_miss(key, list(expected.fields)))
+            continue
+        item = read(known.type, value, (*path, key), reading)
+        if item is not MISSING:
+            found[key] = item
+    for key, known in expected.fields.items():
+        if known.required and key not in node.places:
+            reading.fault((*path, key), "missing", f"add `{key}: …`, {_described(known.type)}")
+    if expected.check is not None:
+        expected.check(found, path, reading)
+    return found
+
+
+def near_miss(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{hint}allowed: {', '.join(known)}"
+
+
+def shorten(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "…")
+
+
+def _described(expected: Type) -> str:
+    match expected:
+        case Scalar():
+            return expected.allowed
+        case Listing():
+            return f"a list of {expected.single}s"
+        case Table():
+            return f"a map with {', '.join(expected.fields)}"
+        case Either():
+            return expected.scalar.allowed
+        case NotRated():
+            return "not rated yet"
