@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 
 from metering.refusal import Refusal
 
@@ -59,7 +60,10 @@ def round_half_away(value: Decimal | Fraction) -> int:
     >>> round_half_away(Fraction(5, 2)), round_half_away(Decimal("-2.5")), round_half_away(Decimal("2.49"))
     (3, -3, 2)
     """
-    numerator, denominator = value.as_integer_ratio()
+    return _rounded(*value.as_integer_ratio())
+
+
+def _rounded(numerator: int, denominator: int) -> int:
     rounded = (2 * abs(numerator) + denominator) // (2 * denominator)
     return -rounded if numerator < 0 else rounded
 
@@ -76,7 +80,13 @@ def to_minor(value: Decimal | Fraction, currency: str) -> int:
 
 def line_amount(quantity: int, unit_price: Decimal, price_base: int, currency: str) -> int:
     """Arithmetic rule 6: round(quantity × unit price ÷ price base) in minor units."""
-    return round_half_away(exact_minor(Fraction(unit_price) * Fraction(quantity, price_base), currency))
+    numerator, denominator = _minor_per_unit(unit_price, price_base, currency)
+    return _rounded(quantity * numerator, denominator)
+
+
+@lru_cache(maxsize=4096)
+def _minor_per_unit(unit_price: Decimal, price_base: int, currency: str) -> tuple[int, int]:
+    return exact_minor(Fraction(unit_price) * Fraction(1, price_base), currency).as_integer_ratio()
 
 
 def format_minor(minor: int, currency: str) -> str:

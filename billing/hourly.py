@@ -1,0 +1,150 @@
+"""Hourly usage as columns of integers: what rating reads, checked once so that no later sum can overflow.
+
+The table has a row a cell or a part of one; rows of the same cell simply add up. Columns: `hour`
+timestamp[us, UTC], `customer`, `node`, `model`, `outcome` (text or dictionaries of it; slugs), `late` bool,
+and `metering.event.QUANTITIES` as int64. Others, such as `band`, may stand beside them. Words become codes
+in code point order, hours become whole hours since 1970, so everything behind works on int64 arrays alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from metering.event import QUANTITIES
+from metering.refusal import Refusal
+
+Integers = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+BILLED_OUTCOMES = ("finished", "aborted", "interrupted")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_HOUR_US = 3_600_000_000
+_LIMIT = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class Hourly:
+    """Usage of one period that is billed or shown: n rows, each column n long; words as codes into sorted
+    names.
+    """
+
+    hours: Integers
+    customers: tuple[str, ...]
+    customer: Integers
+    nodes: tuple[str, ...]
+    node: Integers
+    models: tuple[str, ...]
+    model: Integers
+    billed: Flags
+    quantities: Mapping[str, Integers]
+
+
+def hour_number(instant: datetime) -> int:
+    """Whole hours from 1970-01-01T00:00Z to an aware `instant`."""
+    return (instant - _EPOCH) // timedelta(hours=1)
+
+
+def hour_instant(number: int) -> datetime:
+    """The UTC instant at which that hour begins."""
+    return _EPOCH + timedelta(hours=number)
+
+
+def read_hourly(usage: pa.Table, start: datetime, end: datetime) -> tuple[Hourly, dict[str, int]]:
+    """The rows of `usage` in [start, end) as an `Hourly`, and the totals of those left out for being late.
+
+    Refuses (`quantity_overflow`) usage whose magnitudes could sum beyond 63 bits.
+    """
+    inside = pc.and_(
+        pc.greater_equal(usage["hour"], _timestamp(start)), pc.less(usage["hour"], _timestamp(end))
+    )
+    late_rows = usage.filter(pc.and_(inside, usage["late"]))
+    rows = usage.filter(pc.and_not(inside, usage["late"]))
+    late = {name: sum(_checked(late_rows, name).tolist()) for name in QUANTITIES}
+    customers, customer = _words(rows, "customer")
+    nodes, node = _words(rows, "node")
+    models, model = _words(rows, "model")
+    outcomes, outcome = _words(rows, "outcome")
+    is_billed = np.array([name in BILLED_OUTCOMES for name in outcomes], np.bool_)
+    hourly = Hourly(
+        hours=_integers(rows["hour"].cast(pa.int64())) // _HOUR_US,
+        customers=customers,
+        customer=customer,
+        nodes=nodes,
+        node=node,
+        models=models,
+        model=model,
+        billed=is_billed[outcome],
+        quantities={name: _checked(rows, name) for name in QUANTITIES},
+    )
+    return hourly, late
+
+
+def _timestamp(instant: datetime) -> Any:
+    return pa.scalar(instant, pa.timestamp("us", "UTC"))
+
+
+def _integers(column: pa.ChunkedArray) -> Integers:
+    assert column.null_count == 0, "hourly usage has no gaps"
+    return np.asarray(column.to_numpy(), dtype=np.int64)
+
+
+def _words(table: pa.Table, name: str) -> tuple[tuple[str, ...], Integers]:
+    """The distinct words of a column in code point order, and each row's place among them."""
+    column = table[name]
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    column = column.unify_dictionaries().combine_chunks()
+    if isinstance(column, pa.ChunkedArray):
+        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    words = column.dictionary.to_pylist()
+    ordered = tuple(sorted(words))
+    places = {word: place for place, word in enumerate(ordered)}
+    assert column.null_count == 0, "hourly usage has no gaps"
+    codes = np.asarray(column.indices.to_numpy(), dtype=np.int64)
+    return ordered, np.array([places[word] for word in words], np.int64)[codes]
+
+
+def _checked(table: pa.Table, name: str) -> Integers:
+    """The column, once it is sure that no sum over any of its rows leaves int64: Σ |quantity| < 2^63."""
+    values = _integers(table[name])
+    if not len(values):
+        return values
+    bound = max(abs(int(values.min())), abs(int(values.max())))
+    # halves of 32 bits sum exactly; magnitudes beyond 2^62 are refused before they are negated
+    if bound * len(values) >= _LIMIT:
+        magnitudes = np.abs(values) if bound < _LIMIT >> 1 else None
+        if magnitudes is None or _exact_sum(magnitudes) >= _LIMIT:
+            raise Refusal(
+                "quantity_overflow",
+                f"the period's {name} sum beyond 63 bits",
+                where=name,
+                remedy="usage of this size is a fault of its source; void the import or batch it came with",
+            )
+    return values
+
+
+def _exact_sum(magnitudes: Integers) -> int:
+    return (int((magnitudes >> 32).sum()) << 32) + int((magnitudes & 0xFFFFFFFF).sum())
+
+
+def distinct(keys: Integers) -> tuple[list[int], Integers]:
+    """The distinct keys in order of first appearance, and each row's place among them; by hashing, not
+    sorting.
+    """
+    encoded = pa.array(keys).dictionary_encode()
+    return encoded.dictionary.to_pylist(), np.asarray(encoded.indices.to_numpy(), dtype=np.int64)
+
+
+def sums(places: Integers, values: Integers, count: int) -> Integers:
+    """Per place the exact sum of its values (`np.bincount` would add binary fractions)."""
+    totals = np.zeros(count, np.int64)
+    np.add.at(totals, places, values)
+    return totals
