@@ -65,6 +65,8 @@ class Database:
         self.urls = urls
         self._revive = revive
         self._app = engine(urls.app, _APP_POOL)
+        # Whoever waits for a lock keeps a connection; out of the pool, or the one who has the lock could find it empty.
+        self._locks = engine(urls.app)
         self._intake = engine(urls.intake, _INTAKE_POOL) if urls.intake is not None else None
 
     @classmethod
@@ -90,6 +92,7 @@ class Database:
     async def close(self) -> None:
         """Closes every pooled connection."""
         await self._app.dispose()
+        await self._locks.dispose()
         if self._intake is not None:
             await self._intake.dispose()
 
@@ -117,7 +120,18 @@ class Database:
                 remedy="set TALLY_DATABASE_INTAKE_URL",
             )
         async with self._connection(self._intake) as connection, connection.begin():
+            # BEGIN goes out with the first statement; a COPY through the driver must not be it, or it would commit.
+            await connection.execute(select(1))
             yield connection
+
+    @asynccontextmanager
+    async def exclusively(self, name: str) -> AsyncIterator[None]:
+        """Holds the advisory lock of this name alone, waiting for its turn. Ends with the block, or with our life."""
+        async with self._connection(self._locks) as connection, connection.begin():
+            await connection.execute(
+                text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": f"tally.{name}"}
+            )
+            yield
 
     @asynccontextmanager
     async def _connection(self, pool: AsyncEngine) -> AsyncIterator[AsyncConnection]:

@@ -15,8 +15,6 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    Uuid,
-    func,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -61,7 +59,7 @@ adjustment = Table(
     "adjustment",
     metadata,
     operator_column(),
-    Column("id", Uuid, primary_key=True, server_default=func.gen_random_uuid()),
+    Column("id", Text, primary_key=True),
     Column("customer", Text, nullable=False),
     Column("period", Text, nullable=False),
     Column("net", BigInteger, nullable=False),

@@ -155,7 +155,12 @@ def _usage(name: str, into: MetaData) -> Table:
 partial_sum = _usage("partial_sum", metadata)
 hourly_usage = _usage("hourly_usage", metadata)
 Index("partial_sum_hour", partial_sum.c.operator, partial_sum.c.hour)
-Index("hourly_usage_hour", hourly_usage.c.operator, hourly_usage.c.hour)
+Index(
+    "hourly_usage_hour",
+    hourly_usage.c.hour,
+    postgresql_using="brin",
+    postgresql_with={"autosummarize": "on"},
+)
 
 # The view over both; kept out of `metadata`, which speaks of tables only.
 usage_cell = _usage("usage_cell", MetaData())

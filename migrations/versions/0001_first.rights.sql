@@ -18,12 +18,13 @@ BEGIN
                 WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', name);
         EXECUTE format('CREATE POLICY owner ON %I TO tally_owner USING (true) WITH CHECK (true)', name);
-        -- An unset setting is NULL and a reset one is '': both name no operator, and see nothing.
+        -- An unset setting is NULL and a reset one is '': both name no operator, and see nothing. As a subquery it is
+        -- asked once a statement, not once a row.
         IF name NOT IN ('operator', 'alembic_version') THEN
             EXECUTE format($policy$
                 CREATE POLICY own_rows ON %I TO tally_app
-                    USING (operator = nullif(current_setting('tally.operator', true), ''))
-                    WITH CHECK (operator = nullif(current_setting('tally.operator', true), ''))
+                    USING (operator = (SELECT nullif(current_setting('tally.operator', true), '')))
+                    WITH CHECK (operator = (SELECT nullif(current_setting('tally.operator', true), '')))
                 $policy$, name);
         END IF;
     END LOOP;
@@ -32,7 +33,7 @@ $$;
 -- The registry says which operators there are, before one can be named; only one's own may be added.
 CREATE POLICY all_ids ON operator FOR SELECT TO tally_app USING (true);
 CREATE POLICY own_row ON operator FOR INSERT TO tally_app
-    WITH CHECK (operator = nullif(current_setting('tally.operator', true), ''));
+    WITH CHECK (operator = (SELECT nullif(current_setting('tally.operator', true), '')));
 -- A command has to know the schema's version before it names an operator.
 CREATE POLICY version ON alembic_version FOR SELECT TO tally_app, tally_intake USING (true);
 
