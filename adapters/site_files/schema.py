@@ -180,7 +180,8 @@ def _read_table(expected: Table, node: Node, path: Path, reading: Reading) -> An
 def near_miss(word: str, known: list[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     hint = f"did you mean {close[0]}? " if close else ""
-    return f"{hint}allowed: {', '.join(known)}"
+    shown = [*known[:40], "…"] if len(known) > 40 else known
+    return f"{hint}allowed: {', '.join(shown)}"
 
 
 def shorten(text: str) -> str:
