@@ -1,0 +1,235 @@
+"""The sidecar: sockets around `exchange`, one process, one lane.
+
+It listens where clients used to find vLLM and passes on what is listed in `endpoints`. Nothing here decides what
+happened; `exchange` does. Here are the things with a life: the listening socket, the connections, the loops that bring
+written events to the disk (every 50 ms) and into sealed batches, and the orderly end.
+
+If the lane cannot be written, requests are refused (503) before the engine hears of them. An outcome that cannot be
+written tears its answer off before the last byte, is kept, and is tried again with each sync; until that succeeds no
+request is let through. So nothing is served that is not on the books, and each opened request is closed exactly once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from metering.client_connection import ClientConnection
+from metering.endpoints import Endpoint, find_endpoint, find_key
+from metering.engine_pool import EngineAddress, EnginePool
+from metering.event import Event
+from metering.exchange import STOPPING, Exchange, open_exchange
+from metering.http_refusal import Refused
+from metering.http_request import Budget, Request, RequestReader
+from metering.identity import new_id
+from metering.keybook import KeyBook
+from metering.lane import Lane
+from metering.refusal import Unavailable
+from metering.sidecar_options import SidecarOptions
+
+_log = logging.getLogger(__name__)
+_SEAL_LOOK_S = 0.25
+_SWEEP_S = 0.25
+_NOT_METERED = Refused(
+    503,
+    "capture_unavailable",
+    "Requests are not served while their usage cannot be written down.",
+    headers=((b"retry-after", b"1"),),
+)
+#: What the lane raises when its disk fails.
+_DISK = (OSError, Unavailable)
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened since the start. `refused` by error code; outcomes by their name; `unread_usage`: finished
+    answers in which no usage could be read; `write_errors`: intents and outcomes that the lane did not take at once."""
+
+    requests: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+    unread_usage: int = 0
+    write_errors: int = 0
+
+
+class Sidecar:
+    """Start it, let it serve, drain it. Once."""
+
+    def __init__(
+        self,
+        options: SidecarOptions,
+        lane: Lane,
+        keys: KeyBook,
+        *,
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self.options = options
+        self.patience = options.patience
+        self.counters = Counters()
+        self.connections: set[ClientConnection] = set()
+        self.stopping = False
+        self.now_us = now_us
+        self.clock = time.monotonic
+        self.engine = EnginePool(
+            EngineAddress.parse(options.engine),
+            self.clock,
+            idle_s=options.patience.engine_idle_s,
+            connect_s=options.patience.connect_s,
+        )
+        self._lane = lane
+        self._keys = keys
+        self._budget = Budget(options.bodies_bytes)
+        self._unwritten: deque[Event] = deque()
+        self._disk_failed = False
+        self._server: asyncio.Server | None = None
+        self._loops: list[asyncio.Task[None]] = []
+        # Sealing takes longer than a group's fsync may wait for it.
+        self._sync_thread = ThreadPoolExecutor(1, thread_name_prefix="lane-sync")
+        self._seal_thread = ThreadPoolExecutor(1, thread_name_prefix="lane-seal")
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen on `host`:`port` (0: a free one) and serve; the port. OSError if it is taken."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: ClientConnection(self), host, port, backlog=4096, family=socket.AF_UNSPEC
+        )
+        self._loops = [
+            loop.create_task(self._every(self.options.sync_s, self._sync)),
+            loop.create_task(self._every(_SEAL_LOOK_S, self._seal)),
+            loop.create_task(self._every(_SWEEP_S, self._sweep)),
+        ]
+        bound: int = self._server.sockets[0].getsockname()[1]
+        return bound
+
+    async def drain(self) -> None:
+        """Stop accepting, finish what runs (for at most `drain_s`), write everything down and close the lane."""
+        self.stopping = True
+        if self._server is not None:
+            self._server.close()
+        deadline = self.clock() + self.patience.drain_s
+        while self.connections and self.clock() < deadline:
+            for connection in [c for c in self.connections if not c.busy]:
+                connection.stop()
+            await asyncio.sleep(0.01)
+        for connection in list(self.connections):
+            connection.stop()
+        for task in self._loops:
+            task.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        self.engine.close()
+        with contextlib.suppress(*_DISK):
+            self._write_waiting()
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._seal_thread, self._lane.close)
+        finally:
+            self._sync_thread.shutdown()
+            self._seal_thread.shutdown()
+
+    # -- what connections ask for -----------------------------------------------------------------------------------
+
+    def reader(self) -> RequestReader:
+        """A reader for a new connection."""
+        return RequestReader(self._judge, self.options.limits, self._budget)
+
+    def open(self, request: Request) -> Exchange | Refused:
+        """Let a whole request through: its intent is written when this returns an exchange."""
+        if self.stopping:
+            return STOPPING
+        exchange = open_exchange(request, new_id(), self.now_us(), self.engine.fingerprint)
+        if isinstance(exchange, Refused):
+            return exchange
+        if exchange.intent is not None:
+            if self._unwritten or self._disk_failed:
+                return _NOT_METERED
+            try:
+                self._lane.intent(exchange.intent)
+            except _DISK as error:
+                self._write_failed(error)
+                return _NOT_METERED
+        self.counters.requests += 1
+        return exchange
+
+    def write_down(self, event: Event, *, unread_usage: bool) -> bool:
+        """Write an outcome; false if it has to wait, and then its answer must not be completed."""
+        self.counters.outcomes[event.outcome] += 1
+        self.counters.unread_usage += unread_usage
+        if self._unwritten:
+            self._unwritten.append(event)
+            return False
+        try:
+            self._lane.outcome(event)
+        except _DISK as error:
+            self._write_failed(error)
+            self._unwritten.append(event)
+            return False
+        return True
+
+    def refuse(self, refused: Refused) -> None:
+        """Count what is refused, by its code."""
+        self.counters.refused[refused.code] += 1
+
+    def _judge(self, request: Request) -> Refused | None:
+        endpoint = find_endpoint(request.method, request.target)
+        if not isinstance(endpoint, Endpoint):
+            return endpoint
+        request.endpoint = endpoint
+        if endpoint.needs_key:
+            key = find_key(request.authorization, self._keys, self.now_us())
+            if isinstance(key, Refused):
+                return key
+            request.key = key
+        return None
+
+    # -- the lane ---------------------------------------------------------------------------------------------------
+
+    async def _every(self, pause_s: float, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(pause_s)
+            await work()
+
+    async def _sync(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            self._write_waiting()
+            await loop.run_in_executor(self._sync_thread, self._lane.sync)
+        except _DISK as error:
+            self._disk_trouble("sync", error)
+        else:
+            self._disk_failed = False
+
+    async def _seal(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while self._lane.seal_due():
+                if await loop.run_in_executor(self._seal_thread, self._lane.seal) is None:
+                    return
+        except _DISK as error:
+            self._disk_trouble("seal", error)
+
+    async def _sweep(self) -> None:
+        now = self.clock()
+        for connection in list(self.connections):
+            connection.sweep(now)
+        self.engine.sweep()
+
+    def _write_waiting(self) -> None:
+        while self._unwritten:
+            self._lane.outcome(self._unwritten[0])
+            self._unwritten.popleft()
+
+    def _write_failed(self, error: Exception) -> None:
+        self.counters.write_errors += 1
+        self._disk_trouble("write", error)
+
+    def _disk_trouble(self, what: str, error: Exception) -> None:
+        if not self._disk_failed:
+            _log.error("the lane cannot %s, requests are refused: %s", what, error)
+        self._disk_failed = True

@@ -1,0 +1,47 @@
+"""What an operator may say about a sidecar."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from metering.http_request import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long the sidecar waits, in seconds, and how many connections it holds.
+
+    `idle_s`: a client's connection without a request. `head_s`, `body_s`: a request's head, its body as a whole;
+    `body_gap_s`: between two pieces of it. `stalled_s`: a client that does not read. `linger_s`: the rest of a refused
+    request. `connect_s`: reaching the engine. `engine_s`: the engine's silence. `engine_idle_s`: reuse of a connection
+    to the engine, below its own patience (vLLM: 5 s). `drain_s`: running requests when the sidecar stops.
+    """
+
+    idle_s: float = 75.0
+    head_s: float = 10.0
+    body_s: float = 300.0
+    body_gap_s: float = 30.0
+    stalled_s: float = 120.0
+    linger_s: float = 2.0
+    connect_s: float = 5.0
+    engine_s: float = 600.0
+    engine_idle_s: float = 3.0
+    drain_s: float = 30.0
+    connections: int = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarOptions:
+    """`engine` is its address, `http://HOST:PORT`; `node` and `operator` say whose events these are.
+
+    `sync_s` is the longest that a written event may wait for the disk (EVIDENCE.md's group). `bodies_bytes` bounds the
+    request bodies held at once.
+    """
+
+    engine: str
+    node: str
+    operator: str
+    limits: Limits = field(default_factory=Limits)
+    patience: Patience = field(default_factory=Patience)
+    sync_s: float = 0.05
+    bodies_bytes: int = 1024 * 1024 * 1024

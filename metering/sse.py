@@ -1,0 +1,190 @@
+"""Server-sent events of a completions stream, read in passing and, where the sidecar asked for more than the client
+did, edited back to what the engine would have sent to that client. Nothing is decoded to be counted.
+
+With `include_usage` and `continuous_usage_stats` on, vLLM (0.32) differs from a plain stream in three places:
+
+    plain   data: {…,"choices":[{…,"finish_reason":null}]}
+    asked   data: {…,"choices":[{…,"finish_reason":null}],"usage":{"prompt_tokens":16,…}}           on every chunk
+    plain   data: {…,"choices":[{…,"finish_reason":"length",…}],"system_fingerprint":"vllm-0.32…"}
+    asked   data: {…,"choices":[{…,"finish_reason":"length",…}],"usage":{…}}                         a choice's last
+    asked   data: {…,"choices":[],"usage":{…},"system_fingerprint":"vllm-0.32…"}                     one more, the last
+
+So the usage is cut out of each chunk, the last chunk is left out, and the fingerprint goes back to where the usage was
+cut out of a choice's last chunk. For that such a chunk waits for the next one, which comes at once where it was the
+only choice. Where another choice goes on, the fingerprint that the engine showed in an earlier stream is used (it is
+one constant of the engine's). A client that asked for `include_usage` alone gets the last chunk, and the fingerprint
+stays there; one that asked for both gets every byte as it came.
+
+Finding keys by their bytes is safe: inside a JSON string a quote is escaped, so `"usage":` with bare quotes can only
+be a key.
+"""
+
+from __future__ import annotations
+
+import re
+
+_DONE = b"data: [DONE]"
+_ERROR = b'data: {"error"'
+_USAGE = re.compile(rb'\s*,?\s*"usage"\s*:\s*(null|\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
+_NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
+_FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
+_INDEX = re.compile(rb'"choices"\s*:\s*\[\s*\{\s*"index"\s*:\s*(\d{1,6})')
+_FINGERPRINT = re.compile(rb',\s*"system_fingerprint"\s*:\s*"[^"\\]*"')
+
+#: An event longer than this is passed on as it is: memory is bounded for whatever an engine sends.
+MAX_EVENT_BYTES = 16 * 1024 * 1024
+#: A usage object is a few hundred bytes.
+_MAX_USAGE_BYTES = 4096
+
+
+class StreamReader:
+    """One stream: `feed` takes bytes as they come and gives the bytes that the client is to see.
+
+    `final` is the usage object of the last chunk, as bytes; `by_choice` the running one of each choice, of what has
+    been passed on. `done`: the stream said so; `error`: an error came in the place of a chunk.
+    """
+
+    __slots__ = (
+        "_carry",
+        "_hide_each",
+        "_hide_final",
+        "_waiting",
+        "by_choice",
+        "done",
+        "error",
+        "final",
+        "fingerprint",
+    )
+
+    def __init__(self, *, hide_final: bool, hide_each: bool, fingerprint: bytes | None) -> None:
+        self._hide_final = hide_final
+        self._hide_each = hide_each
+        self._carry = bytearray()
+        #: A choice's last chunk: what stands before and after its usage, its choice, its usage.
+        self._waiting: tuple[bytes, bytes, int, bytes] | None = None
+        self.fingerprint = fingerprint
+        self.by_choice: dict[int, bytes] = {}
+        self.final: bytes | None = None
+        self.done = False
+        self.error = False
+
+    def feed(self, piece: bytes) -> bytes:
+        """The bytes for the client, events whole; while nothing is hidden, just `piece`."""
+        data = piece
+        searched = 0
+        if self._carry:
+            searched = max(0, len(self._carry) - 3)
+            self._carry += piece
+            data = bytes(self._carry)
+            self._carry.clear()
+        end = _event_end(data, searched)
+        if end == len(data):
+            seen = self._event(data)
+            return seen if self._hide_each else piece
+        out: list[bytes] = []
+        start = 0
+        while end > 0:
+            out.append(self._event(data[start:end]))
+            start = end
+            end = _event_end(data, start)
+        rest = data[start:]
+        if len(rest) > MAX_EVENT_BYTES:
+            out.append(rest)
+            rest = b""
+        self._carry += rest
+        return b"".join(out) if self._hide_each else piece
+
+    def flush(self) -> bytes:
+        """The stream is at its end, in whatever way: what was still kept back."""
+        out = self._release(self.fingerprint)
+        if self._carry:
+            if self._hide_each:
+                out += bytes(self._carry)
+            self._carry.clear()
+        return out
+
+    def _event(self, event: bytes) -> bytes:
+        """One whole event, its blank line included, as the client is to see it, with what waited for it."""
+        at = event.rfind(b'"usage"')
+        usage = _USAGE.search(event, max(0, at - 8)) if at >= 0 else None
+        if usage is None:
+            if event.startswith(_DONE):
+                self.done = True
+            elif event.startswith(_ERROR):
+                self.error = True
+            return self._release(self.fingerprint) + event
+        if _NO_CHOICES.search(event):
+            return self._last_chunk(event, usage)
+        return self._chunk(event, usage)
+
+    def _chunk(self, event: bytes, usage: re.Match[bytes]) -> bytes:
+        before = self._release(self.fingerprint)
+        found = _INDEX.search(event)
+        choice = int(found[1]) if found else 0
+        if not self._hide_each:
+            self._passed_on(choice, usage[1])
+            return before + event
+        start, end = usage.span()
+        if self._hide_final and _FINISHED.search(event):
+            self._waiting = (event[:start], event[end:], choice, usage[1])
+            return before
+        self._passed_on(choice, usage[1])
+        return before + event[:start] + event[end:]
+
+    def _last_chunk(self, event: bytes, usage: re.Match[bytes]) -> bytes:
+        self.final = usage[1]
+        fingerprint = _FINGERPRINT.search(event)
+        self.fingerprint = fingerprint[0] if fingerprint else None
+        before = self._release(self.fingerprint)
+        return before if self._hide_final else before + event
+
+    def _release(self, fingerprint: bytes | None) -> bytes:
+        """The chunk that waited, with its fingerprint, if one waits."""
+        if self._waiting is None:
+            return b""
+        head, tail, choice, usage = self._waiting
+        self._waiting = None
+        self._passed_on(choice, usage)
+        return head + (fingerprint or b"") + tail
+
+    def _passed_on(self, choice: int, usage: bytes) -> None:
+        if usage != b"null":
+            self.by_choice[choice] = usage
+
+
+def _event_end(data: bytes, start: int) -> int:
+    """Where the event that begins at or before `start` ends, its blank line included; 0 if it has not ended."""
+    end = data.find(b"\n\n", start)
+    if end >= 0:
+        return end + 2
+    end = data.find(b"\r\n\r\n", start)
+    return end + 4 if end >= 0 else 0
+
+
+class BodyReader:
+    """An answer in one JSON body, however large: finds its usage object in passing and keeps nothing else."""
+
+    __slots__ = ("_carry", "usage")
+
+    def __init__(self) -> None:
+        self._carry = b""
+        self.usage: bytes | None = None
+
+    def feed(self, piece: bytes) -> None:
+        data = piece
+        if len(piece) <= _MAX_USAGE_BYTES:
+            data = self._carry + piece
+        elif self._carry:
+            self._search(self._carry + piece[:_MAX_USAGE_BYTES])  # of a large piece only the seam is joined
+        at = self._search(data)
+        self._carry = data[max(at, len(data) - _MAX_USAGE_BYTES) :] if at >= 0 else data[-7:]
+
+    def _search(self, data: bytes) -> int:
+        """Take the last usage object of `data`; where its name begins, or −1."""
+        at = data.rfind(b'"usage"')
+        if at >= 0:
+            found = _USAGE.match(data, at)
+            if found is not None and found[1] != b"null":
+                self.usage = found[1]
+                return -1
+        return at
