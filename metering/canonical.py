@@ -82,6 +82,8 @@ _COLUMNS = np.dtype(
 )
 assert _COLUMNS.itemsize == FIXED.size == 168
 
+_INT64 = struct.Struct(">q")
+_USAGE = KINDS.index("usage")
 _KIND_CODES = {word: code for code, word in enumerate(KINDS)}
 _OUTCOME_CODES = {word: code for code, word in enumerate(OUTCOMES)}
 _ID_BITS = {"names": NAMES, "project": PROJECT, "key": KEY, "request_digest": REQUEST_DIGEST}
@@ -196,6 +198,26 @@ def table_of(packed: Sequence[bytes]) -> pa.Table:
             values = pa.array(rows[field.name].astype(np.int64), pa.int64(), mask=absent)
             columns[field.name] = values.view(field.type)
     return pa.Table.from_arrays([columns[name] for name in EVENT_SCHEMA.names], schema=EVENT_SCHEMA)
+
+
+def sequence_of(leaf: bytes) -> int:
+    """The sequence number in the canonical bytes of an event."""
+    return int(_INT64.unpack_from(leaf, SEQUENCE_OFFSET)[0])
+
+
+def time_us_of(leaf: bytes) -> int:
+    """The time in the canonical bytes of an event, µs."""
+    return int(_INT64.unpack_from(leaf, TIME_OFFSET)[0])
+
+
+def request_of(leaf: bytes) -> bytes:
+    """The request id in the canonical bytes of an event."""
+    return leaf[24:40]
+
+
+def is_usage(leaf: bytes) -> bool:
+    """Whether the canonical bytes are those of a usage event."""
+    return leaf[1] == _USAGE
 
 
 def id_array(ids: bytes, absent: Mask | None = None) -> pa.Array:

@@ -1,0 +1,70 @@
+"""What an event must be to be written down at all, one event at a time, on the hot path.
+
+body.py asks the same of a whole table. An event that no reader would accept must not reach the write-ahead file: it
+could not be sealed, and nothing behind it either.
+"""
+
+from __future__ import annotations
+
+from metering.event import EARLIEST_TIME_US, KINDS, MAX_QUANTITY, OUTCOMES, Event
+from metering.refusal import Refusal
+
+MAX_WORD_BYTES = 1_024
+
+_KINDS = frozenset(KINDS)
+_OUTCOMES = frozenset(OUTCOMES)
+
+
+def check_event(event: Event) -> None:
+    """Refusal `bad_event` unless the event can be sealed."""
+    prompt, completion = event.prompt_tokens, event.completion_tokens
+    generated = event.generated_tokens or 0
+    if (
+        event.kind == "usage"
+        and 0 <= event.cached_tokens <= prompt <= MAX_QUANTITY
+        and 0 <= event.reasoning_tokens <= completion <= MAX_QUANTITY
+        and 0 <= generated <= MAX_QUANTITY
+        and 0 <= event.audio_seconds <= MAX_QUANTITY
+        and event.names is None
+    ):
+        _check_words(event)
+        return
+    _check_words(event)
+    _check_quantities(event)
+
+
+def _check_words(event: Event) -> None:
+    if event.outcome not in _OUTCOMES or event.kind not in _KINDS:
+        raise _bad(f"{event.kind!r}, {event.outcome!r} is no kind and outcome")
+    if not (0 < len(event.model) <= MAX_WORD_BYTES // 4 and 0 < len(event.endpoint) <= MAX_WORD_BYTES // 4):
+        raise _bad(f"the name of a model or endpoint is empty or longer than {MAX_WORD_BYTES // 4} letters")
+    if len(event.request) != 16 or len(event.customer) != 16:
+        raise _bad("an id has 16 bytes")
+    if event.time_us < EARLIEST_TIME_US:
+        raise _bad("the event lies before 2020")
+
+
+def _check_quantities(event: Event) -> None:
+    """The rare kinds, and the words for what is wrong with the common one."""
+    figures = {
+        "prompt_tokens": event.prompt_tokens,
+        "cached_tokens": event.cached_tokens,
+        "completion_tokens": event.completion_tokens,
+        "reasoning_tokens": event.reasoning_tokens,
+        "generated_tokens": event.generated_tokens or 0,
+        "audio_seconds": event.audio_seconds,
+    }
+    if (event.names is None) != (event.kind == "usage"):
+        raise _bad("an amendment or void names a request, a usage event does not")
+    sign = {"usage": 1, "void": -1}.get(event.kind)
+    for name, figure in figures.items():
+        if abs(figure) > MAX_QUANTITY or (sign and figure * sign < 0):
+            raise _bad(f"{name} is {figure} in an event of kind {event.kind}")
+    if sign:
+        for part, whole in (("cached_tokens", "prompt_tokens"), ("reasoning_tokens", "completion_tokens")):
+            if abs(figures[part]) > abs(figures[whole]):
+                raise _bad(f"{part} {figures[part]} is more than {whole} {figures[whole]}")
+
+
+def _bad(what: str) -> Refusal:
+    return Refusal("bad_event", what)

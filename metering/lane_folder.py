@@ -1,0 +1,174 @@
+"""A lane's folder in the spool: its lock, its head, and how a batch becomes visible there.
+
+    SPOOL/<operator>/<node>/<lane>/
+        lock                        held (flock) by the one writer
+        head                        the newest seal of the lane, a copy of its note; outlives the batch itself
+        making.parquet, making.seal a batch that is not visible yet
+        sealed/<ordinal>-<epoch>-<number>.parquet and .seal
+                                    visible batches; the ordinal (12 digits) rises along the chain, so that names
+                                    in their order are the chain in its order. A reader goes by the .seal
+        sealed/….done               a batch that intake has, about to be deleted (spool.py)
+
+Publishing a batch, with everything on disk before the next line begins:
+
+    1. making.parquet, making.seal   written, their folder fsynced: nobody looks here
+    2. head                          replaced by the new seal
+    3. making.* renamed to sealed/   body first, seal last
+
+Killed before 2, the batch was never there: its events are still in the write-ahead file (or the import's file) and
+are sealed again, and nobody has seen the first try. Killed after 2, the next writer finds that `making.seal` is what
+`head` says and does line 3. The head is on disk before a reader can take the batch and delete it, so a lane never
+forgets a seal that somebody has seen: that would be a fork of its own making.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from metering.batch import SealedBatch
+from metering.durable import fsync_folder, make_folder, replace_file, write_file
+from metering.refusal import Refusal, Unavailable
+from metering.seal import GENESIS, Seal, peek_seal, seal_hash
+from metering.steps import step
+
+SEAL_SUFFIX = ".seal"
+BODY_SUFFIX = ".parquet"
+DONE_SUFFIX = ".done"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The newest seal of a lane and its hash."""
+
+    seal: Seal
+    hash: str
+
+
+def lane_path(spool: Path, operator: str, node: str, lane: str) -> Path:
+    """Where a lane lies in the spool folder."""
+    return spool / operator / node / lane
+
+
+class LaneFolder:
+    """The folder of a lane while its one writer holds it."""
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self.sealed = path / "sealed"
+        self._lock = lock
+        self.head: Head | None = None
+        self._ordinal = 0
+        self._stuck = False
+
+    @classmethod
+    def open(cls, spool: Path, operator: str, node: str, lane: str) -> LaneFolder:
+        """Take the lane; Refusal `lane_in_use` if another writer has it. Ends what a killed writer had begun."""
+        path = lane_path(spool, operator, node, lane)
+        make_folder(path / "sealed")
+        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise Refusal(
+                "lane_in_use",
+                f"another writer has the lane {lane} of {operator}/{node}",
+                where=str(path),
+                remedy="stop it, or give this one a lane of its own",
+            ) from None
+        folder = cls(path, lock)
+        try:
+            folder._recover(operator, node, lane)
+        except BaseException:
+            folder.close()
+            raise
+        return folder
+
+    @property
+    def previous(self) -> str:
+        """What the next seal names as the one before."""
+        return self.head.hash if self.head else GENESIS
+
+    def publish(self, batch: SealedBatch) -> None:
+        """Make a batch the lane's newest and let it be seen; see the module's text for the order.
+
+        Unavailable `spool_failed` if the disk refuses. Before the head is touched nothing has changed and the caller
+        may try again; afterwards this writer seals no more, and its next start finishes the batch.
+        """
+        assert batch.seal.previous == self.previous
+        if self._stuck:
+            raise self._failure("an earlier batch was left half published")
+        try:
+            if batch.body:
+                write_file(self.path / "making.parquet", batch.body)
+            write_file(self.path / "making.seal", batch.note)
+            fsync_folder(self.path)
+        except OSError as error:
+            raise self._failure(str(error)) from error
+        step("making")
+        # From here on the head on disk may be the new one. Only a start reads it again, so a failure stops sealing.
+        self._stuck = True
+        try:
+            replace_file(self.path / "head", batch.note)
+            step("head")
+            self._reveal(batch.seal)
+        except OSError as error:
+            raise self._failure(str(error)) from error
+        self.head = Head(batch.seal, batch.hash)
+        self._stuck = False
+        step("sealed")
+
+    def close(self) -> None:
+        """Let go of the lane."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _failure(self, what: str) -> Unavailable:
+        return Unavailable(
+            "spool_failed",
+            f"the batch cannot be written to the spool: {what}",
+            where=str(self.path),
+            remedy="free space on the spool's disk; if it goes on, start the writer again",
+        )
+
+    def _reveal(self, seal: Seal) -> None:
+        name = f"{seal.epoch}-{seal.number}"
+        begun = next(self.sealed.glob(f"*-{name}{BODY_SUFFIX}"), None)
+        if begun is None:
+            self._ordinal += 1
+            begun = self.sealed / f"{self._ordinal:012d}-{name}{BODY_SUFFIX}"
+            if seal.events:
+                (self.path / "making.parquet").replace(begun)
+        (self.path / "making.seal").replace(begun.with_suffix(SEAL_SUFFIX))
+        fsync_folder(self.sealed)
+
+    def _recover(self, operator: str, node: str, lane: str) -> None:
+        ordinals = (path.name[:12] for path in self.sealed.iterdir())
+        self._ordinal = max((int(ordinal) for ordinal in ordinals if ordinal.isdigit()), default=0)
+        head = self.path / "head"
+        if head.exists():
+            note = head.read_bytes()
+            seal = peek_seal(note)
+            if (seal.operator, seal.node, seal.lane) != (operator, node, lane):
+                raise Refusal("lane_state", f"the head is that of {seal.signer}", where=str(head))
+            self.head = Head(seal, seal_hash(note))
+        self._finish_making()
+        self._sweep()
+
+    def _finish_making(self) -> None:
+        making = self.path / "making.seal"
+        if self.head and making.exists() and seal_hash(making.read_bytes()) == self.head.hash:
+            self._reveal(self.head.seal)
+        making.unlink(missing_ok=True)
+        (self.path / "making.parquet").unlink(missing_ok=True)
+        (self.path / "head.new").unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """Delete bodies whose seal is gone: the last trace of batches that intake has."""
+        for body in self.sealed.glob(f"*{BODY_SUFFIX}"):
+            if not body.with_suffix(SEAL_SUFFIX).exists():
+                body.unlink()

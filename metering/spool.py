@@ -1,0 +1,120 @@
+"""The spool: sealed batches on their way to intake, on the disk of whoever made them.
+
+A batch is in the spool from the moment that its lane has published it (lane_folder.py) until intake has acknowledged
+it. Readers and writers need no lock between them: a batch becomes visible by one rename (of its seal, the body being
+there already) and is taken away by another. Deleting goes
+
+    1. NAME.seal → NAME.done     from here on nobody sees the batch
+    2. NAME.parquet deleted
+    3. NAME.done deleted
+
+and a `.done` that a kill left behind is ended by the next one who lists the lane. An acknowledged batch that comes
+back after a power cut is a repeat, which intake knows in O(1). The folder is laid out in lane_folder.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from metering.batch import SealedBatch
+from metering.lane_folder import BODY_SUFFIX, DONE_SUFFIX, SEAL_SUFFIX, lane_path
+from metering.refusal import Unavailable
+from metering.seal import MAX_BODY_BYTES, MAX_NOTE_BYTES, peek_seal
+from metering.steps import step
+
+
+@dataclass(frozen=True, slots=True)
+class LaneRef:
+    """Whose lane: the names under which its folder lies in the spool."""
+
+    operator: str
+    node: str
+    lane: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRef:
+    """Which batch: its lane, epoch and number, learnt from its file's name, and that file (the .seal)."""
+
+    lane: LaneRef
+    epoch: str
+    number: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledBatch:
+    """A batch that lies in the spool; nothing of it is read until `batch()`."""
+
+    ref: BatchRef
+
+    def batch(self) -> SealedBatch:
+        """Read it. Its seal is as it claims to be, unverified (Refusal `bad_seal` if it is none at all).
+
+        Reads no more than a batch may have: a longer file is cut and then fails its checks.
+        Unavailable `spool_batch_missing` if it went away meanwhile.
+        """
+        try:
+            note = _read(self.ref.path, MAX_NOTE_BYTES)
+            seal = peek_seal(note)
+            body = _read(self.ref.path.with_suffix(BODY_SUFFIX), MAX_BODY_BYTES) if seal.events else b""
+        except FileNotFoundError:
+            raise Unavailable(
+                "spool_batch_missing", "a sealed batch is no longer in the spool", where=str(self.ref.path)
+            ) from None
+        return SealedBatch(seal, note, body)
+
+
+class Spool:
+    """The spool folder, as readers see it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def lanes(self) -> list[LaneRef]:
+        """Every lane that has a folder here, sorted."""
+        found = self.folder.glob("*/*/*/sealed")
+        return sorted(
+            (LaneRef(*path.parts[-4:-1]) for path in found),
+            key=lambda ref: (ref.operator, ref.node, ref.lane),
+        )
+
+    def pending(self) -> Iterator[SpooledBatch]:
+        """The batches that wait, lane after lane, each lane in the order of its chain.
+
+        Lists one folder a lane and opens no file. What is published while it runs may or may not be seen.
+        """
+        for lane in self.lanes():
+            yield from self.pending_of(lane)
+
+    def pending_of(self, lane: LaneRef) -> Iterator[SpooledBatch]:
+        """The batches of one lane that wait, in the order of its chain."""
+        sealed = lane_path(self.folder, lane.operator, lane.node, lane.lane) / "sealed"
+        for path in sorted(sealed.iterdir()):
+            if path.suffix == DONE_SUFFIX:
+                _delete(path)
+            elif path.suffix == SEAL_SUFFIX:
+                _, epoch, number = path.stem.split("-")
+                yield SpooledBatch(BatchRef(lane, epoch, int(number), path))
+
+    def acknowledge(self, spooled: SpooledBatch) -> None:
+        """Delete a batch that intake has, durably archived and committed. Twice is once."""
+        done = spooled.ref.path.with_suffix(DONE_SUFFIX)
+        try:
+            spooled.ref.path.replace(done)
+        except FileNotFoundError:
+            return
+        step("acknowledged")
+        _delete(done)
+
+
+def _delete(done: Path) -> None:
+    done.with_suffix(BODY_SUFFIX).unlink(missing_ok=True)
+    done.unlink(missing_ok=True)
+
+
+def _read(path: Path, limit: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(limit + 1)
