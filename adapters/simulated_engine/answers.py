@@ -179,13 +179,12 @@ def _chat_choice(answering: Answering, index: int) -> Body:
     asked = answering.asked
     sequence = asked.sequences[index]
     reasoning = words(0, sequence.reasoning_tokens) if asked.reasons else None
+    content = words(sequence.reasoning_tokens, sequence.completion_tokens - sequence.reasoning_tokens)
     return {
         "index": index,
         "message": {
             "role": "assistant",
-            "content": words(
-                sequence.reasoning_tokens, sequence.completion_tokens - sequence.reasoning_tokens
-            ),
+            "content": None if reasoning and not content else content,
             "refusal": None,
             "annotations": None,
             "audio": None,

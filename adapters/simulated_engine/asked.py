@@ -101,7 +101,8 @@ def read_request(endpoint: Endpoint, body: bytes, options: EngineOptions) -> Ask
         n=n or 1,
         sequences=sequences,
         echoes=echoes if _boolean(given, "echo") else None,
-        max_tokens=max_tokens or max(1, options.context_tokens - max(prompts)),
+        max_tokens=max_tokens
+        or max(1, options.context_tokens - max(each.prompt_tokens for each in sequences)),
         stream=stream,
         include_usage=include_usage,
         continuous_usage=continuous,

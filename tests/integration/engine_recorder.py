@@ -76,8 +76,8 @@ async def scrape(port: int) -> str:
     return (await exchange(HOST, port, Request("GET", "/metrics"))).body
 
 
-async def settled(port: int) -> dict[str, int]:
-    """The usage counters once the engine is idle and they no longer move."""
+async def settled(port: int, pause_s: float = 0.15) -> dict[str, int]:
+    """The usage counters once the engine is idle and they no longer move from one look to the next."""
     previous: dict[str, int] | None = None
     while True:
         exposition = await scrape(port)
@@ -85,7 +85,7 @@ async def settled(port: int) -> dict[str, int]:
         if idle(exposition) and counters == previous:
             return counters
         previous = counters
-        await asyncio.sleep(0.15)
+        await asyncio.sleep(pause_s)
 
 
 async def record(port: int, set_name: str) -> None:
