@@ -96,6 +96,10 @@ class SortedRows:
         """The distinct texts of a column, sorted; nulls left out."""
         return sorted(text for text in pc.unique(self._table.column(column)).to_pylist() if text is not None)
 
+    def any_of(self, column: str) -> bool:
+        """Whether any row has this column."""
+        return bool(self._table.column(column).null_count < self._table.num_rows)
+
     def epoch(self) -> str:
         """The first 128 bits of SHA-256 over the canonical rows, as 32 hex digits."""
         digest = hashlib.sha256()

@@ -1,0 +1,108 @@
+"""Rows into the spool as a lane of their own, and from there, by intake, into the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+
+from adapters.importing import ledger
+from adapters.importing.rows import SLICE_ROWS
+from adapters.postgres.database import Database
+from adapters.postgres.intake import enroll_lane
+from metering.identity import LaneKey
+from metering.import_lane import ImportLane
+from metering.refusal import Fault, Refusal, Unavailable
+
+SWEEP_EVERY_S = 0.2
+PATIENCE_SWEEPS = (
+    50  # sweeps without progress, once everything is sealed, before we say that intake does not take it
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ImportPlace:
+    """Where imports work. `sweep` makes intake take what waits in the spool; `read_archived` opens an archived body;
+    `create_customers` makes private customers of an operator; `progress` is told (what, done, of how many)."""
+
+    database: Database
+    spool: Path
+    keys: Path
+    scratch: Path
+    sweep: Callable[[], Awaitable[object]]
+    read_archived: Callable[[str], pa.Table]
+    create_customers: Callable[[str, list[str]], Awaitable[None]]
+    progress: Callable[[str, int, int], None] = lambda _what, _done, _total: None
+
+
+@dataclass(frozen=True, slots=True)
+class LaneRows:
+    """The rows of a lane: `columns(start, count)` gives EVENT_SCHEMA's columns, but `sequence` and `request`, of up to
+    `count` rows from rank `start`, the same whenever it is asked."""
+
+    operator: str
+    node: str
+    lane: str
+    epoch: str
+    count: int
+    last_us: int
+    columns: Callable[[int, int], dict[str, pa.Array]]
+
+
+async def seal_and_accept(place: ImportPlace, rows: LaneRows, now: datetime) -> ledger.LaneState:
+    """Seals what is not sealed yet while intake takes what is; returns when the last batch is accepted.
+
+    Refusals: batch_held, where intake cannot accept one of the lane's batches; lane_in_use, by another import of the
+    same content that runs now.
+    """
+    key = LaneKey.load_or_create(place.keys / "imports.key")
+    public = LaneKey.public_bytes(key)
+    async with place.database.intake() as connection:
+        await enroll_lane(connection, rows.operator, rows.node, rows.lane, "import", public, now)
+    writer = ImportLane.open(
+        place.spool, operator=rows.operator, node=rows.node, lane=rows.lane, epoch=rows.epoch, key=key
+    )
+    try:
+        sealing = asyncio.create_task(asyncio.to_thread(_seal_all, writer, rows, place.progress))
+        while not sealing.done():
+            await place.sweep()
+            await asyncio.wait([sealing], timeout=SWEEP_EVERY_S)
+        await sealing
+    finally:
+        writer.close()
+    return await _accepted(place, rows)
+
+
+def _seal_all(writer: ImportLane, rows: LaneRows, progress: Callable[[str, int, int], None]) -> None:
+    while not writer.finished:
+        start = writer.next_sequence - 1
+        part = pa.table(rows.columns(start, SLICE_ROWS))
+        writer.seal_rows(part, rows.last_us, final=start + part.num_rows == rows.count)
+        progress("sealing", writer.next_sequence - 1, rows.count)
+
+
+async def _accepted(place: ImportPlace, rows: LaneRows) -> ledger.LaneState:
+    for _ in range(PATIENCE_SWEEPS):
+        await place.sweep()
+        state = await ledger.lane_state(place.database, rows.operator, rows.node, rows.lane)
+        if state is not None and state.held:
+            raise Refusal(
+                "batch_held",
+                f"intake holds {len(state.held)} batches of {rows.lane}",
+                where=f"{rows.operator}/{rows.node}",
+                remedy="`tally streams` shows them",
+                faults=[Fault(what) for what in state.held],
+            )
+        if state is not None and state.ended:
+            return state
+        await asyncio.sleep(SWEEP_EVERY_S)
+    raise Unavailable(
+        "intake_waits",
+        f"the batches of {rows.lane} are sealed and not accepted yet",
+        where=str(place.spool),
+        remedy="give the same command again: it goes on where it stands",
+    )
