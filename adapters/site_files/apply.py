@@ -12,9 +12,12 @@ from datetime import datetime
 
 from adapters.site_files.reading import SiteFiles, refuse_faults
 from adapters.site_files.references import check_references
+from adapters.site_files.scalars import ID, WrongTextError
+from adapters.site_files.schema import shorten
 from adapters.site_files.store import SiteStore
 from adapters.site_files.versions import Placed, check_issued, place_versions, shown
 from billing.facts import StoredDocument
+from metering.refusal import Fault, Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,8 @@ async def check_site(store: SiteStore, files: SiteFiles, now: datetime) -> tuple
     faults = list(files.faults)
     placed = place_versions(files.documents, stored, now, faults)
     check_references(files.documents, placed, stored, faults)
-    check_issued(placed, stored, await store.issued(), faults)
+    if any(each.state != "unchanged" for each in placed):
+        check_issued(placed, stored, await store.issued(), faults)
     refuse_faults(faults)
     return tuple(placed)
 
@@ -60,6 +64,31 @@ def summary(placed: Sequence[Placed]) -> Applied:
     return Applied(those("created"), those("changed"), those("unchanged"))
 
 
-def private_customer(identity: str, operator: str, country: str) -> StoredDocument:
-    """The customer that an import makes for an id nobody declared: private, in the operator's country."""
-    return StoredDocument("customer", identity, operator, None, {"name": identity, "country": country})
+async def add_private_customers(store: SiteStore, operator: str, ids: Sequence[str]) -> tuple[str, ...]:
+    """Declare those of `ids` that nobody has declared as private customers in the operator's country.
+
+    Returns the new ones in the order given. Refusals: `unknown_operator`; `bad_customer_ids` with a fault
+    for each id that is no id, or is another operator's customer.
+    """
+    stored = await store.load()
+    countries = [each.body["country"] for each in stored if each.kind == "operator" and each.id == operator]
+    if not countries:
+        raise Refusal("unknown_operator", f"no operator {operator!r}", remedy="declare it with tally apply")
+    owners = {each.id: each.operator for each in stored if each.kind == "customer"}
+    faults: list[Fault] = []
+    new: list[StoredDocument] = []
+    for identity in dict.fromkeys(ids):
+        if owners.get(identity, operator) != operator:
+            faults.append(Fault(f"{identity} is a customer of operator {owners[identity]}", identity))
+        elif identity not in owners:
+            try:
+                body = {"name": ID.read(identity), "country": countries[0]}
+            except WrongTextError as wrong:
+                faults.append(Fault(f"{shorten(identity)} {wrong}", identity, f"allowed: {ID.allowed}"))
+                continue
+            new.append(StoredDocument("customer", identity, operator, None, body))
+    if faults:
+        what = "not every customer can be created; none was"
+        raise Refusal("bad_customer_ids", what, remedy="change the ids in the file", faults=faults)
+    await store.save(new)
+    return tuple(each.id for each in new)

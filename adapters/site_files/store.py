@@ -26,7 +26,8 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Local days [first, end) of the billing periods in which issued documents rest on a subject."""
+    """Local days [first, end) that issued documents of a subject speak about: from the first day of the first
+    billing period to the last period's end, or the day after it was last issued if that is earlier."""
 
     first: date
     end: date
@@ -40,8 +41,9 @@ class SiteStore(Protocol):
         ...
 
     async def issued(self) -> Mapping[Subject, Span]:
-        """Subjects that issued documents rest on, with the periods: what these used can't be changed any
-        more.
+        """Subjects that issued documents rest on, with the days: what these used can't be changed any more.
+
+        Nodes are not among them; they go by their operator.
         """
         ...
 

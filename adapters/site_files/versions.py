@@ -112,7 +112,7 @@ def check_issued(
     """
     known = timelines(stored)
     for each in placed:
-        span = issued.get(Subject(*identity_of(each.version)))
+        span = issued.get(_rests_on(each.version))
         timeline = known.get(identity_of(each.version), [])
         if each.state == "unchanged" or span is None:
             continue
@@ -125,6 +125,13 @@ def check_issued(
         remedy = f"let a later version follow: valid_from {span.end} or later, or none for the next midnight"
         what = f"{shown(before)} was used by issued documents and can't be changed"
         faults.append(Fault(what, each.document.where, remedy))
+
+
+def _rests_on(version: StoredDocument) -> Subject:
+    """The subject whose issued documents hold a version fast; a node's region is in all of its operator's."""
+    if version.kind == "node":
+        return Subject(version.operator, "operator", version.operator)
+    return Subject(*identity_of(version))
 
 
 def _place(

@@ -1,0 +1,176 @@
+"""Site documents in PostgreSQL: the `SiteStore` of the installation, and one operator's facts for billing.
+
+An apply may concern several operators and the installation's parties, and is whole or not at all: so it is
+one transaction that looks at one operator after the other (`see`), under a lock that makes applies wait for
+each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import date, timedelta
+from itertools import groupby
+from uuid import UUID
+
+from sqlalchemy import func, select, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from adapters.postgres.database import INSTALLATION, Database, see
+from adapters.postgres.schema import operator as operator_table
+from adapters.postgres.schema import site_document, subject
+from adapters.site_files.store import Span, Subject
+from billing.facts import Facts, StoredDocument, facts_from_documents
+from billing.period import Period
+from metering.identity import new_id
+
+_APPLY_LOCK = int.from_bytes(b"tallyapp")  # any number that no other lock of ours has
+
+# What each issued document rests on. A tariff or contract version is "id" or "id@day"; ids hold no "@".
+_ISSUED = text("""
+    SELECT kind, id, min(period) AS first, max(period) AS last, max(issue_date) AS issued FROM (
+        SELECT 'operator' AS kind, operator AS id, period, issue_date FROM document WHERE state = 'issued'
+        UNION ALL
+        SELECT 'customer', customer, period, issue_date FROM document WHERE state = 'issued'
+        UNION ALL
+        SELECT 'party', party, period, issue_date FROM document WHERE state = 'issued'
+        UNION ALL
+        SELECT used.kind, split_part(used.version, '@', 1), period, issue_date
+        FROM document, jsonb_array_elements(content -> 'lines') AS line,
+             LATERAL (VALUES ('tariff', line ->> 'tariff_version'), ('contract', line ->> 'contract_version'))
+                 AS used (kind, version)
+        WHERE state = 'issued'
+        UNION ALL
+        SELECT 'share', operator, period, made_at::date FROM settlement
+        UNION ALL
+        SELECT 'party', share ->> 'party', period, made_at::date
+        FROM settlement, jsonb_array_elements(content -> 'shares') AS share
+    ) AS rests
+    WHERE id IS NOT NULL
+    GROUP BY kind, id
+""")
+
+
+class PostgresSiteStore:
+    """`adapters.site_files.store.SiteStore` in one transaction of `tally_app`."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def load(self) -> Sequence[StoredDocument]:
+        await self._connection.execute(select(func.pg_advisory_xact_lock(_APPLY_LOCK)))
+        found: list[StoredDocument] = []
+        for operator in await self._operators():
+            await see(self._connection, operator)
+            found.extend(await site_documents(self._connection, operator))
+        return found
+
+    async def issued(self) -> Mapping[Subject, Span]:
+        spans: dict[Subject, Span] = {}
+        for operator in await self._operators():
+            await see(self._connection, operator)
+            for row in await self._connection.execute(_ISSUED):
+                owner = INSTALLATION if row.kind == "party" else operator
+                key = Subject(owner, row.kind, row.id)
+                span = _span(row.first, row.last, row.issued)
+                spans[key] = span if key not in spans else _hull(spans[key], span)
+        return spans
+
+    async def save(self, documents: Sequence[StoredDocument]) -> None:
+        by_operator = sorted(documents, key=lambda each: each.operator)
+        for operator, group in groupby(by_operator, key=lambda each: each.operator):
+            await see(self._connection, operator)
+            await self._connection.execute(
+                insert(operator_table).values(operator=operator).on_conflict_do_nothing()
+            )
+            own = list(group)
+            await self._save_documents(own)
+            await self._ensure_customers(
+                operator, sorted({each.id for each in own if each.kind == "customer"})
+            )
+
+    async def _operators(self) -> list[str]:
+        """All of them, the installation itself too; the registry is the one table that needs no setting."""
+        return list((await self._connection.execute(select(operator_table.c.operator))).scalars())
+
+    async def _save_documents(self, documents: Iterable[StoredDocument]) -> None:
+        new = insert(site_document)
+        statement = new.on_conflict_do_update(
+            index_elements=["operator", "kind", "id", "valid_from"],
+            set_={name: new.excluded[name] for name in ("valid_until", "body", "applied_at")},
+        )
+        applied_at = (await self._connection.execute(select(func.now()))).scalar_one()
+        rows = [
+            {
+                "operator": document.operator,
+                "kind": document.kind,
+                "id": document.id,
+                "valid_from": document.valid_from or date.min,
+                "valid_until": document.valid_until,
+                "body": dict(document.body),
+                "applied_at": applied_at,
+            }
+            for document in documents
+        ]
+        await self._connection.execute(statement, rows)
+
+    async def _ensure_customers(self, operator: str, ids: Sequence[str]) -> None:
+        """Make a subject for each customer that has none. The lock of `load` keeps others from making it
+        too; a slug of another operator's customer would break `subject_customer_slug`, as it must."""
+        if not ids:
+            return
+        known = select(subject.c.slug).where(
+            subject.c.operator == operator, subject.c.kind == "customer", subject.c.slug.in_(ids)
+        )
+        have = set((await self._connection.execute(known)).scalars())
+        rows = [
+            {"operator": operator, "id": UUID(bytes=new_id()), "kind": "customer", "slug": slug}
+            for slug in ids
+            if slug not in have
+        ]
+        if rows:
+            await self._connection.execute(insert(subject), rows)
+
+
+@asynccontextmanager
+async def site_store(database: Database) -> AsyncIterator[PostgresSiteStore]:
+    """The store for one apply, check or get: committed when the block ends, rolled back by an exception."""
+    async with database.app(INSTALLATION) as connection:
+        yield PostgresSiteStore(connection)
+
+
+async def site_documents(connection: AsyncConnection, operator: str) -> list[StoredDocument]:
+    """Every stored version of one operator (or of the installation, `*`), which the transaction must be
+    looking at.
+    """
+    columns = site_document.c
+    query = select(columns.kind, columns.id, columns.valid_from, columns.body)
+    found = await connection.execute(query.where(columns.operator == operator))
+    return [
+        StoredDocument(
+            row.kind, row.id, operator, None if row.valid_from == date.min else row.valid_from, row.body
+        )
+        for row in found
+    ]
+
+
+async def operator_facts(connection: AsyncConnection, operator: str) -> Facts:
+    """One operator's facts with the installation's parties. The transaction looks at `operator` before and
+    after.
+    """
+    own = await site_documents(connection, operator)
+    await see(connection, INSTALLATION)
+    parties = await site_documents(connection, INSTALLATION)
+    await see(connection, operator)
+    return facts_from_documents([*own, *parties])
+
+
+def _span(first: str, last: str, issued: date | None) -> Span:
+    after_last = Period.parse(last).next.first_day
+    end = after_last if issued is None else min(after_last, issued + timedelta(days=1))
+    return Span(Period.parse(first).first_day, end)
+
+
+def _hull(one: Span, other: Span) -> Span:
+    return Span(min(one.first, other.first), max(one.end, other.end))
