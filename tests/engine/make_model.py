@@ -7,7 +7,6 @@ nonsense quickly, which is all that metering needs: real token counts, real stre
 
 from __future__ import annotations
 
-import os
 import sys
 import sysconfig
 from pathlib import Path
@@ -86,4 +85,4 @@ if __name__ == "__main__":
     made = target.with_name(target.name + ".new")
     made.mkdir(parents=True, exist_ok=True)
     write_model(made)
-    os.replace(made, target)
+    made.replace(target)

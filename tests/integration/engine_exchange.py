@@ -86,13 +86,13 @@ async def _read_answer(reader: asyncio.StreamReader, request: Request) -> Answer
     pieces: list[str] = []
     whole = True
     if lowered.get("transfer-encoding") == "chunked":
-        while size := int((await reader.readline()).split(b";")[0], 16):
+        while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
             pieces.append((await reader.readexactly(size + 2))[:-2].decode())
             if len(pieces) == request.hang_up_after:
                 whole = False
                 break
         else:
-            await reader.readline()
+            await reader.readuntil(b"\r\n")
     elif length := int(lowered.get("content-length", "0")):
         pieces.append((await reader.readexactly(length)).decode())
     return Answer(int(status), reason, headers, tuple(pieces), whole)
