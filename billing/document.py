@@ -64,7 +64,11 @@ SIGNS = {
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """An invoice or credit note. Amounts are minor units of `currency`, as printed."""
+    """An invoice or credit note. Amounts are minor units of `currency`, as printed.
+
+    `reason` says why a credit note that takes an invoice back whole was made; other credits say it on their
+    line.
+    """
 
     id: str
     kind: str
@@ -88,6 +92,7 @@ class Document:
     payment_reference: str | None = None
     corrects: tuple[Reference, ...] = ()
     supplements: tuple[Reference, ...] = ()
+    reason: str | None = None
     prepaid: int = 0
     paid: int = 0
     checkpoint: str | None = None
@@ -164,6 +169,7 @@ def to_json(document: Document) -> dict[str, Any]:
         "payment_reference": document.payment_reference,
         "corrects": [reference_json(reference) for reference in document.corrects],
         "supplements": [reference_json(reference) for reference in document.supplements],
+        "reason": document.reason,
         "checkpoint": document.checkpoint,
         "files": [dict(file) for file in document.files],
         "lines": [line_json(line, currency) for line in document.lines],
@@ -199,6 +205,7 @@ def from_json(content: Mapping[str, Any]) -> Document:
         payment_reference=content["payment_reference"],
         corrects=tuple(reference_from(reference) for reference in content["corrects"]),
         supplements=tuple(reference_from(reference) for reference in content["supplements"]),
+        reason=content.get("reason"),
         prepaid=parse_amount(content["prepaid"], currency),
         paid=parse_amount(content["paid"], currency),
         checkpoint=content["checkpoint"],

@@ -1,0 +1,198 @@
+"""The bill, and the next document as the difference between it and what was issued (arithmetic rules 8 and
+10).
+
+A bill is what a customer owes for a period by today's knowledge: the rated lines, and parts outside usage
+(adjustments; each is an allowance or a charge). Issued documents say what was already asked for. Both are
+sums per key (rule 6's key and the unit price; a part's own key), so the next document is a subtraction per
+key:
+
+    late usage               quantity grew:                     a line with the rest
+    a corrected price        old key gone, new key there:       the old line negative, the new one positive
+    a goodwill credit        a part that no document carries:   an allowance, or a credit note
+
+Successive documents therefore sum to the bill in every quantity and to the cent, whatever was issued in
+between.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from billing.adjustment import Adjustment
+from billing.document import ISSUED, Document
+from billing.line import Line, LineKey
+from billing.period import Period
+
+DISCOUNT_CODE = "95"
+"""UNTDID 5189: discount, the reason code of an allowance."""
+MISCELLANEOUS_CODE = "ABK"
+"""UNTDID 7161: miscellaneous, the reason code of a charge."""
+ROUNDING_PART = "rounding"
+
+
+@dataclass(frozen=True, slots=True)
+class BillPart:
+    """Money of a bill outside its usage lines, in minor units: a charge if positive, an allowance if
+    negative.
+    """
+
+    key: str
+    reason: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What a customer owes for a period, all told. `preferred` are documents that its adjustments are
+    about.
+    """
+
+    customer: str
+    period: Period
+    currency: str
+    lines: tuple[Line, ...]
+    parts: tuple[BillPart, ...] = ()
+    preferred: tuple[str, ...] = ()
+
+    @property
+    def net(self) -> int:
+        return sum(line.amount for line in self.lines) + sum(part.amount for part in self.parts)
+
+
+def make_bill(
+    customer: str, period: Period, currency: str, lines: Sequence[Line], adjustments: Sequence[Adjustment]
+) -> Bill:
+    """The bill of one customer: its rated lines, and its adjustments in the order in which they were made."""
+    return Bill(
+        customer=customer,
+        period=period,
+        currency=currency,
+        lines=tuple(lines),
+        parts=tuple(BillPart(each.part, each.reason, each.net) for each in adjustments),
+        preferred=tuple(each.document for each in adjustments if each.document is not None),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What a bill holds beyond the issued documents: lines and parts, each with the sign it adds with."""
+
+    lines: tuple[Line, ...]
+    parts: tuple[BillPart, ...]
+
+    @property
+    def net(self) -> int:
+        return sum(line.amount for line in self.lines) + sum(part.amount for part in self.parts)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What documents have asked for under each key, signs counted."""
+
+    lines: dict[LineKey, Line] = field(default_factory=dict)
+    quantities: Counter[LineKey] = field(default_factory=Counter)
+    tokens: Counter[LineKey] = field(default_factory=Counter)
+    amounts: Counter[LineKey] = field(default_factory=Counter)
+    parts: Counter[str] = field(default_factory=Counter)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+def difference(bill: Bill, documents: Iterable[Document]) -> Difference:
+    """`bill` − Σ issued documents of that customer and period; drafts among `documents` count for nothing."""
+    asked = _asked(document for document in documents if document.state == ISSUED)
+    lines: list[Line] = []
+    residue = 0
+    for line in (*bill.lines, *_dropped(bill, asked)):
+        quantity = line.quantity - asked.quantities[line.key]
+        amount = line.amount - asked.amounts[line.key]
+        if quantity:
+            tokens = line.tokens - asked.tokens[line.key]
+            lines.append(replace(line, quantity=quantity, amount=amount, tokens=tokens))
+        else:
+            # equal quantities asked for in several documents, one of them taken back whole: a cent may remain
+            residue += amount
+    wanted = [*bill.parts, *_dropped_parts(bill, asked)]
+    if residue or asked.parts[ROUNDING_PART]:
+        wanted.append(BillPart(ROUNDING_PART, "Rounding", residue))
+    parts = [replace(part, amount=part.amount - asked.parts[part.key]) for part in wanted]
+    return Difference(tuple(lines), tuple(part for part in parts if part.amount))
+
+
+def _dropped(bill: Bill, asked: _Asked) -> Iterator[Line]:
+    """Lines asked for that the bill no longer has, with nothing in them."""
+    present = {line.key for line in bill.lines}
+    for key, line in asked.lines.items():
+        if key not in present:
+            yield replace(line, quantity=0, amount=0, tokens=0)
+
+
+def _dropped_parts(bill: Bill, asked: _Asked) -> Iterator[BillPart]:
+    present = {part.key for part in bill.parts} | {ROUNDING_PART}
+    for key in asked.parts:
+        if key not in present:
+            yield BillPart(key, asked.reasons[key], 0)
+
+
+def _asked(documents: Iterable[Document]) -> _Asked:
+    asked = _Asked()
+    for document in documents:
+        sign = document.sign
+        for entry in document.lines:
+            line = entry.line
+            if entry.part is not None:
+                asked.parts[entry.part] += sign * line.amount
+                asked.reasons.setdefault(entry.part, entry.description)
+                continue
+            asked.lines.setdefault(line.key, line)
+            asked.quantities[line.key] += sign * line.quantity
+            asked.tokens[line.key] += sign * line.tokens
+            asked.amounts[line.key] += sign * line.amount
+        for turn, modifiers in ((-sign, document.allowances), (sign, document.charges)):
+            for modifier in modifiers:
+                assert modifier.part is not None, document.id
+                asked.parts[modifier.part] += turn * modifier.amount
+                asked.reasons.setdefault(modifier.part, modifier.reason)
+    return asked
+
+
+def remaining_of_invoices(documents: Sequence[Document]) -> dict[str, int]:
+    """Per invoice id, the net that credit notes have left of it, by replaying `documents`, oldest first.
+
+    A credit note reduces the invoices that it names, in the order named. Drafts of credit notes count too,
+    so that nothing is credited twice while a draft waits; drafts of invoices do not, for there is nothing
+    to take back yet.
+    """
+    remaining: dict[str, int] = {}
+    by_number: dict[str, str] = {}
+    taken: dict[str, int] = defaultdict(int)
+    for document in documents:
+        if document.sign > 0 and document.state == ISSUED:
+            assert document.number is not None
+            remaining[document.id] = document.net
+            by_number[document.number] = document.id
+    for document in documents:
+        if document.sign > 0:
+            continue
+        left = document.net
+        for reference in document.corrects:
+            invoice = by_number[reference.number]
+            part = min(left, remaining[invoice] - taken[invoice])
+            taken[invoice] += part
+            left -= part
+    return {invoice: net - taken[invoice] for invoice, net in remaining.items()}
+
+
+def invoices_to_reduce(documents: Sequence[Document], net: int, preferred: Sequence[str]) -> list[Document]:
+    """The issued invoices that a credit note of `net` reduces: preferred ones first, then newest first."""
+    remaining = remaining_of_invoices([document for document in documents if document.state == ISSUED])
+    invoices = [document for document in documents if document.id in remaining]
+    named = [document for document in invoices if document.id in preferred]
+    rest = [document for document in invoices if document.id not in preferred]
+    chosen: list[Document] = []
+    for document in (*reversed(named), *reversed(rest)):
+        if net > 0 and remaining[document.id] > 0:
+            chosen.append(document)
+            net -= remaining[document.id]
+    return chosen

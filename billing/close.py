@@ -1,0 +1,286 @@
+"""Closing a billing period: rate what was used, draft what is owed beyond the issued documents, issue if
+asked.
+
+    lock → facts, held batches, usage, documents (one snapshot) → rate → next documents → drafts (→ numbers, entries)
+
+A period may be closed any number of times; each close replaces its drafts, and what is issued stays. Of two
+closes at once the second waits for the operator's book lock and then finds nothing left to do. A refused
+close changes nothing.
+
+Small differences wait (`smallest_document`), but not beyond their year: the close of its last period drafts
+what waits in the earlier ones too, by closing those again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from billing.adjustment import Adjustment
+from billing.bill import make_bill
+from billing.document import Document
+from billing.draft import Waiting, next_document
+from billing.facts import Facts
+from billing.issue import issue_drafts, short_row
+from billing.money import format_minor
+from billing.period import Period
+from billing.ports import Book, Books, PeriodClose
+from billing.rating import Rated, Unpriced, rate
+from billing.site import Customer, Operator, in_force
+from metering.refusal import Fault, Refusal
+from metering.steps import step
+
+LAST_MONTH = 12
+
+
+async def close_period(
+    books: Books,
+    operator: str,
+    period: Period,
+    now: datetime,
+    *,
+    issue: bool = False,
+    accept_unfinished: bool = False,
+) -> dict[str, Any]:
+    """Close `period` of one operator and say what came of it: the operator's row of CONTRACT.md's `period
+    close`, with `unfinished`, `rated` (tokens per meter) and `earlier` (rows of periods closed again at the
+    year's end).
+
+    Refuses `unknown_operator`, `period_not_begun`, `period_not_over`, `held_batches`, `unpriced`,
+    `unknown_customer`, `tax_case_not_supported`.
+    """
+    async with books.write(operator) as book:
+        facts = await book.facts()
+        if not facts.operator:
+            raise Refusal(
+                "unknown_operator", f"operator {operator} is not declared", remedy="`tally apply` it first"
+            )
+        unfinished = _check_time(facts.operator[-1], period, now, accept_unfinished)
+        held = await book.held_batches()
+        if held:
+            raise Refusal(
+                "held_batches",
+                f"{held} batches of {operator} are held, so its usage is not whole",
+                where=operator,
+                remedy="`tally streams` names them",
+            )
+        row = await _close(book, facts, period, now, issue=issue, unfinished=unfinished)
+        row["earlier"] = [
+            await _close(book, facts, earlier, now, issue=issue, unfinished=False)
+            for earlier in await _waiting_until(book, period)
+        ]
+        if issue:
+            step("issue")
+    if issue:
+        step("issue")
+    return row
+
+
+def _check_time(operator: Operator, period: Period, now: datetime, accept_unfinished: bool) -> bool:
+    """Whether the period is still running, which only `accept_unfinished` allows."""
+    start, end = period.bounds(operator.zone)
+    if now < start:
+        raise Refusal("period_not_begun", f"{period} has not begun", remedy="close it once it is over")
+    if now < end and not accept_unfinished:
+        raise Refusal(
+            "period_not_over",
+            f"{period} ends at {end.astimezone(operator.zone).isoformat()}",
+            remedy="close it then, or close what there is with --accept-unfinished",
+        )
+    return now < end
+
+
+async def _waiting_until(book: Book, period: Period) -> list[Period]:
+    """At the close of a year's last period: its earlier ones in which something still waits."""
+    if period.month != LAST_MONTH:
+        return []
+    waiting: list[Period] = []
+    for month in range(1, LAST_MONTH):
+        earlier = Period(period.year, month)
+        close = await book.last_close(earlier)
+        if close is not None and close.result["waiting"]:
+            waiting.append(earlier)
+    return waiting
+
+
+async def _close(
+    book: Book, facts: Facts, period: Period, now: datetime, *, issue: bool, unfinished: bool
+) -> dict[str, Any]:
+    """Close one period inside the open transaction."""
+    operator = in_force(facts.operator, period.last_day) or facts.operator[-1]
+    usage = await book.usage(*period.bounds(operator.zone))
+    rated = await asyncio.to_thread(rate, usage, facts, period)
+    if rated.unpriced:
+        raise _unpriced(operator, period, rated.unpriced)
+    may_wait = period.month != LAST_MONTH and await book.last_close(Period(period.year, LAST_MONTH)) is None
+    documents = await book.documents(period=period)
+    outcome = _draft_all(
+        facts, operator, period, rated, await book.adjustments(period), documents, may_wait=may_wait
+    )
+    await book.replace_drafts(period, outcome.drafts)
+    made: Sequence[Document] = outcome.drafts
+    if issue:
+        made = await issue_drafts(book, facts, outcome.drafts, now)
+    row = _row(operator, period, rated, outcome, made, issue=issue, unfinished=unfinished)
+    last = await book.last_close(period)
+    await book.add_close(
+        PeriodClose(
+            period=period,
+            number=last.number + 1 if last else 1,
+            closed_at=now,
+            heads=await book.lane_heads(),
+            facts=_versions(rated),
+            result=row,
+            unfinished=unfinished,
+        )
+    )
+    return row
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What a close comes to, customer by customer: drafts, what waits, and whose bill is zero without a
+    document.
+    """
+
+    drafts: tuple[Document, ...]
+    waiting: tuple[Waiting, ...]
+    zero: tuple[str, ...]
+
+
+def _draft_all(
+    facts: Facts,
+    operator: Operator,
+    period: Period,
+    rated: Rated,
+    adjustments: Sequence[Adjustment],
+    documents: Sequence[Document],
+    *,
+    may_wait: bool,
+) -> _Outcome:
+    """Every customer's next document. Refusals are gathered, so that one close names them all."""
+    adjusted: dict[str, list[Adjustment]] = defaultdict(list)
+    for adjustment in adjustments:
+        adjusted[adjustment.customer].append(adjustment)
+    existing: dict[str, list[Document]] = defaultdict(list)
+    for document in documents:
+        if document.number is not None:
+            existing[document.customer].append(document)
+    drafts: list[Document] = []
+    waiting: list[Waiting] = []
+    zero: list[str] = []
+    refused: list[Refusal] = []
+    for slug in sorted({*rated.lines, *adjusted, *existing}):
+        bill = make_bill(slug, period, operator.currency, rated.lines.get(slug, ()), adjusted[slug])
+        try:
+            customer = _customer(facts, slug, period)
+            following = next_document(bill, existing[slug], operator, customer, may_wait=may_wait)
+        except Refusal as refusal:
+            refused.append(refusal)
+            continue
+        match following:
+            case Document():
+                drafts.append(following)
+            case Waiting():
+                waiting.append(following)
+            case None if not existing[slug]:
+                zero.append(slug)
+    if refused:
+        raise _gathered(refused)
+    return _Outcome(tuple(drafts), tuple(waiting), tuple(zero))
+
+
+def _customer(facts: Facts, slug: str, period: Period) -> Customer:
+    versions = facts.customers.get(slug)
+    if not versions:
+        raise Refusal("unknown_customer", f"customer {slug} is not declared", where=slug, remedy="apply it")
+    return in_force(versions, period.last_day) or versions[-1]
+
+
+def _gathered(refused: Sequence[Refusal]) -> Refusal:
+    first = refused[0]
+    more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
+    faults = [Fault(each.what, each.where, each.remedy) for each in refused]
+    return Refusal(first.code, first.what + more, where=first.where, remedy=first.remedy, faults=faults)
+
+
+def _unpriced(operator: Operator, period: Period, unpriced: Sequence[Unpriced]) -> Refusal:
+    return Refusal(
+        "unpriced",
+        f"{operator.id}: usage in {period} that no price covers",
+        where=operator.id,
+        remedy="add a price for it to the tariff or contract, from the hour named on",
+        faults=[
+            Fault(
+                f"{each.tokens} of {each.meter} for model {each.model!r} from {_instant(each.first_hour)}"
+                f" in region {each.region!r}: {each.why}"
+            )
+            for each in unpriced
+        ],
+        extra={
+            "unpriced": [
+                {
+                    "model": each.model,
+                    "meter": each.meter,
+                    "region": each.region,
+                    "tokens": each.tokens,
+                    "first_hour": _instant(each.first_hour),
+                    "why": each.why,
+                }
+                for each in unpriced
+            ]
+        },
+    )
+
+
+def _instant(instant: datetime) -> str:
+    return instant.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _versions(rated: Rated) -> dict[str, list[str]]:
+    """The versions that priced something: an issued document's can't be changed any more."""
+    lines = [line for of_customer in rated.lines.values() for line in of_customer]
+    tariffs = {line.tariff_version for line in lines if line.tariff_version is not None}
+    contracts = {line.contract_version for line in lines if line.contract_version is not None}
+    return {"tariffs": sorted(tariffs), "contracts": sorted(contracts)}
+
+
+def _row(
+    operator: Operator,
+    period: Period,
+    rated: Rated,
+    outcome: _Outcome,
+    made: Sequence[Document],
+    *,
+    issue: bool,
+    unfinished: bool,
+) -> dict[str, Any]:
+    currency = operator.currency
+    rows = [short_row(document) for document in made]
+
+    def total(name: str) -> str:
+        return format_minor(sum(each.sign * getattr(each, name) for each in made), currency)
+
+    return {
+        "operator": operator.id,
+        "period": str(period),
+        "currency": currency,
+        "drafts": [] if issue else rows,
+        "issued": rows if issue else [],
+        "set_aside": [],
+        "waiting": [
+            {"customer": each.customer, "net": format_minor(each.net, currency)} for each in outcome.waiting
+        ],
+        "zero": list(outcome.zero),
+        "net": total("net"),
+        "tax": total("tax"),
+        "gross": total("gross"),
+        "gaps": [],
+        "late_not_billed": dict(rated.late),
+        "rated": dict(rated.tokens),
+        "unfinished": unfinished,
+    }

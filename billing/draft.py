@@ -1,0 +1,190 @@
+"""Drafting: a difference as the invoice or credit note that asks for it (arithmetic rules 9 and 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from billing.bill import (
+    DISCOUNT_CODE,
+    MISCELLANEOUS_CODE,
+    Bill,
+    BillPart,
+    Difference,
+    difference,
+    invoices_to_reduce,
+)
+from billing.document import CREDIT_NOTE, INVOICE, ISSUED, Document
+from billing.document_parts import AllowanceOrCharge, DocumentLine, Reference
+from billing.line import BASE_WINDOW, NO_FACTOR, UNBILLED, Line
+from billing.money import format_minor
+from billing.period import Period
+from billing.site import Customer, Operator
+from billing.tax import TaxCase, tax_case, taxes
+
+ADJUSTMENT_METER = "adjustment"
+_METER_WORDS = {
+    "input": "input tokens",
+    "cached_input": "cached input tokens",
+    "output": "output tokens",
+    "reasoning": "reasoning tokens",
+    "requests": "requests",
+    "audio_seconds": "audio seconds",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A difference below the operator's `smallest_document`: it waits for a later close of the same period."""
+
+    customer: str
+    net: int
+
+
+def next_document(
+    bill: Bill,
+    documents: Sequence[Document],
+    operator: Operator,
+    customer: Customer,
+    *,
+    may_wait: bool = True,
+) -> Document | Waiting | None:
+    """The next document of a customer and period as a draft; None where the difference is 0.
+
+    `documents` are that customer's of that period, oldest first. `operator` and `customer` are the versions
+    of the period's last day. Refuses (`tax_case_not_supported`) what can't be taxed yet.
+    """
+    wanted = difference(bill, documents)
+    if wanted.net == 0:
+        return None
+    if may_wait and abs(wanted.net) < operator.smallest_document_minor:
+        return Waiting(bill.customer, wanted.net)
+    issued = [document for document in documents if document.state == ISSUED]
+    if wanted.net > 0:
+        case = tax_case(operator, customer, bill.period.last_day)
+        draft = make_draft(wanted, 1, case, bill.period, issued, operator, customer)
+        earlier = [document for document in issued if document.kind == INVOICE]
+        return replace(draft, supplements=tuple(map(reference, earlier)))
+    reduced = invoices_to_reduce(documents, -wanted.net, bill.preferred)
+    case = case_of(reduced[0]) if reduced else tax_case(operator, customer, bill.period.last_day)
+    draft = make_draft(wanted, -1, case, bill.period, issued, operator, customer)
+    return replace(draft, corrects=tuple(map(reference, reduced)))
+
+
+def make_draft(
+    wanted: Difference,
+    sign: int,
+    case: TaxCase,
+    period: Period,
+    documents: Sequence[Document],
+    operator: Operator,
+    customer: Customer,
+) -> Document:
+    """`wanted` as an invoice (sign 1) or, all signs turned, a credit note (−1), numbered after `documents`."""
+    lines = [_document_line(signed(line, sign), describe(line), case, part=None) for line in wanted.lines]
+    allowances: list[AllowanceOrCharge] = []
+    charges: list[AllowanceOrCharge] = []
+    for part in wanted.parts:
+        amount = sign * part.amount
+        if not wanted.lines:
+            line = _part_line(amount, operator.currency)
+            lines.append(_document_line(line, part.reason, case, part=part.key))
+        elif amount < 0:
+            allowances.append(_modifier(part, DISCOUNT_CODE, -amount, case))
+        else:
+            charges.append(_modifier(part, MISCELLANEOUS_CODE, amount, case))
+    return finish(
+        Document(
+            id=f"{customer.id}.{period}.{next_ordinal(documents)}",
+            kind=INVOICE if sign > 0 else CREDIT_NOTE,
+            operator=operator.id,
+            customer=customer.id,
+            customer_name=customer.name,
+            customer_vat_id=customer.vat_id,
+            country=customer.country,
+            period=period,
+            currency=operator.currency,
+            lines=tuple(lines),
+            allowances=tuple(allowances),
+            charges=tuple(charges),
+            taxes=(),
+            buyer_reference=customer.buyer_reference,
+            purchase_order=customer.purchase_order,
+        )
+    )
+
+
+def finish(document: Document) -> Document:
+    """The document with its lines numbered from 1 and its VAT computed on its own basis."""
+    lines = tuple(replace(line, id=str(number)) for number, line in enumerate(document.lines, 1))
+    amounts = [(TaxCase(line.tax_category, line.tax_rate), line.line.amount) for line in lines]
+    for turn, modifiers in ((-1, document.allowances), (1, document.charges)):
+        amounts += [(TaxCase(each.tax_category, each.tax_rate), turn * each.amount) for each in modifiers]
+    return replace(document, lines=lines, taxes=taxes(amounts))
+
+
+def next_ordinal(documents: Sequence[Document]) -> int:
+    """n of the next id `<customer>.<period>.<n>`: one more than the greatest there."""
+    return 1 + max((int(document.id.rpartition(".")[2]) for document in documents), default=0)
+
+
+def reference(document: Document) -> Reference:
+    """An issued document as another one names it."""
+    assert document.number is not None
+    assert document.issue_date is not None
+    return Reference(document.number, document.issue_date)
+
+
+def case_of(document: Document) -> TaxCase:
+    """The VAT category and rate of a document (until legal documents are built, each has one)."""
+    assert len(document.taxes) == 1, document.id
+    return TaxCase(document.taxes[0].category, document.taxes[0].rate)
+
+
+def signed(line: Line, sign: int) -> Line:
+    """The line as a document of that sign prints it."""
+    return replace(line, quantity=sign * line.quantity, amount=sign * line.amount, tokens=sign * line.tokens)
+
+
+def describe(line: Line) -> str:
+    """What the line is for, in neutral words: "qwen3-32b · output tokens · tier 2"."""
+    words = [line.model] if line.model else []
+    words.append(_METER_WORDS.get(line.meter, line.meter))
+    if line.tier == UNBILLED:
+        words.append("not billed")
+    elif line.tier is not None:
+        words.append(f"tier {line.tier}")
+    return " · ".join(words)
+
+
+def _document_line(line: Line, description: str, case: TaxCase, part: str | None) -> DocumentLine:
+    return DocumentLine("", line, description, case.category, case.rate, part=part)
+
+
+def _part_line(amount: int, currency: str) -> Line:
+    """A part as a line: quantity ±1 at a positive price (EN 16931 BR-16 wants a line, BR-27 no negative
+    price).
+    """
+    price = Decimal(format_minor(abs(amount), currency))
+    return Line(
+        tariff_version=None,
+        contract_version=None,
+        price_row=None,
+        model=None,
+        meter=ADJUSTMENT_METER,
+        window=BASE_WINDOW,
+        tier=None,
+        quantity=1 if amount > 0 else -1,
+        unit="item",
+        price_base=1,
+        list_price=price,
+        factor=NO_FACTOR,
+        unit_price=price,
+        amount=amount,
+        tokens=0,
+    )
+
+
+def _modifier(part: BillPart, code: str, amount: int, case: TaxCase) -> AllowanceOrCharge:
+    return AllowanceOrCharge(part.reason, code, amount, case.category, case.rate, part=part.key)

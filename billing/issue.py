@@ -1,0 +1,118 @@
+"""Issuing: drafts become documents for good, numbered without gaps, each with its journal entry, in one
+transaction.
+
+Numbers are taken from the series inside the transaction that issues, so a number exists if and only if its
+document does. Issuing what is issued already changes nothing and succeeds with the number it has.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from billing.document import DRAFT, ISSUED, Document
+from billing.facts import Facts
+from billing.money import format_minor
+from billing.numbering import check_numbering, first_number, pattern, render, series
+from billing.period import Period
+from billing.ports import Book, Books
+from billing.posting import document_entry
+from billing.site import Operator, in_force
+from metering.refusal import Fault, Refusal
+from metering.steps import step
+
+
+async def issue_documents(
+    books: Books, operator: str, references: Sequence[str], now: datetime
+) -> list[Document]:
+    """Issue the drafts with these ids; documents that are issued already (by id or number) come back as
+    they are.
+
+    Refuses (`unknown_document`) as a whole, naming each, what is not there.
+    """
+    async with books.write(operator) as book:
+        documents = await book.documents(references=references)
+        known = {name for document in documents for name in (document.id, document.number)}
+        missing = [name for name in references if name not in known]
+        if missing:
+            raise Refusal(
+                "unknown_document",
+                f"{operator} has no document {', '.join(missing)}",
+                remedy="`tally invoice list` shows ids and numbers; a draft's id may have gone with a later close",
+                faults=[Fault("no such document", where=name) for name in missing],
+            )
+        facts = await book.facts()
+        issued = await issue_drafts(book, facts, documents, now)
+        step("issue")
+    step("issue")
+    return issued
+
+
+async def issue_period(books: Books, operator: str, period: Period, now: datetime) -> list[Document]:
+    """Issue every draft of the period; returns those issued now."""
+    async with books.write(operator) as book:
+        drafts = [each for each in await book.documents(period=period) if each.state == DRAFT]
+        facts = await book.facts()
+        issued = await issue_drafts(book, facts, drafts, now)
+        step("issue")
+    step("issue")
+    return issued
+
+
+async def issue_drafts(
+    book: Book, facts: Facts, documents: Sequence[Document], now: datetime
+) -> list[Document]:
+    """Number, date, post and store the drafts among `documents`; all come back, as they now are, in their
+    order.
+    """
+    today = now.astimezone(facts.operator[-1].zone).date()
+    operator = in_force(facts.operator, today) or facts.operator[-1]
+    check_numbering(operator.numbering)
+    drafts = sorted((each for each in documents if each.state == DRAFT), key=_issuing_order)
+    by_kind: dict[str, list[Document]] = defaultdict(list)
+    for draft in drafts:
+        by_kind[draft.kind].append(draft)
+    issued: dict[str, Document] = {}
+    for kind, of_kind in sorted(by_kind.items()):
+        text = pattern(operator.numbering, kind)
+        drawn = series(operator.id, kind, text, today.year)
+        first = await book.take_numbers(drawn, len(of_kind), first_number(operator.numbering))
+        for count, draft in enumerate(of_kind, first):
+            issued[draft.id] = _issued(draft, render(text, today.year, count), operator, now)
+    if issued:
+        await book.issue([issued[draft.id] for draft in drafts], now)
+        await book.post([document_entry(issued[draft.id], now) for draft in drafts])
+        for period in sorted({draft.period for draft in drafts}):
+            await book.set_late_bound(period, now + timedelta(days=operator.late_days))
+    return [issued.get(document.id, document) for document in documents]
+
+
+def _issuing_order(document: Document) -> tuple[Period, str, int]:
+    return document.period, document.customer, int(document.id.rpartition(".")[2])
+
+
+def _issued(draft: Document, number: str, operator: Operator, now: datetime) -> Document:
+    today = now.astimezone(operator.zone).date()
+    due = today + timedelta(days=operator.payment_terms_days) if draft.sign > 0 else None
+    return replace(
+        draft,
+        state=ISSUED,
+        number=number,
+        issue_date=today,
+        due_date=due,
+        payment_reference=number if draft.sign > 0 else None,
+    )
+
+
+def short_row(document: Document) -> dict[str, Any]:
+    """A document in a list of what was done: {customer, id, number, kind, net}, the net with its sign."""
+    return {
+        "customer": document.customer,
+        "id": document.id,
+        "number": document.number,
+        "kind": document.kind,
+        "net": format_minor(document.sign * document.net, document.currency),
+    }
