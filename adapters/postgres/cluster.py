@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from adapters.postgres import durable, settings
-from adapters.postgres.place import Place, binaries, mark_made
+from adapters.postgres.place import Place, binaries
 from adapters.postgres.roles import ROLES, role_sql
 from adapters.postgres.unprivileged import spawn_options
 from metering.refusal import Refusal, Unavailable
@@ -23,7 +23,7 @@ from metering.refusal import Refusal, Unavailable
 _ALL = (settings.SUPERUSER, *ROLES)
 
 
-def make_cluster(place: Place, passwords: Mapping[str, str], alive: int, log: int) -> None:
+def make_cluster(place: Place, passwords: Mapping[str, str], sockets: Path, alive: int, log: int) -> None:
     """Makes the cluster. `alive`: descriptor of alive.lock, held alone; `log`: where the programs' words go."""
     fresh = place.cluster_in_the_making
     if fresh.exists():
@@ -61,14 +61,13 @@ def make_cluster(place: Place, passwords: Mapping[str, str], alive: int, log: in
         "--no-sync",  # once, at the end
         "--no-instructions",
     )
-    configure(place, fresh, place.folder / "run")
+    configure(place, fresh, sockets)
     superuser = f"ALTER ROLE {settings.SUPERUSER} PASSWORD '{passwords[settings.SUPERUSER]}';\n\n"
     single = ("--single", "-j", "-D", str(fresh), "-c", "exit_on_error=on", "-c", "log_min_messages=error")
     run("postgres", *single, "postgres", text=superuser + role_sql(passwords))
     run("initdb", "--sync-only", f"--pgdata={fresh}")
     fresh.rename(place.cluster)
     durable.sync_folder(place.folder)
-    mark_made(place)
 
 
 def configure(place: Place, cluster: Path, sockets: Path) -> None:

@@ -17,7 +17,7 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -76,12 +76,12 @@ class Embedded:
         does not start.
         """
         home = places.open_home(data)
-        with _turn(home):
+        with _errors_named(home), _turn(home):
             lease = open_lock(home / "lease.lock")
             try:
                 take_shared(lease)
                 return cls(home, lease, _serve(home))
-            except (Refusal, Unavailable):
+            except Exception:
                 # A server that is still recovering is left at it: the next command finds it further.
                 os.close(lease)
                 raise
@@ -95,7 +95,7 @@ class Embedded:
         The socket, the roles and the passwords stay the same, so connections of a pool are simply made anew.
         """
         assert self._lease is not None, "the lease was released"
-        with _turn(self._home):
+        with _errors_named(self._home), _turn(self._home):
             self.server = _serve(self._home)
 
     def release(self) -> None:
@@ -132,7 +132,7 @@ def discard(data: Path) -> None:
     home = places.home_of(data)
     if not home.is_dir():
         return
-    with _turn(home):
+    with _errors_named(home), _turn(home):
         lease = open_lock(home / "lease.lock")
         try:
             if not try_exclusive(lease):
@@ -161,6 +161,20 @@ def _turn(home: Path) -> contextlib.AbstractContextManager[None]:
         remedy="see what that command does and try again",
     )
     return exclusively(home / "start.lock", patience)
+
+
+@contextlib.contextmanager
+def _errors_named(home: Path) -> Iterator[None]:
+    """A full disk, a folder that was taken away, a file system without locks: said as what it is."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(
+            "database_down",
+            f"the embedded PostgreSQL cannot be used: {error.strerror}",
+            where=str(error.filename or home),
+            remedy="mend that and try again",
+        ) from error
 
 
 def _serve(home: Path) -> EmbeddedServer:

@@ -16,7 +16,7 @@ from pathlib import Path
 from adapters.postgres import durable
 from adapters.postgres.cluster import configure, make_cluster, tail
 from adapters.postgres.locks import Patience, open_lock, try_exclusive
-from adapters.postgres.place import Place, binaries, read_note, write_note
+from adapters.postgres.place import Place, binaries, mark_made, read_note, write_note
 from adapters.postgres.postmaster import LOCK_FILE, refuse_stranger, takes_connections
 from adapters.postgres.settings import SOCKET_NAME, fits_a_socket
 from adapters.postgres.unprivileged import spawn_options
@@ -66,9 +66,10 @@ def _start(place: Place, passwords: Mapping[str, str], alive: int) -> None:
     refuse_stranger(place)
     log = _open_log(place.log)
     try:
-        if not place.cluster.is_dir():
-            make_cluster(place, passwords, alive, log)
         sockets = _prepare_sockets(place)
+        if not place.cluster.is_dir():
+            make_cluster(place, passwords, sockets, alive, log)
+        mark_made(place)
         for stale in (place.cluster / LOCK_FILE, sockets / SOCKET_NAME, sockets / f"{SOCKET_NAME}.lock"):
             stale.unlink(missing_ok=True)
         configure(place, place.cluster, sockets)

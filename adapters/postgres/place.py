@@ -35,7 +35,14 @@ from pathlib import Path
 
 from adapters.postgres import durable
 from adapters.postgres.settings import fits_a_socket
-from adapters.postgres.unprivileged import Account, account_for_server, binaries_for, can_enter, installed
+from adapters.postgres.unprivileged import (
+    Account,
+    account_for_server,
+    binaries_for,
+    can_enter,
+    can_run,
+    installed,
+)
 from metering.refusal import Refusal
 
 SYSTEM_FOLDER = Path("/var/lib/tallygrid")
@@ -215,7 +222,7 @@ def _open_to(account: Account, home: Path) -> bool:
     if not fits_a_socket(home / "run"):
         return False
     home.chmod(_PASSABLE)
-    return can_enter(account, home) and binaries_for(account, home) == installed()
+    return can_enter(account, home) and can_run(account, installed())
 
 
 def _claim(place: Place) -> None:

@@ -18,11 +18,13 @@ import signal
 import socket
 import struct
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.postgres.locks import Patience, open_lock, try_exclusive
 from adapters.postgres.place import Place, read_note
+from adapters.postgres.roles import APP, DATABASE
 from adapters.postgres.settings import SOCKET_NAME
 from metering.refusal import Unavailable
 
@@ -31,6 +33,10 @@ LOCK_FILE = "postmaster.pid"
 # A fast stop writes one checkpoint. Past the limit it is stopped without one, and the next start recovers.
 _FAST_STOP_LIMIT_S = 120.0
 _STOP_LIMIT_S = 150.0
+
+# StartupMessage (protocol 3.0): length, version, then names and values, each ended by NUL, and a NUL.
+_PARAMETERS = f"user\0{APP}\0database\0{DATABASE}\0\0".encode()
+_FIRST_MESSAGE = struct.pack("!ii", 8 + len(_PARAMETERS), 3 << 16) + _PARAMETERS
 
 # SO_PEERCRED's pid where the listener lives in another pid namespace (a container beside ours).
 _OUT_OF_SIGHT = 0
@@ -79,11 +85,21 @@ def is_alive(place: Place) -> bool:
 
 
 def takes_connections(place: Place) -> bool:
-    """Whether the server says that it is ready, and somebody listens on its socket."""
+    """Whether the server lets clients in now.
+
+    postmaster.pid says `ready` also while the server recovers from the death of one of its parts, so a client's first
+    message is sent: the answer is a question for the password, or an error, of which 57P03 is "not now".
+    """
     found = read_lock_file(place.cluster)
     if found is None or found.status != "ready":
         return False
-    return _listener(sockets_of(place)) in (found.pid, _OUT_OF_SIGHT)
+    try:
+        with _connected(sockets_of(place)) as client:
+            client.sendall(_FIRST_MESSAGE)
+            answer = client.recv(4096)
+    except OSError:
+        return False
+    return answer.startswith(b"R") or (answer.startswith(b"E") and b"C57P03\0" not in answer)
 
 
 def refuse_stranger(place: Place) -> None:
@@ -97,7 +113,7 @@ def refuse_stranger(place: Place) -> None:
     listens = _listener(sockets_of(place)) == found.pid
     with contextlib.suppress(OSError):
         # PostgreSQL's working folder is its cluster. As root in a container we may not be allowed to look.
-        listens |= Path(f"/proc/{found.pid}/cwd").stat().st_ino == place.cluster.stat().st_ino
+        listens |= Path(f"/proc/{found.pid}/cwd").samefile(place.cluster)
     if listens:
         raise Unavailable(
             "database_down",
@@ -164,14 +180,21 @@ def _listener(sockets: Path) -> int | None:
 
     `connect` succeeds while the server recovers, too; nothing is sent and nothing is asked of it.
     """
+    try:
+        with _connected(sockets) as client:
+            told = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    except OSError:
+        return None
+    pid: int = struct.unpack("3i", told)[0]
+    return pid
+
+
+@contextlib.contextmanager
+def _connected(sockets: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(5)
-        try:
-            client.connect(str(sockets / SOCKET_NAME))
-        except OSError:
-            return None
-        pid: int = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-        return pid
+        client.connect(str(sockets / SOCKET_NAME))
+        yield client
 
 
 def _forget_sockets(place: Place) -> None:

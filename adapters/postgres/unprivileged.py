@@ -126,7 +126,7 @@ def installed() -> Path:
 def binaries_for(account: Account | None, folder: Path) -> Path:
     """The installation that `account` can run: the environment's, or a copy of it that is kept in `folder`."""
     source = installed()
-    if account is None or _can_run(account, source):
+    if account is None or can_run(account, source):
         return source
     version = importlib.metadata.version(_PACKAGE)
     copy = folder / f"binaries-{version}"
@@ -145,7 +145,8 @@ def can_enter(account: Account, folder: Path) -> bool:
     return _as(account, ["/usr/bin/env", "test", "-x", str(folder)])
 
 
-def _can_run(account: Account, installation: Path) -> bool:
+def can_run(account: Account, installation: Path) -> bool:
+    """Whether `account` can run the programs of an installation and read what they need."""
     return _as(account, [str(installation / "bin" / "initdb"), "--version"]) and _as(
         account, ["/usr/bin/env", "test", "-r", str(installation / _READ_BY_INITDB)]
     )
