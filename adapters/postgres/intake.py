@@ -1,0 +1,219 @@
+"""Intake's SQL: the ledger that decides which batch is accepted, once.
+
+All of it runs as `tally_intake`. The lanes of a transaction are locked in key order, so that two workers wait for each
+other in one direction only; under READ COMMITTED the lock's row is the newest. Nothing is incremented: a transaction
+appends to the list of batches and to the partial sums, and moves the mark of the lanes that it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import date, datetime
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import delete, insert, select, text
+from sqlalchemy.dialects.postgresql import insert as insert_or_not
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from adapters.postgres import intake_rows as rows
+from adapters.postgres.copying import copy_table
+from adapters.postgres.database import Database
+from adapters.postgres.roll_up import roll_up
+from adapters.postgres.schema import batch, held, lane, late_bound, operator, set_aside
+from billing.acceptance import Known, Mark
+from billing.inspection import Enrolment, LaneName, Place
+from billing.intake_ports import Lateness, SetAside, Taking
+from billing.period import Period
+from metering.batch import Seal
+from metering.refusal import Refusal
+
+# Lists of keys travel as one array a column: unnest keeps one statement for any number of them.
+_ENROLLED = text("""
+    SELECT operator, node, lane, l.kind, l.public_key
+    FROM unnest(CAST(:operators AS text[]), CAST(:nodes AS text[]), CAST(:lanes AS text[])) AS w(operator, node, lane)
+    JOIN lane l USING (operator, node, lane)
+""")
+_LOCKED = text("""
+    SELECT l.*
+    FROM unnest(CAST(:operators AS text[]), CAST(:nodes AS text[]), CAST(:lanes AS text[])) AS w(operator, node, lane)
+    JOIN lane l USING (operator, node, lane) ORDER BY operator, node, lane FOR UPDATE OF l
+""")
+# Two look-ups, one by each unique key; one join with OR would use neither.
+_KNOWN = text("""
+    WITH w AS (SELECT * FROM unnest(CAST(:operators AS text[]), CAST(:nodes AS text[]), CAST(:lanes AS text[]),
+            CAST(:epochs AS text[]), CAST(:numbers AS bigint[]), CAST(:previous AS text[]))
+        AS w(operator, node, lane, epoch, number, previous))
+    SELECT b.operator, b.node, b.lane, b.epoch, b.number, b.hash, b.previous
+        FROM w JOIN batch b USING (operator, node, lane, epoch, number)
+    UNION
+    SELECT b.operator, b.node, b.lane, b.epoch, b.number, b.hash, b.previous
+        FROM w JOIN batch b USING (operator, node, lane, previous)
+""")
+# What waits for a missing batch forms a chain behind it; its first link follows the lane's head.
+_DUE = text("""
+    WITH RECURSIVE due AS (
+        SELECT h.*, 1 AS turn FROM held h JOIN lane l USING (operator, node, lane)
+            WHERE h.code = 'hole' AND h.previous = coalesce(l.head, 'genesis')
+        UNION ALL
+        SELECT h.*, due.turn + 1 FROM due JOIN held h USING (operator, node, lane)
+            WHERE h.code = 'hole' AND h.previous = due.hash AND due.turn < :most)
+    SELECT path FROM (
+        SELECT path, operator, node, lane, turn FROM due
+        UNION ALL
+        SELECT s.path, operator, node, lane, 0 FROM set_aside s JOIN lane l USING (operator, node, lane)
+            WHERE s.code = 'unknown_key') AS found
+    ORDER BY operator, node, lane, turn, path LIMIT :most
+""")
+_SETTLED = text("""
+    DELETE FROM held h USING unnest(CAST(:operators AS text[]), CAST(:nodes AS text[]), CAST(:lanes AS text[]),
+            CAST(:epochs AS text[]), CAST(:numbers AS bigint[]), CAST(:hashes AS text[]))
+        AS w(operator, node, lane, epoch, number, hash)
+    WHERE (h.operator, h.node, h.lane, h.epoch, h.number, h.hash)
+        = (w.operator, w.node, w.lane, w.epoch, w.number, w.hash)
+    RETURNING h.path
+""")
+_ZONES = text("""
+    SELECT DISTINCT ON (operator) operator, body ->> 'timezone' AS zone FROM site_document
+    WHERE kind = 'operator' AND operator = ANY(CAST(:operators AS text[])) ORDER BY operator, valid_from DESC
+""")
+_CUSTOMERS = text("""
+    SELECT id FROM subject WHERE operator = :operator AND kind = 'customer' AND id = ANY(CAST(:ids AS uuid[]))
+""")
+
+
+class PostgresLedger:
+    """`billing.intake_ports.Ledger` on PostgreSQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def enrolled(self, names: Collection[LaneName]) -> Mapping[LaneName, Enrolment]:
+        async with self._database.intake() as conn:
+            found = await conn.execute(_ENROLLED, _columns(names, ("operators", "nodes", "lanes")))
+            return {LaneName(*row[:3]): Enrolment(row[3], bytes(row[4])) for row in found}
+
+    async def known_customers(self, operator: str, ids: Collection[bytes]) -> Collection[bytes]:
+        async with self._database.intake() as conn:
+            wanted = [UUID(bytes=known) for known in ids]
+            found = await conn.execute(_CUSTOMERS, {"operator": operator, "ids": wanted})
+            return {row.id.bytes for row in found}
+
+    async def ensure_months(self, months: Collection[tuple[str, date]]) -> None:
+        for owner, month in sorted(months):
+            async with self._database.intake() as conn:
+                await conn.execute(
+                    text("SELECT ensure_usage_partitions(:operator, :month)"),
+                    {"operator": owner, "month": month},
+                )
+
+    @asynccontextmanager
+    async def accept(self, names: Collection[LaneName]) -> AsyncIterator[LockedLanes]:
+        async with self._database.intake() as conn:
+            found = await conn.execute(_LOCKED, _columns(names, ("operators", "nodes", "lanes")))
+            yield LockedLanes(conn, {rows.lane_name(row): rows.mark(row) for row in found})
+
+    async def set_aside(self, batches: Sequence[SetAside], at: datetime) -> None:
+        async with self._database.intake() as conn:
+            registered = set((await conn.execute(select(operator.c.operator))).scalars())
+            strays = {entry.digest: rows.set_aside_row(entry, registered, at) for entry in batches}
+            # Taken up again and still nobody's: listed anew, by what is wrong with it now.
+            await conn.execute(delete(set_aside).where(set_aside.c.digest.in_(strays)))
+            await conn.execute(insert_or_not(set_aside).on_conflict_do_nothing(), list(strays.values()))
+
+    async def due(self, limit: int) -> Sequence[str]:
+        async with self._database.intake() as conn:
+            return list((await conn.execute(_DUE, {"most": limit})).scalars())
+
+    async def forget_set_aside(self, path: str) -> None:
+        async with self._database.intake() as conn:
+            await conn.execute(delete(set_aside).where(set_aside.c.path == path))
+
+    async def roll_up(self, now: datetime) -> int:
+        return await roll_up(self._database, now)
+
+
+class LockedLanes:
+    """`billing.intake_ports.Acceptance`: one transaction that holds its lanes' rows."""
+
+    def __init__(self, conn: AsyncConnection, marks: Mapping[LaneName, Mark]) -> None:
+        self._conn = conn
+        self.marks = marks
+
+    async def known(self, wanted: Sequence[Seal]) -> Mapping[LaneName, Known]:
+        places: dict[LaneName, dict[Place, str]] = {name: {} for name in self.marks}
+        successors: dict[LaneName, dict[str, tuple[Place, str]]] = {name: {} for name in self.marks}
+        names = ("operators", "nodes", "lanes", "epochs", "numbers", "previous")
+        asked = [(s.operator, s.node, s.lane, s.epoch, s.number, s.previous) for s in wanted]
+        for row in await self._conn.execute(_KNOWN, _columns(asked, names)):
+            name, place = rows.lane_name(row), Place(row.epoch, row.number)
+            places[name][place] = row.hash
+            successors[name][row.previous] = (place, row.hash)
+        return {name: Known(places[name], successors[name]) for name in self.marks}
+
+    async def lateness(self, operators: Collection[str]) -> Mapping[str, Lateness]:
+        wanted = list(operators)
+        zones = {row.operator: row.zone for row in await self._conn.execute(_ZONES, {"operators": wanted})}
+        bounds: dict[str, dict[Period, datetime]] = {owner: {} for owner in wanted}
+        query = select(late_bound).where(late_bound.c.operator.in_(wanted))
+        for row in await self._conn.execute(query):
+            bounds[row.operator][Period.parse(row.period)] = row.late_after
+        # An operator without a site file has no period yet, and so no bound either.
+        return {owner: Lateness(ZoneInfo(zones.get(owner) or "UTC"), bounds[owner]) for owner in wanted}
+
+    async def write(self, taking: Taking, accepted_at: datetime) -> Sequence[str]:
+        settled = await self._settle(taking)
+        if taking.accepted:
+            await self._conn.execute(
+                insert(batch), [rows.batch_row(entry, accepted_at) for entry in taking.accepted]
+            )
+            moves = [rows.mark_row(name, mark, accepted_at) for name, mark in taking.marks.items()]
+            await self._conn.execute(rows.MOVE_MARK, moves)
+        for owner, table in taking.cells.items():
+            await copy_table(self._conn, "partial_sum", rows.usage_rows(owner, table))
+        if taking.held:
+            holds = [rows.held_row(entry, accepted_at) for entry in taking.held]
+            await self._conn.execute(insert_or_not(held).on_conflict_do_nothing(), holds)
+        return settled
+
+    async def _settle(self, taking: Taking) -> list[str]:
+        if not taking.settled:
+            return []
+        names = ("operators", "nodes", "lanes", "epochs", "numbers", "hashes")
+        keys = [(*name, *place, seal_hash) for name, place, seal_hash in taking.settled]
+        return list((await self._conn.execute(_SETTLED, _columns(keys, names))).scalars())
+
+
+async def enroll_lane(
+    conn: AsyncConnection, owner: str, node: str, name: str, kind: str, public_key: bytes, at: datetime
+) -> None:
+    """Enrols a lane, as `tally_intake`; doing it again changes nothing.
+
+    Refusal `lane_enrolled` where the lane is there with another key or of another kind.
+    """
+    row = {
+        "operator": owner,
+        "node": node,
+        "lane": name,
+        "kind": kind,
+        "public_key": public_key,
+        "enrolled_at": at,
+    }
+    await conn.execute(insert_or_not(lane).values(row).on_conflict_do_nothing())
+    query = select(lane.c.kind, lane.c.public_key).where(
+        lane.c.operator == owner, lane.c.node == node, lane.c.lane == name
+    )
+    found = (await conn.execute(query)).one()
+    if (found.kind, bytes(found.public_key)) != (kind, public_key):
+        raise Refusal(
+            "lane_enrolled",
+            f"the lane is enrolled with another key, or not as a lane of kind {kind}",
+            where=f"{owner}/{node}/{name}",
+            remedy="give this writer the lane's own key file, or a lane of its own",
+        )
+
+
+def _columns(keys: Collection[Sequence[object]], names: Sequence[str]) -> dict[str, list[object]]:
+    """Rows as one array per column, for unnest."""
+    return dict(zip(names, map(list, zip(*keys, strict=True)), strict=True))

@@ -1,0 +1,139 @@
+"""Intake's words as rows of its tables, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from sqlalchemy import Row, bindparam, update
+
+from adapters.postgres.database import INSTALLATION
+from adapters.postgres.schema import lane
+from billing.acceptance import Mark
+from billing.inspection import LaneName
+from billing.intake_ports import Accepted, Held, SetAside
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_MARK_COLUMNS = (
+    "epoch",
+    "number",
+    "head",
+    "last_sequence",
+    "complete_to",
+    "opened",
+    "closed",
+    "ended",
+    "last_accepted_at",
+)
+
+#: Moves the mark of a lane, by the parameters of `mark_row`.
+MOVE_MARK = (
+    update(lane)
+    .where(*(lane.c[name] == bindparam(f"of_{name}") for name in ("operator", "node", "lane")))
+    .values({name: bindparam(name) for name in _MARK_COLUMNS})
+)
+
+
+def lane_name(row: Row[Any]) -> LaneName:
+    return LaneName(row.operator, row.node, row.lane)
+
+
+def mark(row: Row[Any]) -> Mark:
+    """The high-water mark of a lane's row."""
+    if row.epoch is None:
+        return Mark(row.kind)
+    return Mark(
+        kind=row.kind,
+        epoch=row.epoch,
+        number=row.number,
+        head=row.head,
+        last_sequence=row.last_sequence,
+        complete_to_us=(row.complete_to - _EPOCH) // _MICROSECOND,
+        opened=row.opened,
+        closed=row.closed,
+        ended=row.ended,
+    )
+
+
+def mark_row(name: LaneName, moved: Mark, accepted_at: datetime) -> dict[str, object]:
+    assert moved.complete_to_us is not None
+    return {
+        "of_operator": name.operator,
+        "of_node": name.node,
+        "of_lane": name.lane,
+        "epoch": moved.epoch,
+        "number": moved.number,
+        "head": moved.head,
+        "last_sequence": moved.last_sequence,
+        "complete_to": _EPOCH + timedelta(microseconds=moved.complete_to_us),
+        "opened": moved.opened,
+        "closed": moved.closed,
+        "ended": moved.ended,
+        "last_accepted_at": accepted_at,
+    }
+
+
+def batch_row(entry: Accepted, accepted_at: datetime) -> dict[str, object]:
+    seal, delivery = entry.inspected.seal, entry.inspected.delivery
+    return {
+        "operator": seal.operator,
+        "node": seal.node,
+        "lane": seal.lane,
+        "epoch": seal.epoch,
+        "number": seal.number,
+        "hash": entry.inspected.hash,
+        "previous": seal.previous,
+        "first": seal.first,
+        "last": seal.last,
+        "events": seal.events,
+        "complete_to": _EPOCH + timedelta(microseconds=seal.complete_to_us),
+        **asdict(seal.totals),
+        "path": entry.path,
+        "bytes": len(delivery.note) + len(delivery.body),
+        "accepted_at": accepted_at,
+        "root_checked": entry.inspected.root_checked,
+    }
+
+
+def held_row(entry: Held, held_at: datetime) -> dict[str, object]:
+    seal = entry.inspected.seal
+    return {
+        "operator": seal.operator,
+        "node": seal.node,
+        "lane": seal.lane,
+        "epoch": seal.epoch,
+        "number": seal.number,
+        "hash": entry.inspected.hash,
+        "previous": seal.previous,
+        "code": entry.refusal.code,
+        "what": entry.refusal.what,
+        "path": entry.path,
+        "held_at": held_at,
+    }
+
+
+def set_aside_row(entry: SetAside, registered: Collection[str], seen_at: datetime) -> dict[str, object]:
+    """`registered`: the operators that there are; a claim of another one is listed under the installation."""
+    claimed = entry.claimed or LaneName(INSTALLATION, "", "")
+    return {
+        "operator": claimed.operator if claimed.operator in registered else INSTALLATION,
+        "digest": entry.digest,
+        "node": claimed.node,
+        "lane": claimed.lane,
+        "code": entry.refusal.code,
+        "what": entry.refusal.what,
+        "path": entry.path,
+        "seen_at": seen_at,
+    }
+
+
+def usage_rows(operator: str, cells: pa.Table) -> pa.Table:
+    """Cells with `late`, as the columns of `partial_sum`."""
+    operators = pa.DictionaryArray.from_arrays(np.zeros(cells.num_rows, np.int32), [operator])
+    band = cells.column_names.index("band")
+    return cells.set_column(band, "band", cells["band"].cast(pa.int32())).append_column("operator", operators)

@@ -1,0 +1,91 @@
+"""Roll-up: the partial sums of a whole hour become one row a cell, and a late batch's are added in the same way.
+
+One statement deletes an hour's partial sums and its rolled-up cells and inserts their sums. A SUM followed by a DELETE
+would lose what a late batch commits between the two (under READ COMMITTED each statement has its own snapshot: 30 was
+kept of 35); here what is deleted is what is summed. Whoever reads `usage_cell` sees the hour before or after.
+
+An hour is whole when every lane of the operator that still speaks is complete beyond it. A lane that was silent for an
+hour is not waited for, and nothing is wrong if it speaks after all: its partial sums mark their hour again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from adapters.postgres.database import Database
+from adapters.postgres.schema import QUANTITY_COLUMNS
+from metering.steps import step
+
+SILENT = timedelta(hours=1)
+_HOURS_AT_ONCE = 24
+
+_KEYS = "operator, hour, customer, project, key, node, model, outcome, band, late"
+_QUANTITIES = ", ".join(QUANTITY_COLUMNS)
+_SUMS = ", ".join(f"sum({name})::bigint" for name in QUANTITY_COLUMNS)
+
+# Up to when an operator's hours are whole: the least complete of its lanes that still speak, else now.
+_WHOLE_TO = text("""
+    SELECT o.operator, least(CAST(:now AS timestamptz), min(l.complete_to)) AS whole_to
+    FROM operator o LEFT JOIN lane l ON l.operator = o.operator AND NOT l.ended AND l.last_accepted_at > :silent_since
+    WHERE o.operator <> '*' GROUP BY o.operator ORDER BY o.operator
+""")
+# The distinct hours with partial sums, one step down the index each, however many rows an hour has.
+_HOURS = text("""
+    WITH RECURSIVE found AS (
+        (SELECT hour FROM partial_sum WHERE operator = :operator AND hour < :bound ORDER BY hour LIMIT 1)
+        UNION ALL
+        SELECT (SELECT p.hour FROM partial_sum p
+                WHERE p.operator = :operator AND p.hour > found.hour AND p.hour < :bound ORDER BY p.hour LIMIT 1)
+        FROM found WHERE found.hour IS NOT NULL)
+    SELECT hour FROM found WHERE hour IS NOT NULL ORDER BY hour LIMIT :most
+""")
+_ROLL_UP = text(f"""
+    WITH parts AS (
+        DELETE FROM partial_sum WHERE operator = :operator AND hour = ANY(CAST(:hours AS timestamptz[]))
+            AND hour BETWEEN :first AND :last RETURNING {_KEYS}, {_QUANTITIES}),
+    before AS (
+        DELETE FROM hourly_usage WHERE operator = :operator AND hour = ANY(CAST(:hours AS timestamptz[]))
+            AND hour BETWEEN :first AND :last RETURNING {_KEYS}, {_QUANTITIES})
+    INSERT INTO hourly_usage ({_KEYS}, {_QUANTITIES})
+    SELECT {_KEYS}, {_SUMS} FROM (SELECT * FROM parts UNION ALL SELECT * FROM before) AS rows GROUP BY {_KEYS}
+""")  # noqa: S608 - only names of our own columns are put in
+_LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended('tally.roll_up/' || :operator, 0))")
+
+
+async def roll_up(database: Database, now: datetime) -> int:
+    """Rolls up every whole hour of every operator that has partial sums; returns how many hours.
+
+    An operator at whom another worker is just now is left to it. Some hours a transaction, so that a kill loses little.
+    """
+    async with database.intake() as conn:
+        whole = (await conn.execute(_WHOLE_TO, {"now": now, "silent_since": now - SILENT})).all()
+    hours = 0
+    for row in whole:
+        bound = row.whole_to.replace(minute=0, second=0, microsecond=0)
+        while rolled := await _some_hours(database, row.operator, bound):
+            hours += rolled
+    return hours
+
+
+async def _some_hours(database: Database, operator: str, bound: datetime) -> int:
+    async with database.intake() as conn:
+        # Taken before the statement whose snapshot must see what the last holder has made.
+        if not (await conn.execute(_LOCK, {"operator": operator})).scalar_one():
+            return 0
+        asked = {"operator": operator, "bound": bound, "most": _HOURS_AT_ONCE}
+        hours = list((await conn.execute(_HOURS, asked)).scalars())
+        if hours:
+            await roll_up_hours(conn, operator, hours)
+            step("roll-up")
+        return len(hours)
+
+
+async def roll_up_hours(conn: AsyncConnection, operator: str, hours: Sequence[datetime]) -> None:
+    """Rolls up these hours (ascending), whole or not, in the connection's transaction and in one statement."""
+    await conn.execute(
+        _ROLL_UP, {"operator": operator, "hours": list(hours), "first": hours[0], "last": hours[-1]}
+    )

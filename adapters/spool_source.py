@@ -1,0 +1,72 @@
+"""The spool folder as a source of intake: sealed batches, byte for byte as they lie there.
+
+Unlike `SpooledBatch.batch`, nothing is parsed here: a damaged seal has to reach intake as it is, to be set aside there.
+Two workers may read one spool; what the other has taken away meanwhile is passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from billing.inspection import Delivery
+from metering.lane_folder import BODY_SUFFIX
+from metering.refusal import Unavailable
+from metering.seal import MAX_BODY_BYTES, MAX_NOTE_BYTES
+from metering.spool import Spool, SpooledBatch
+
+
+class SpoolSource:
+    """Reads and acknowledges what waits in a spool. `Unavailable` where its folder can't be read."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+
+    def deliveries(self) -> Iterator[Delivery]:
+        """Every batch that waits, lane by lane in the order of the chain; read one at a time."""
+        try:
+            for spooled in self._spool.pending():
+                delivery = _read(spooled)
+                if delivery is not None:
+                    yield delivery
+        except OSError as error:
+            raise _unavailable(error) from error
+
+    def acknowledge(self, tokens: Sequence[object]) -> None:
+        """Deletes these batches from the spool; those gone already are fine."""
+        try:
+            for token in tokens:
+                assert isinstance(token, SpooledBatch)
+                self._spool.acknowledge(token)
+        except OSError as error:
+            raise _unavailable(error) from error
+
+
+def _read(spooled: SpooledBatch) -> Delivery | None:
+    """The batch, or None if another worker has taken it; files longer than any batch are cut, and fail their checks."""
+    path = spooled.ref.path
+    try:
+        note = _bounded(path, MAX_NOTE_BYTES)
+    except FileNotFoundError:
+        return None
+    try:
+        body = _bounded(path.with_suffix(BODY_SUFFIX), MAX_BODY_BYTES)
+    except FileNotFoundError:
+        if not path.exists():
+            return None
+        body = b""  # a heartbeat, or a body that was lost: its seal tells
+    return Delivery(note, body, spooled)
+
+
+def _bounded(path: Path, limit: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(limit + 1)
+
+
+def _unavailable(error: OSError) -> Unavailable:
+    return Unavailable(
+        "spool_unavailable",
+        f"the spool can't be read: {error.strerror}",
+        where=str(error.filename or ""),
+        remedy="mend the disk; intake goes on by itself",
+    )

@@ -1,0 +1,177 @@
+"""May this batch follow? The pure decision at intake, lane by lane.
+
+A lane's high-water mark (its last accepted seal) is all that is needed to recognise the next batch and the last one
+again: no table of ids, no window of time. Only a batch that is neither is looked up in the archive's list, by its
+number and by the seal that it names as previous. What comes out is one of:
+
+    accepted it names the lane's last seal and its numbers go on without a hole
+    repeat   it was accepted before: the same number with the same hash
+    fork     its number, or the seal that it follows, was taken by another batch: held, both are named
+    hole     it follows a batch that has not come yet: held, and taken up when that one is accepted
+    …        anything else that is wrong with it: held by the name of the check
+
+A new epoch's first batch has number 0 and names the last seal of the epoch before (or `genesis`). Its sequence numbers
+start at 1 again; time does not, except in imports, whose epochs are of any time.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from billing.inspection import Inspected, Place
+from metering.batch import GENESIS, Seal
+from metering.refusal import Refusal
+from metering.seal import time_text
+
+#: How far a lane's clock may be ahead of intake's.
+AHEAD = timedelta(minutes=5)
+#: The hold that ends by itself, as soon as the missing batch is accepted.
+HOLE = "hole"
+FORK = "fork"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A lane's high-water mark: what its last accepted seal said. `epoch` is None before the first."""
+
+    kind: str
+    epoch: str | None = None
+    number: int = -1
+    head: str = GENESIS
+    last_sequence: int = 0
+    complete_to_us: int | None = None
+    opened: int = 0
+    closed: int = 0
+    ended: bool = False
+
+    def after(self, seal: Seal, seal_hash: str) -> Mark:
+        """The mark once `seal` is accepted."""
+        return replace(
+            self,
+            epoch=seal.epoch,
+            number=seal.number,
+            head=seal_hash,
+            last_sequence=seal.last,
+            complete_to_us=seal.complete_to_us,
+            opened=seal.opened,
+            closed=seal.closed,
+            ended=seal.final,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the archive's list says about the batches that were asked for."""
+
+    by_place: Mapping[Place, str]  # -> hash
+    by_previous: Mapping[str, tuple[Place, str]]  # hash of a seal -> its accepted successor
+
+
+@dataclass(slots=True)
+class Verdicts:
+    """What becomes of one lane's arrivals. `open` are those that only the archive's list can tell about."""
+
+    mark: Mark
+    accepted: list[Inspected] = field(default_factory=list)
+    repeats: list[Inspected] = field(default_factory=list)
+    refused: list[tuple[Inspected, Refusal]] = field(default_factory=list)
+    open: list[Inspected] = field(default_factory=list)
+
+
+def follow(mark: Mark, arrivals: Sequence[Inspected], now: datetime) -> Verdicts:
+    """Goes on from the lane's mark as far as the arrivals lead, in whatever order they came."""
+    verdicts = Verdicts(mark)
+    waiting: dict[str, deque[Inspected]] = defaultdict(deque)
+    for batch in arrivals:
+        waiting[batch.seal.previous].append(batch)
+    while successors := waiting[verdicts.mark.head]:
+        batch = successors.popleft()
+        fault = batch.fault or _misfit(verdicts.mark, batch, now)
+        if fault is not None:
+            verdicts.refused.append((batch, fault))
+            continue
+        verdicts.accepted.append(batch)
+        verdicts.mark = verdicts.mark.after(batch.seal, batch.hash)
+    taken = {mark.head, *(batch.hash for batch in verdicts.accepted)}
+    for batch in (left for successors in waiting.values() for left in successors):
+        (verdicts.repeats if batch.hash in taken else verdicts.open).append(batch)
+    return verdicts
+
+
+def settle(verdicts: Verdicts, known: Known) -> None:
+    """Decides on what `follow` left open, with what the archive's list says about it."""
+    places = dict(known.by_place)
+    successors = dict(known.by_previous)
+    for batch in verdicts.accepted:
+        places[batch.place] = batch.hash
+        successors[batch.seal.previous] = (batch.place, batch.hash)
+    for batch in verdicts.open:
+        if places.get(batch.place) == batch.hash:
+            verdicts.repeats.append(batch)
+        else:
+            verdicts.refused.append((batch, _why_not(verdicts.mark, batch, places, successors)))
+    verdicts.open = []
+
+
+def _why_not(
+    mark: Mark, batch: Inspected, places: Mapping[Place, str], successors: Mapping[str, tuple[Place, str]]
+) -> Refusal:
+    """Names what is wrong with a batch that neither goes on from the mark nor repeats anything."""
+    here = f"{batch.place} ({batch.hash})"
+    where = f"{batch.name} {batch.place}"
+    taken = places.get(batch.place)
+    if taken is not None:
+        return Refusal(FORK, f"two batches of one number: {here} and the accepted ({taken})", where=where)
+    successor = successors.get(batch.seal.previous)
+    if successor is not None:
+        place, other = successor
+        what = f"two successors of seal {batch.seal.previous}: {here} and the accepted {place} ({other})"
+        return Refusal(FORK, what, where=where)
+    last = "nothing" if mark.epoch is None else f"{Place(mark.epoch, mark.number)} ({mark.head})"
+    what = f"{here} follows seal {batch.seal.previous}, which is not accepted; the last accepted is {last}"
+    return Refusal(HOLE, what, where=where)
+
+
+def _misfit(mark: Mark, batch: Inspected, now: datetime) -> Refusal | None:
+    """What does not hold between a lane's mark and the batch that names its head, by the name of the check."""
+    misfit = _numbers(mark, batch.seal) or _clock(mark, batch, now)
+    return None if misfit is None else Refusal(*misfit, where=f"{batch.name} {batch.place}")
+
+
+def _numbers(mark: Mark, seal: Seal) -> tuple[str, str] | None:
+    same_epoch = seal.epoch == mark.epoch
+    number = mark.number + 1 if same_epoch else 0
+    first = mark.last_sequence + 1 if same_epoch else 1
+    if seal.kind != mark.kind:
+        return "lane_kind", f"the seal is of a {seal.kind} lane, enrolled is one of kind {mark.kind}"
+    if mark.ended and same_epoch:
+        return "after_final", "the epoch ended with a final seal, and this one follows it"
+    if seal.number != number:
+        return "number", f"number {seal.number} follows the last seal, {number} was expected"
+    if seal.first != first:
+        return "sequence", f"its events begin at {seal.first}, {first} was expected"
+    if seal.kind == "sidecar" and (seal.opened < mark.opened or seal.closed < mark.closed):
+        return "requests", "it counts fewer requests opened or closed than the seal before"
+    return None
+
+
+def _clock(mark: Mark, batch: Inspected, now: datetime) -> tuple[str, str] | None:
+    seal, times_us = batch.seal, batch.times_us
+    latest_us = max(seal.complete_to_us, times_us[1] if times_us else 0)
+    if latest_us > _microseconds(now + AHEAD):
+        return "ahead_of_time", f"it speaks of {time_text(latest_us)}, which is still to come"
+    if mark.complete_to_us is None or (seal.kind == "import" and seal.epoch != mark.epoch):
+        return None
+    before = time_text(mark.complete_to_us)
+    if seal.complete_to_us < mark.complete_to_us:
+        return "complete_to", f"complete up to {time_text(seal.complete_to_us)}, after {before} was said"
+    if times_us is not None and times_us[0] <= mark.complete_to_us:
+        return "time", f"an event of {time_text(times_us[0])}, where the lane was complete up to {before}"
+    return None
+
+
+def _microseconds(instant: datetime) -> int:
+    return int(instant.timestamp()) * 1_000_000 + instant.microsecond

@@ -1,0 +1,161 @@
+"""What a batch proves by itself, before its place in the lane is looked at: pure, and the part that costs time.
+
+A batch comes as bytes with a claim: "I am of this lane". The lane's enrolled key decides whether the claim holds. If
+not, the bytes are nobody's, whatever they say, and are set aside. If it does, everything else that is wrong with them
+(a body that is not the one sealed, control totals that do not add up) is a fault of that lane, by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from hashlib import sha256
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from metering.batch import Seal, check_root, peek_seal, read_body, read_seal, seal_hash
+from metering.event import integers, word_codes
+from metering.refusal import Refusal
+
+
+class LaneName(NamedTuple):
+    """A lane's key; lanes are locked in this order."""
+
+    operator: str
+    node: str
+    lane: str
+
+    def __str__(self) -> str:
+        return "/".join(self)
+
+
+class Place(NamedTuple):
+    """Where a batch stands in its lane."""
+
+    epoch: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A batch as it came: the signed seal and the body. `token` is what its source wants back as acknowledgement;
+    `held_path` is where it lay if it was held before."""
+
+    note: bytes
+    body: bytes
+    token: object = None
+    held_path: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all of its bytes: the name under which it is held."""
+        return sha256(self.note + self.body).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """A lane as it was enrolled: `sidecar` or `import`, and the Ed25519 key (32 bytes) that must sign its seals."""
+
+    kind: str
+    public_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """A batch that its lane's key signed. `events` is None where `fault` says why they can't be taken."""
+
+    delivery: Delivery
+    seal: Seal
+    hash: str
+    events: pa.Table | None
+    fault: Refusal | None
+    root_checked: bool = False
+
+    @property
+    def name(self) -> LaneName:
+        return LaneName(self.seal.operator, self.seal.node, self.seal.lane)
+
+    @property
+    def place(self) -> Place:
+        return Place(self.seal.epoch, self.seal.number)
+
+    @property
+    def customers(self) -> set[bytes]:
+        """Ids of the customers that its events name."""
+        return set() if self.events is None else set(self.events["customer"].unique().to_pylist())
+
+    @property
+    def months(self) -> set[date]:
+        """The UTC months that its events fall into, as their first days."""
+        if self.events is None:
+            return set()
+        months = np.unique(integers(self.events, "time").view("datetime64[us]").astype("datetime64[M]"))
+        return {month.astype("datetime64[D]").item() for month in months}
+
+    @property
+    def times_us(self) -> tuple[int, int] | None:
+        """Time of the first and of the last event; None where there are none."""
+        if self.events is None or not self.events.num_rows:
+            return None
+        times = integers(self.events, "time")
+        return int(times[0]), int(times[-1])
+
+
+def claimed_lane(delivery: Delivery) -> LaneName | None:
+    """The lane that a batch says to be of; None where it says nothing readable."""
+    try:
+        seal = peek_seal(delivery.note)
+    except Refusal:
+        return None
+    return LaneName(seal.operator, seal.node, seal.lane)
+
+
+def inspect_all(
+    deliveries: Sequence[Delivery], enrolled: Mapping[LaneName, Enrolment], *, with_root: bool
+) -> tuple[list[Inspected], list[tuple[Delivery, Refusal]]]:
+    """What is vouched for by a key, and what is nobody's with the reason."""
+    inspected: list[Inspected] = []
+    strays: list[tuple[Delivery, Refusal]] = []
+    for delivery in deliveries:
+        try:
+            inspected.append(inspect(delivery, enrolled, with_root=with_root))
+        except Refusal as refusal:
+            strays.append((delivery, refusal))
+    return inspected, strays
+
+
+def inspect(delivery: Delivery, enrolled: Mapping[LaneName, Enrolment], *, with_root: bool) -> Inspected:
+    """Checks signature, body, row count, control totals, and the Merkle root if `with_root`.
+
+    Refusals `bad_seal`, `unknown_key` (no such lane is enrolled) and `bad_signature`: the batch is nobody's. Whatever
+    else is wrong comes back as `fault`.
+    """
+    claim = peek_seal(delivery.note)
+    name = LaneName(claim.operator, claim.node, claim.lane)
+    enrolment = enrolled.get(name)
+    if enrolment is None:
+        raise Refusal(
+            "unknown_key", f"no lane {name} is enrolled", remedy="enrol it, and the batch is taken up"
+        )
+    seal = read_seal(delivery.note, enrolment.public_key)
+    named = seal_hash(delivery.note)
+    try:
+        events = read_body(seal, delivery.body)
+        if with_root:
+            check_root(seal, events)
+        _check_storable(events)
+    except Refusal as fault:
+        return Inspected(delivery, seal, named, None, fault)
+    return Inspected(delivery, seal, named, events, None, root_checked=with_root)
+
+
+def _check_storable(events: pa.Table) -> None:
+    """PostgreSQL's text has no NUL; found here it is one lane's fault, found in COPY it would stop every lane."""
+    if any("\0" in word for word in word_codes(events, "model")[1]):
+        raise Refusal("bad_text", "the name of a model holds a NUL character")

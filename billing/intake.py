@@ -1,0 +1,320 @@
+"""Intake: sealed batches in, hourly usage out, exactly once.
+
+    source ─▶ inspect (signature, body, totals, root) ─▶ one transaction, the lanes locked in key order:
+                  follow each lane's chain ─▶ archive the accepted, store the held, on disk
+                                           ─▶ list of batches, marks, partial sums by COPY ─▶ commit ─▶ acknowledge
+
+Nothing is incremented, and nothing is acknowledged before it is committed, so a kill at any moment leaves either a
+batch that will come again and is then a repeat, or one that is accepted whole. Files that a killed transaction left in
+the archive are the same bytes under the same name when it is tried again. Several workers may run on one source: the
+lane's row lock and its mark decide, whoever comes second finds a repeat.
+
+What can't be accepted is stored and listed before it is acknowledged. What is held for a missing batch is a source
+of its own: when that batch is accepted, it is delivered again from where it is held. So is what was set aside because its
+lane was not enrolled yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, date, datetime
+from itertools import chain
+
+import pyarrow as pa
+
+from billing.acceptance import AHEAD, Verdicts, follow, settle
+from billing.batch_paths import archive_path, aside_path, held_path
+from billing.cells import cells_of, mark_late
+from billing.inspection import Delivery, Enrolment, Inspected, LaneName, claimed_lane, inspect_all
+from billing.intake_ports import (
+    Acceptance,
+    Accepted,
+    BatchStore,
+    Held,
+    Ledger,
+    SetAside,
+    Source,
+    StoredBatch,
+    Taking,
+)
+from metering.refusal import Refusal, Unavailable
+from metering.steps import step
+
+logger = logging.getLogger(__name__)
+
+#: One transaction takes at most so many batches, and bytes of bodies.
+POLL_BATCHES = 50
+POLL_BYTES = 64_000_000
+#: How often the running loop looks for new batches, and for whole hours.
+POLL_S = 0.2
+ROLL_UP_EVERY_S = 10.0
+_LONGEST_WAIT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How many batches became what; `events` are those of the accepted."""
+
+    accepted: int = 0
+    repeats: int = 0
+    held: int = 0
+    set_aside: int = 0
+    events: int = 0
+
+    def __add__(self, other: Summary) -> Summary:
+        return Summary(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+class Intake:
+    """Takes batches from a source into the ledger. One per event loop; many may share a database and a source."""
+
+    def __init__(
+        self,
+        source: Source,
+        ledger: Ledger,
+        archive: BatchStore,
+        held: BatchStore,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        with_root: bool = True,
+    ) -> None:
+        self._source = source
+        self._ledger = ledger
+        self._archive = archive
+        self._held = held
+        self._clock = clock
+        self._with_root = with_root
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drops what was learnt from the database; all of it only spares a question, and a new one may know less."""
+        self._enrolled: dict[LaneName, Enrolment] = {}
+        self._customers: dict[str, set[bytes]] = defaultdict(set)
+        self._months: set[tuple[str, date]] = set()
+
+    async def run(self, stop: asyncio.Event, poll_s: float = POLL_S) -> None:
+        """Takes what comes until `stop` is set, then once more. A database or disk that is down is waited for."""
+        wait_s, roll_up_at = poll_s, 0.0
+        loop = asyncio.get_running_loop()
+        while not stop.is_set():
+            try:
+                await self.take_pending()
+                if loop.time() >= roll_up_at:
+                    await self.roll_up()
+                    roll_up_at = loop.time() + ROLL_UP_EVERY_S
+                wait_s = poll_s
+            except Unavailable as down:
+                wait_s = min(max(2 * wait_s, poll_s), _LONGEST_WAIT_S)
+                logger.warning("%s; intake tries again in %.1f s, nothing is lost", down.what, wait_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), wait_s)
+        with contextlib.suppress(Unavailable):
+            await self.take_pending()
+
+    async def take_pending(self) -> Summary:
+        """One sweep: takes whatever the source has, and what goes on with it, until nothing is left.
+
+        Raises `Unavailable` when database or disk are down; what is not committed then comes again.
+        """
+        taken = Summary()
+        try:
+            arrivals = await asyncio.to_thread(self._source.deliveries)
+            while poll := await asyncio.to_thread(_next_poll, arrivals):
+                taken += await self.take(poll)
+            while due := await self._due():
+                taken += await self.take(due)
+        except Unavailable:
+            self._forget()
+            raise
+        return taken
+
+    async def roll_up(self) -> int:
+        """Makes one row a cell of every whole hour that has partial sums; returns how many hours."""
+        return await self._ledger.roll_up(self._clock())
+
+    async def take(self, deliveries: Sequence[Delivery]) -> Summary:
+        """Takes these batches, all of them in one transaction, and acknowledges them when it is committed."""
+        inspected, aside = await self._inspect(deliveries)
+        if aside:
+            await self._set_aside(aside)
+        summary = Summary(set_aside=len(aside))
+        if inspected:
+            summary += await self._accept(inspected)
+        tokens = [delivery.token for delivery in deliveries if delivery.token is not None]
+        await asyncio.to_thread(self._source.acknowledge, tokens)
+        return summary
+
+    async def _due(self) -> list[Delivery]:
+        """Held batches whose turn has come."""
+        found = []
+        for path in await self._ledger.due(POLL_BATCHES):
+            stored = await asyncio.to_thread(self._held.get, path)
+            delivery = None if stored is None else Delivery(stored.note, stored.body, held_path=path)
+            if delivery is None or not path.endswith(delivery.digest):
+                logger.error("the held batch %s is damaged or gone, and stays listed", path)
+                continue
+            found.append(delivery)
+        return found
+
+    async def _inspect(self, deliveries: Sequence[Delivery]) -> tuple[list[Inspected], list[SetAside]]:
+        asked = {name for name in map(claimed_lane, deliveries) if name is not None} - self._enrolled.keys()
+        if asked:
+            self._enrolled.update(await self._ledger.enrolled(asked))
+        inspected, strays = await asyncio.to_thread(
+            inspect_all, deliveries, self._enrolled, with_root=self._with_root
+        )
+        return await self._know_customers(inspected), [_aside(*stray) for stray in strays]
+
+    async def _know_customers(self, inspected: Sequence[Inspected]) -> list[Inspected]:
+        """Usage of a customer that the operator does not have could never be billed: held, by that name."""
+        customers: dict[str, set[bytes]] = defaultdict(set)
+        for batch in inspected:
+            customers[batch.seal.operator] |= batch.customers
+        for operator, ids in customers.items():
+            strange = ids - self._customers[operator]
+            if strange:
+                self._customers[operator].update(await self._ledger.known_customers(operator, strange))
+        return [self._with_known_customers(batch) for batch in inspected]
+
+    def _with_known_customers(self, batch: Inspected) -> Inspected:
+        unknown = batch.customers - self._customers[batch.seal.operator]
+        if not unknown:
+            return batch
+        fault = Refusal(
+            "unknown_customer",
+            f"{len(unknown)} customers of its events are unknown, among them {min(unknown).hex()}",
+            where=f"{batch.name} {batch.place}",
+            remedy="restore the subjects that the sidecar or import knew",
+        )
+        return replace(batch, events=None, fault=fault)
+
+    async def _set_aside(self, aside: Sequence[SetAside]) -> None:
+        for batch in aside:
+            logger.warning("a batch is set aside, nobody's key vouches for it: %s", batch.refusal.what)
+        stored = [StoredBatch(batch.path, batch.delivery.note, batch.delivery.body) for batch in aside]
+        await asyncio.to_thread(self._held.put, stored)
+        await self._ledger.set_aside(aside, self._clock())
+
+    async def _accept(self, inspected: Sequence[Inspected]) -> Summary:
+        now = self._clock()
+        lanes: dict[LaneName, list[Inspected]] = defaultdict(list)
+        for batch in inspected:
+            lanes[batch.name].append(batch)
+        # Partitions are made before the lanes are locked: who waits for another's months holds nothing.
+        coming = (now + AHEAD).date()
+        months = {
+            (batch.seal.operator, month)
+            for batch in inspected
+            for month in batch.months
+            if month <= coming  # later ones are refused as ahead of time
+        } - self._months
+        if months:
+            await self._ledger.ensure_months(months)
+            self._months |= months
+        async with self._ledger.accept(lanes.keys()) as transaction:
+            verdicts = {
+                name: follow(transaction.marks[name], arrivals, now) for name, arrivals in lanes.items()
+            }
+            left = [batch.seal for verdict in verdicts.values() for batch in verdict.open]
+            if left:
+                known = await transaction.known(left)
+                for name, verdict in verdicts.items():
+                    settle(verdict, known[name])
+            taking = await self._taking(verdicts, transaction, now)
+            await asyncio.to_thread(self._store, taking)
+            settled = await transaction.write(taking, now)
+            step("in-transaction")
+        step("committed")
+        still_held = {held.path for held in taking.held}
+        await asyncio.to_thread(self._held.remove, [path for path in settled if path not in still_held])
+        return await self._after(taking, verdicts, inspected)
+
+    async def _taking(
+        self, verdicts: Mapping[LaneName, Verdicts], transaction: Acceptance, now: datetime
+    ) -> Taking:
+        accepted = [
+            Accepted(batch, archive_path(batch))
+            for verdict in verdicts.values()
+            for batch in verdict.accepted
+        ]
+        refused = [pair for verdict in verdicts.values() for pair in verdict.refused]
+        repeats = [batch for verdict in verdicts.values() for batch in verdict.repeats]
+        again = [batch for batch, _ in refused if batch.delivery.held_path is not None]
+        return Taking(
+            accepted=accepted,
+            marks={name: verdict.mark for name, verdict in verdicts.items() if verdict.accepted},
+            cells=await self._cells([entry.inspected for entry in accepted], transaction, now),
+            held=[Held(batch, refusal, held_path(batch)) for batch, refusal in refused],
+            settled=[
+                (batch.name, batch.place, batch.hash)
+                for batch in chain((entry.inspected for entry in accepted), repeats, again)
+            ],
+        )
+
+    async def _cells(
+        self, accepted: Sequence[Inspected], transaction: Acceptance, now: datetime
+    ) -> dict[str, pa.Table]:
+        """Each operator's cells of the accepted batches, marked where they come too late to be billed."""
+        events: dict[str, list[tuple[str, pa.Table]]] = defaultdict(list)
+        for batch in accepted:
+            if batch.events is not None and batch.events.num_rows:
+                events[batch.seal.operator].append((batch.seal.node, batch.events))
+        lateness = await transaction.lateness(events.keys()) if events else {}
+
+        def summed(operator: str) -> pa.Table:
+            late = lateness[operator]
+            return mark_late(cells_of(events[operator]), lambda hour: late.is_late(hour, now))
+
+        return {operator: await asyncio.to_thread(summed, operator) for operator in events}
+
+    def _store(self, taking: Taking) -> None:
+        """Everything on disk, under the lanes' locks and before the commit that lists it."""
+        for store, batches in ((self._archive, taking.accepted), (self._held, taking.held)):
+            if batches:
+                store.put([_stored(batch.path, batch.inspected.delivery) for batch in batches])
+
+    async def _after(
+        self, taking: Taking, verdicts: Mapping[LaneName, Verdicts], inspected: Sequence[Inspected]
+    ) -> Summary:
+        """What is left to do and to say when the transaction is committed."""
+        for held in taking.held:
+            logger.warning(
+                "a batch of %s is held (%s): %s", held.inspected.name, held.refusal.code, held.refusal.what
+            )
+        for batch in inspected:
+            path = batch.delivery.held_path
+            if path is not None and path == aside_path(batch.delivery):
+                await self._ledger.forget_set_aside(path)
+                await asyncio.to_thread(self._held.remove, [path])
+        return Summary(
+            accepted=len(taking.accepted),
+            repeats=sum(len(verdict.repeats) for verdict in verdicts.values()),
+            held=len(taking.held),
+            events=sum(entry.inspected.seal.events for entry in taking.accepted),
+        )
+
+
+def _next_poll(arrivals: Iterator[Delivery]) -> list[Delivery]:
+    """The next batches of a sweep, at most POLL_BATCHES and about POLL_BYTES; empty at its end."""
+    poll: list[Delivery] = []
+    size = 0
+    while len(poll) < POLL_BATCHES and size < POLL_BYTES:
+        delivery = next(arrivals, None)
+        if delivery is None:
+            break
+        poll.append(delivery)
+        size += len(delivery.note) + len(delivery.body)
+    return poll
+
+
+def _aside(delivery: Delivery, refusal: Refusal) -> SetAside:
+    return SetAside(delivery, claimed_lane(delivery), refusal, delivery.digest, aside_path(delivery))
+
+
+def _stored(path: str, delivery: Delivery) -> StoredBatch:
+    return StoredBatch(path, delivery.note, delivery.body)

@@ -1,0 +1,161 @@
+"""The ports of intake: where batches come from, where they stay, and the ledger that decides.
+
+`adapters/postgres/intake.py` is the ledger, `adapters/archive.py` both stores, `adapters/spool_source.py` the source
+that reads the spool folder. Sources and stores block, and are called from a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Protocol
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+
+from billing.acceptance import Known, Mark
+from billing.inspection import Delivery, Enrolment, Inspected, LaneName, Place
+from billing.period import Period
+from metering.batch import Seal
+from metering.refusal import Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBatch:
+    """A batch as it is stored: a path without suffix, the signed seal, and the body (empty for a heartbeat)."""
+
+    path: str
+    note: bytes
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Lateness:
+    """When usage of a period comes too late to be billed (CONTRACT.md, `late_days`), for one operator."""
+
+    zone: ZoneInfo
+    late_after: Mapping[Period, datetime]
+
+    def is_late(self, hour: datetime, accepted_at: datetime) -> bool:
+        """Whether usage of `hour` that is accepted at `accepted_at` is only reported, not billed."""
+        local = hour.astimezone(self.zone)
+        bound = self.late_after.get(Period(local.year, local.month))
+        return bound is not None and accepted_at > bound
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A batch that goes on from its lane's mark, and where it stands in the archive."""
+
+    inspected: Inspected
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A verified batch that can't be accepted, why, and where it waits."""
+
+    inspected: Inspected
+    refusal: Refusal
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """Bytes that no enrolled key vouches for. What they claim is not proven; `claimed` is None if nothing readable."""
+
+    delivery: Delivery
+    claimed: LaneName | None
+    refusal: Refusal
+    digest: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Taking:
+    """Everything that one transaction writes."""
+
+    accepted: Sequence[Accepted]
+    marks: Mapping[LaneName, Mark]  # of the lanes that went on
+    cells: Mapping[str, pa.Table]  # operator -> cells with `late`
+    held: Sequence[Held]
+    settled: Sequence[tuple[LaneName, Place, str]]  # held before, no longer: lane, place, hash
+
+
+class Source(Protocol):
+    """What has come and is not acknowledged yet."""
+
+    def deliveries(self) -> Iterator[Delivery]:
+        """Every one of them, lane by lane in the lane's order."""
+        ...
+
+    def acknowledge(self, tokens: Sequence[object]) -> None:
+        """These are accepted or safely held: whoever keeps them for us may let them go."""
+        ...
+
+
+class BatchStore(Protocol):
+    """Batches by path, on disk before `put` returns."""
+
+    def put(self, batches: Sequence[StoredBatch]) -> None: ...
+
+    def get(self, path: str) -> StoredBatch | None: ...
+
+    def remove(self, paths: Sequence[str]) -> None: ...
+
+
+class Acceptance(Protocol):
+    """One open transaction that holds the locks of its lanes."""
+
+    @property
+    def marks(self) -> Mapping[LaneName, Mark]:
+        """The high-water marks, read under the locks."""
+        ...
+
+    async def known(self, wanted: Sequence[Seal]) -> Mapping[LaneName, Known]:
+        """What the archive's list holds of these batches' places, and of the seals that they follow."""
+        ...
+
+    async def lateness(self, operators: Collection[str]) -> Mapping[str, Lateness]: ...
+
+    async def write(self, taking: Taking, accepted_at: datetime) -> Sequence[str]:
+        """Appends all of it; returns the paths of the holds that were settled."""
+        ...
+
+
+class Ledger(Protocol):
+    """The database of intake. Raises `Unavailable` while it is down; nothing half-done stays."""
+
+    async def enrolled(self, names: Collection[LaneName]) -> Mapping[LaneName, Enrolment]:
+        """Those of the lanes that are enrolled."""
+        ...
+
+    async def known_customers(self, operator: str, ids: Collection[bytes]) -> Collection[bytes]:
+        """Those of the ids that are customers of the operator."""
+        ...
+
+    async def ensure_months(self, months: Collection[tuple[str, date]]) -> None:
+        """Makes the partitions of (operator, first day of a UTC month), in transactions of their own."""
+        ...
+
+    def accept(self, names: Collection[LaneName]) -> AbstractAsyncContextManager[Acceptance]:
+        """Locks the lanes in key order; commits on leaving without an exception."""
+        ...
+
+    async def set_aside(self, batches: Sequence[SetAside], at: datetime) -> None:
+        """Lists them; one that is listed already stays as it was."""
+        ...
+
+    async def due(self, limit: int) -> Sequence[str]:
+        """Paths of at most `limit` held batches whose turn has come, a lane's in its order."""
+        ...
+
+    async def forget_set_aside(self, path: str) -> None:
+        """Takes a path off the list of what is set aside."""
+        ...
+
+    async def roll_up(self, now: datetime) -> int:
+        """Makes one row a cell of every whole hour with partial sums; returns how many hours."""
+        ...
