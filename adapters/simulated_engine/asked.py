@@ -26,6 +26,7 @@ Endpoint = Literal["chat", "completions"]
 COMPLETION_DEFAULT_MAX_TOKENS = 16
 _NAMED = ("sim_prompt_tokens", "sim_cached_tokens", "sim_completion_tokens", "sim_reasoning_tokens")
 _MAX_NAMED = 10**12
+_MAX_CHOICES = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,8 @@ def read_request(endpoint: Endpoint, body: bytes, options: EngineOptions) -> Ask
 
     if n is not None and n < 1:
         raise bad_request(f"n must be at least 1, got {n}.")
+    if n is not None and n > _MAX_CHOICES:
+        raise bad_request(f"n must be at most {_MAX_CHOICES}, got {n}.")
     if max_tokens is not None and max_tokens < 1:
         raise bad_request(f"max_tokens must be at least 1, got {max_tokens}.", "max_tokens", max_tokens)
     if temperature is not None and temperature < 0:
@@ -121,7 +124,7 @@ def _parse(body: bytes) -> Mapping[str, Any]:
         given = json.loads(body)
     except json.JSONDecodeError as error:
         raise invalid("json_invalid", f"body.{error.pos}", "JSON decode error", {}, error.msg) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise EngineError(400, "There was an error parsing the body", "Bad Request") from None
     if not isinstance(given, dict):
         says = "Input should be a valid dictionary or object to extract fields from"

@@ -90,7 +90,7 @@ class Engine:
             self._send_whole(answering, exchange)
 
     def _send_whole(self, answering: Answering, exchange: Exchange) -> None:
-        body = encode(answers.whole_answer(answering, self._reported_tokens(answering.asked))).encode()
+        body = encode(answers.whole_answer(answering, self._reported_tokens(answering.asked)))
         if self.options.fault == "cut":
             exchange.break_off_whole(200, body)
         else:
@@ -133,11 +133,11 @@ class Engine:
 
 
 def _send(exchange: Exchange, status: int, body: Body, *, before: Headers = ()) -> None:
-    exchange.whole(status, encode(body).encode(), before=before)
+    exchange.whole(status, encode(body), before=before)
 
 
 def _event(body: Body) -> bytes:
-    return f"data: {encode(body)}\n\n".encode()
+    return b"data: %b\n\n" % encode(body)
 
 
 async def _nothing() -> None:

@@ -88,7 +88,7 @@ async def settled(port: int, pause_s: float = 0.15) -> dict[str, int]:
         await asyncio.sleep(pause_s)
 
 
-async def record(port: int, set_name: str) -> None:
+async def take_recordings(port: int, set_name: str) -> None:
     before = await settled(port)
     for name, request in SETS[set_name].items():
         answer = await exchange(HOST, port, request)
@@ -108,7 +108,7 @@ async def record(port: int, set_name: str) -> None:
 def main(sets: list[str]) -> None:
     for name in sets or list(SETS):
         with engine(SERVER_OPTIONS[name]) as port:
-            asyncio.run(record(port, name))
+            asyncio.run(take_recordings(port, name))
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ SIMULATED_OPTIONS = {
     "forced": ("--force-include-usage",),
     "reasoning": (),
 }
-# About the pace of the real one; its context length.
-PACE = ("--tokens-per-second", "1500", "--first-token-ms", "3", "--context-tokens", "1024")
+# Slow enough that a busy machine hangs up in time; the real one's context length.
+PACE = ("--tokens-per-second", "400", "--first-token-ms", "3", "--context-tokens", "1024")
 
 
 async def ask(port: int, request: Request, pause_s: float) -> tuple[Answer, dict[str, int]]:
