@@ -17,7 +17,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from metering.durable import create_once
+from metering.durable import create_once, make_folder
 from metering.refusal import Refusal
 
 SECRET_PREFIX = "tg_"  # noqa: S105 - what every secret begins with, no secret
@@ -73,6 +73,7 @@ class LaneKey:
         Two that start at once end with the same key. Refusal `bad_key_file` if the file holds something else.
         """
         if not path.exists():
+            make_folder(path.parent)
             pem = Ed25519PrivateKey.generate().private_bytes(
                 serialization.Encoding.PEM,
                 serialization.PrivateFormat.PKCS8,

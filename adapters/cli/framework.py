@@ -22,12 +22,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from adapters.postgres.database import Database, open_database
+from adapters.postgres.database import Database
+from adapters.postgres.open import open_database
 from metering.refusal import Fault, Refusal, Unavailable
 
 REFUSED, USAGE, DIFFERENCE, DOWN, BUG, INTERRUPTED = 1, 2, 3, 4, 70, 130
@@ -108,7 +108,7 @@ def command(app: typer.Typer, name: str, *, path: str, example: str) -> Callable
         ]
         run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]  # how typer reads options
         run.__annotations__ = {p.name: p.annotation for p in (*own, *shared)}
-        del run.__wrapped__  # type: ignore[attr-defined]  # else typer reads the handler's own signature
+        del run.__wrapped__  # else typer reads the handler's own signature
         app.command(name, epilog=f"Example:  {example}")(run)
         return handler
 
@@ -167,10 +167,12 @@ def run(app: typer.Typer, argv: Sequence[str]) -> int:
         )
     except Unavailable as down:
         return _fail(as_json, DOWN, down.code, down.what, down.where, down.remedy)
-    except click.UsageError as usage:
-        where = usage.ctx.command_path if usage.ctx else "tally"
-        return _fail(as_json, USAGE, "usage", usage.format_message(), where, f"see `{where} --help`")
-    except (click.Abort, KeyboardInterrupt, asyncio.CancelledError):
+    except typer.TyperException as usage:
+        context = getattr(usage, "ctx", None)
+        where = context.command_path if context is not None else "tally"
+        what = usage.format_message() or "no command"
+        return _fail(as_json, USAGE, "usage", what, where, f"see `{where} --help`")
+    except (typer.Abort, KeyboardInterrupt, asyncio.CancelledError):
         return _fail(
             as_json,
             INTERRUPTED,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from adapters.cli import framework
+from adapters.cli import framework, importing, site
 
 app = typer.Typer(
     name="tally",
@@ -18,6 +18,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+for _subject in (site, importing):
+    _subject.register(app)
 
 
 def _print_version(asked: bool) -> None:
@@ -36,4 +40,4 @@ def root(
 
 
 def main() -> None:
-    sys.exit(framework.run(app, sys.argv[1:]))
+    sys.exit(framework.run(app, importing.spelled_out(sys.argv[1:])))

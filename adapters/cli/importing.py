@@ -1,0 +1,142 @@
+"""`tally import FILE`, `tally import void ID`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adapters.cli.framework import Context, Result, command
+from adapters.cli.progress import progress_bar
+from adapters.cli.wiring import DataFolder, import_place, now
+from adapters.importing.mapping import COLUMNS, read_options
+from adapters.importing.run import ImportRequest, ImportResult, import_file
+from adapters.importing.void import void_import
+
+
+def spelled_out(argv: list[str]) -> list[str]:
+    """`import FILE …` is short for `import file FILE …`; `void` is the one other word."""
+    if argv[:1] == ["import"] and argv[1:2] not in ([], ["void"], ["file"], ["--help"], ["-h"]):
+        return ["import", "file", *argv[1:]]
+    return argv
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(
+        no_args_is_help=True,
+        help="Usage from elsewhere: `tally import FILE …`, or take an import back: `tally import void ID`.",
+    )
+    app.add_typer(group, name="import")
+
+    @command(
+        group,
+        "file",
+        path="import file",
+        example="tally import usage.csv --node vilnius-1 --create-customers",
+    )
+    async def file(
+        context: Context,
+        path: Annotated[
+            Path,
+            typer.Argument(
+                metavar="FILE", help=".csv, .jsonl, .json (CloudEvents), .parquet; also .gz and .zst."
+            ),
+        ],
+        node: Annotated[
+            str | None, typer.Option(help="The node that served the requests. Default: the only one.")
+        ] = None,
+        mapped: Annotated[
+            list[str] | None,
+            typer.Option("--map", metavar="COLUMN=THEIRS", help=f"Repeatable. COLUMN: {', '.join(COLUMNS)}."),
+        ] = None,
+        set_to: Annotated[
+            list[str] | None,
+            typer.Option("--set", metavar="COLUMN=VALUE", help="One value for all rows; repeatable."),
+        ] = None,
+        time_unit: Annotated[
+            str | None, typer.Option(metavar="s|ms|us|ns", help="Times are numbers in this unit.")
+        ] = None,
+        time_origin: Annotated[
+            str | None, typer.Option(metavar="T", help="Where such a clock counts from. Default: 1970.")
+        ] = None,
+        time_zone: Annotated[
+            str | None,
+            typer.Option(metavar="Z", help="The zone of times without one; else they are refused."),
+        ] = None,
+        create_customers: Annotated[
+            bool, typer.Option("--create-customers", help="Make private customers of unknown ids.")
+        ] = False,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check only.")] = False,
+        also: Annotated[
+            bool, typer.Option("--also", help="Import a known file once more under other options.")
+        ] = False,
+        skip_bad: Annotated[
+            Path | None, typer.Option(metavar="FILE", help="List bad rows there and import the good ones.")
+        ] = None,
+    ) -> Result:
+        """Import requests that were served elsewhere, through the same seal, intake and archive.
+
+        The same content again adds nothing. A bad row refuses the file, named by its line. Returns when the last
+        batch is accepted.
+        """
+        options = read_options(mapped or [], set_to or [], time_unit, time_origin, time_zone)
+        asked = ImportRequest(path, node, options, create_customers, dry_run, also, skip_bad)
+        async with context.database() as database:
+            with progress_bar(context.stderr) as told:
+                result = await import_file(
+                    import_place(DataFolder(context.data), database, told), asked, now()
+                )
+        return Result(import_document(result), _said(result))
+
+    @command(group, "void", path="import void", example='tally import void ID --reason "wrong node"')
+    async def void(
+        context: Context,
+        id: Annotated[str, typer.Argument(metavar="ID", help="As `tally import` printed it.")],
+        reason: Annotated[str, typer.Option(help="Why; kept with the import.")],
+    ) -> Result:
+        """Take an import back, by negative facts that name its events. The same file may be imported again then."""
+        async with context.database() as database:
+            with progress_bar(context.stderr) as told:
+                place = import_place(DataFolder(context.data), database, told)
+                result = await void_import(place, id, reason, now())
+        return Result(import_document(result), f"{result.id}: {result.events} events taken back")
+
+
+def import_document(result: ImportResult) -> dict[str, object]:
+    """The JSON of an import."""
+    totals = result.totals
+    return {
+        "id": result.id,
+        "events": result.events,
+        "batches": result.batches,
+        "already_known": result.already_known,
+        "skipped": result.skipped,
+        "first": _instant(result.first),
+        "last": _instant(result.last),
+        "prompt_tokens": totals.prompt_tokens,
+        "cached_tokens": totals.cached_tokens,
+        "completion_tokens": totals.completion_tokens,
+        "reasoning_tokens": totals.reasoning_tokens,
+        "generated_tokens": totals.generated_tokens,
+    }
+
+
+def _instant(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
+
+
+def _said(result: ImportResult) -> str:
+    if result.dry_run:
+        head = f"dry run: {result.events} events would be imported"
+    elif result.events:
+        head = f"{result.id}: {result.events} events in {result.batches} batches"
+    else:
+        head = f"{result.id}: nothing new"
+    parts = [head]
+    if result.already_known:
+        parts.append(f"{result.already_known} known already")
+    if result.skipped:
+        parts.append(f"{result.skipped} bad rows skipped")
+    return ", ".join(parts)

@@ -1,0 +1,114 @@
+"""How the parts of one data folder belong together: where each lies, and what is handed to what.
+
+DATA/postgres…      the embedded PostgreSQL (adapters/postgres/embedded.py)
+DATA/spool/         write-ahead files and sealed batches, a folder a lane
+DATA/archive/       every accepted batch, unchanged
+DATA/held/          what could not be accepted, byte for byte
+DATA/keys/          lane keys, the sidecar's snapshot of API keys
+DATA/scratch/       what an import sorts; nothing there outlives a command
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+
+from adapters.archive import BatchFolder
+from adapters.importing.seal_lane import ImportPlace
+from adapters.postgres.database import Database
+from adapters.postgres.intake import PostgresLedger
+from adapters.postgres.site import PostgresSiteStore
+from adapters.site_files.apply import add_private_customers
+from adapters.spool_source import SpoolSource
+from billing.intake import Intake
+from metering.batch import peek_seal, read_body
+from metering.refusal import Unavailable
+from metering.spool import Spool
+
+
+@dataclass(frozen=True, slots=True)
+class DataFolder:
+    """The places inside a data folder."""
+
+    root: Path
+
+    @property
+    def spool(self) -> Path:
+        return self.root / "spool"
+
+    @property
+    def archive(self) -> Path:
+        return self.root / "archive"
+
+    @property
+    def held(self) -> Path:
+        return self.root / "held"
+
+    @property
+    def keys(self) -> Path:
+        return self.root / "keys"
+
+    @property
+    def scratch(self) -> Path:
+        return self.root / "scratch"
+
+    def lane_key(self, node: str, lane: str) -> Path:
+        return self.keys / "lanes" / f"{node}.{lane}.key"
+
+    def key_snapshot(self, operator: str) -> Path:
+        return self.keys / f"snapshot-{operator}.json"
+
+
+def make_intake(folder: DataFolder, database: Database) -> Intake:
+    """Intake from the folder's spool into the database and the folder's archive."""
+    return Intake(
+        SpoolSource(Spool(folder.spool)),
+        PostgresLedger(database),
+        BatchFolder(folder.archive),
+        BatchFolder(folder.held),
+    )
+
+
+def import_place(
+    folder: DataFolder,
+    database: Database,
+    progress: Callable[[str, int, int], None] = lambda _w, _d, _t: None,
+) -> ImportPlace:
+    """Where `tally import` works."""
+    archive = BatchFolder(folder.archive)
+    intake = make_intake(folder, database)
+
+    def read_archived(path: str) -> pa.Table:
+        stored = archive.get(path)
+        if stored is None:
+            raise Unavailable(
+                "archive_incomplete",
+                "a batch that is listed is not in the archive",
+                where=str(folder.archive / path),
+                remedy="restore the archive from its backup",
+            )
+        return read_body(peek_seal(stored.note), stored.body)
+
+    async def create_customers(operator: str, slugs: list[str]) -> None:
+        async with database.app(operator) as connection:
+            await add_private_customers(PostgresSiteStore(connection), operator, slugs)
+
+    return ImportPlace(
+        database=database,
+        spool=folder.spool,
+        keys=folder.keys,
+        scratch=folder.scratch,
+        sweep=intake.take_pending,
+        read_archived=read_archived,
+        create_customers=create_customers,
+        progress=progress,
+    )
+
+
+def now() -> datetime:
+    """The instant of a command."""
+    return datetime.now(UTC)
