@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters.postgres import closes, documents, journal, settlements
 from adapters.postgres.database import Database
+from adapters.postgres.site import operator_facts
 from adapters.postgres.usage import usage_table
 from billing.adjustment import Adjustment
 from billing.document import Document
@@ -59,7 +60,7 @@ class PostgresBook:
         self._clock = clock
 
     async def facts(self) -> Facts:
-        return await closes.load_facts(self._connection, self._operator)
+        return await operator_facts(self._connection, self._operator)
 
     async def held_batches(self) -> int:
         return await closes.held_batches(self._connection, self._operator)

@@ -1,43 +1,16 @@
-"""Closes: what a close reads of streams and site, and what it leaves behind."""
+"""Closes: what a close reads of streams, and what it leaves behind."""
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import datetime
 
 from sqlalchemy import func, insert, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from adapters.postgres.database import INSTALLATION, see
-from adapters.postgres.schema import held, lane, late_bound, period_close, site_document
-from billing.facts import Facts, StoredDocument, facts_from_documents
+from adapters.postgres.schema import held, lane, late_bound, period_close
 from billing.period import Period
 from billing.ports import PeriodClose
-
-
-async def load_facts(conn: AsyncConnection, operator: str) -> Facts:
-    """All versions of what was declared for this operator, and the installation's parties.
-
-    The parties are the installation's rows; the transaction sees those for a moment, then the operator's again.
-    """
-    await see(conn, INSTALLATION)
-    parties = await _stored(conn, INSTALLATION)
-    await see(conn, operator)
-    return facts_from_documents([*await _stored(conn, operator), *parties])
-
-
-async def _stored(conn: AsyncConnection, operator: str) -> list[StoredDocument]:
-    rows = await conn.execute(select(site_document).where(site_document.c.operator == operator))
-    return [
-        StoredDocument(
-            kind=row.kind,
-            id=row.id,
-            operator=row.operator,
-            valid_from=None if row.valid_from == date.min else row.valid_from,  # -infinity
-            body=row.body,
-        )
-        for row in rows
-    ]
 
 
 async def held_batches(conn: AsyncConnection, operator: str) -> int:
