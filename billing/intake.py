@@ -4,14 +4,14 @@
                   follow each lane's chain ─▶ archive the accepted, store the held, on disk
                                            ─▶ list of batches, marks, partial sums by COPY ─▶ commit ─▶ acknowledge
 
-Nothing is incremented, and nothing is acknowledged before it is committed, so a kill at any moment leaves either a
-batch that will come again and is then a repeat, or one that is accepted whole. Files that a killed transaction left in
-the archive are the same bytes under the same name when it is tried again. Several workers may run on one source: the
-lane's row lock and its mark decide, whoever comes second finds a repeat.
+Nothing is incremented, and nothing is acknowledged before it is committed, so a kill at any moment leaves
+either a batch that will come again and is then a repeat, or one that is accepted whole. Files that a killed
+transaction left in the archive are the same bytes under the same name when it is tried again. Several
+workers may run on one source: the lane's row lock and its mark decide, whoever comes second finds a repeat.
 
-What can't be accepted is stored and listed before it is acknowledged. What is held for a missing batch is a source
-of its own: when that batch is accepted, it is delivered again from where it is held. So is what was set aside because its
-lane was not enrolled yet.
+What can't be accepted is stored and listed before it is acknowledged. What is held for a missing batch is a
+source of its own: when that batch is accepted, it is delivered again from where it is held. So is what was
+set aside because its lane was not enrolled yet.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from itertools import chain
 
 import pyarrow as pa
@@ -51,9 +51,9 @@ logger = logging.getLogger(__name__)
 POLL_BATCHES = 50
 POLL_BYTES = 64_000_000
 #: How often the running loop looks for new batches, and for whole hours.
-POLL_S = 0.2
-ROLL_UP_EVERY_S = 10.0
-_LONGEST_WAIT_S = 5.0
+POLL_EVERY = timedelta(milliseconds=200)
+ROLL_UP_EVERY = timedelta(seconds=10)
+_LONGEST_WAIT = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,9 @@ class Summary:
 
 
 class Intake:
-    """Takes batches from a source into the ledger. One per event loop; many may share a database and a source."""
+    """Takes batches from a source into the ledger. One per event loop; many may share a database and a
+    source.
+    """
 
     def __init__(
         self,
@@ -92,27 +94,33 @@ class Intake:
         self._forget()
 
     def _forget(self) -> None:
-        """Drops what was learnt from the database; all of it only spares a question, and a new one may know less."""
+        """Drops what was learnt from the database; all of it only spares a question, and a new one may know
+        less.
+        """
         self._enrolled: dict[LaneName, Enrolment] = {}
         self._customers: dict[str, set[bytes]] = defaultdict(set)
         self._months: set[tuple[str, date]] = set()
 
-    async def run(self, stop: asyncio.Event, poll_s: float = POLL_S) -> None:
-        """Takes what comes until `stop` is set, then once more. A database or disk that is down is waited for."""
-        wait_s, roll_up_at = poll_s, 0.0
+    async def run(self, stop: asyncio.Event, poll_every: timedelta = POLL_EVERY) -> None:
+        """Takes what comes until `stop` is set, then once more. A database or disk that is down is waited
+        for.
+        """
         loop = asyncio.get_running_loop()
+        wait, roll_up_at = poll_every, loop.time()
         while not stop.is_set():
             try:
                 await self.take_pending()
                 if loop.time() >= roll_up_at:
                     await self.roll_up()
-                    roll_up_at = loop.time() + ROLL_UP_EVERY_S
-                wait_s = poll_s
+                    roll_up_at = loop.time() + ROLL_UP_EVERY.total_seconds()
+                wait = poll_every
             except Unavailable as down:
-                wait_s = min(max(2 * wait_s, poll_s), _LONGEST_WAIT_S)
-                logger.warning("%s; intake tries again in %.1f s, nothing is lost", down.what, wait_s)
+                wait = min(max(2 * wait, poll_every), _LONGEST_WAIT)
+                logger.warning(
+                    "%s; intake tries again in %.1f s, nothing is lost", down.what, wait.total_seconds()
+                )
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), wait_s)
+                await asyncio.wait_for(stop.wait(), wait.total_seconds())
         with contextlib.suppress(Unavailable):
             await self.take_pending()
 

@@ -1,4 +1,6 @@
-"""Intake against a real PostgreSQL, as tally_intake: every batch counts once, and whatever can't be taken is named."""
+"""Intake against a real PostgreSQL, as tally_intake: every batch counts once, and whatever can't be taken
+is named.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,74 @@
+"""From raw events (mappings, as `plain_bill` takes them) to what rating reads: hourly usage, and facts from
+YAML.
+
+`usage_table` sums nothing: each event is a row of its own, which rating must add up itself; tests shuffle
+and split rows at will.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from adapters.site_files.reading import read_site
+from billing.facts import Facts, StoredDocument, facts_from_documents
+from metering.event import QUANTITIES
+
+Event = Mapping[str, Any]
+
+
+def site_facts(text: str) -> Facts:
+    """The facts that a site file of one operator declares, read as `tally apply` reads it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "site.yaml"
+        path.write_text(text)
+        documents = read_site([path])
+    return facts_from_documents(
+        StoredDocument(each.kind, each.id, each.operator, each.valid_from, each.body) for each in documents
+    )
+
+
+def usage_table(events: Iterable[Event]) -> pa.Table:
+    """Hourly usage with a row an event."""
+    rows = [_row(event) for event in events]
+    columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in _TYPES.items()}
+    return pa.table(columns)
+
+
+_WORD = pa.string()
+_TYPES = {
+    "hour": pa.timestamp("us", "UTC"),
+    "customer": _WORD,
+    "node": _WORD,
+    "model": _WORD,
+    "outcome": _WORD,
+    "band": pa.int64(),
+    "late": pa.bool_(),
+    **dict.fromkeys(QUANTITIES, pa.int64()),
+}
+
+
+def _row(event: Event) -> dict[str, Any]:
+    completion = event.get("completion_tokens", 0)
+    reasoning = event.get("reasoning_tokens", 0)
+    return {
+        "hour": event["time"].replace(minute=0, second=0, microsecond=0),
+        "customer": event["customer"],
+        "node": event["node"],
+        "model": event["model"],
+        "outcome": event.get("outcome", "finished"),
+        "band": 0,
+        "late": event.get("late", False),
+        "requests": event.get("requests", 1),
+        "prompt_tokens": event.get("prompt_tokens", 0),
+        "cached_tokens": event.get("cached_tokens", 0),
+        "completion_tokens": completion,
+        "reasoning_tokens": reasoning,
+        "generated_tokens": event.get("generated_tokens", completion),
+        "generated_reasoning_tokens": min(reasoning, event.get("generated_tokens", completion)),
+        "audio_seconds": event.get("audio_seconds", 0),
+    }
