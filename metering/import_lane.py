@@ -40,16 +40,11 @@ class ImportLane:
         self,
         folder: LaneFolder,
         secret: bytes,
-        *,
-        operator: str,
-        node: str,
-        lane: str,
         epoch: str,
         key: Ed25519PrivateKey,
     ) -> None:
         self._folder = folder
         self._secret = secret
-        self._names = (operator, node, lane)
         self._epoch = epoch
         self._key = key
 
@@ -77,7 +72,7 @@ class ImportLane:
         except BaseException:
             taken.close()
             raise
-        return cls(taken, secret, operator=operator, node=node, lane=lane, epoch=epoch, key=key)
+        return cls(taken, secret, epoch, key)
 
     @property
     def next_sequence(self) -> int:
@@ -145,11 +140,10 @@ class ImportLane:
         requests = (head.closed if head else 0) + int(
             pc.sum(pc.equal(rows.column("kind"), "usage")).as_py() or 0
         )
-        operator, node, lane = self._names
         return make_batch(
-            operator=operator,
-            node=node,
-            lane=lane,
+            operator=self._folder.operator,
+            node=self._folder.node,
+            lane=self._folder.lane,
             kind="import",
             epoch=self._epoch,
             number=self.batches,

@@ -40,27 +40,17 @@ from typing import Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from metering import canonical
-from metering.batch import MAX_EVENTS, SealedBatch, make_batch
+from metering.batch import MAX_EVENTS, SealedBatch
 from metering.clock import Clock, SystemClock
-from metering.durable import fsync_folder, write_file
+from metering.durable import fsync_folder
 from metering.event import EARLIEST_TIME_US, Event
 from metering.event_check import check_event
 from metering.lane_folder import LaneFolder
+from metering.lane_state import LaneState, interrupted, recovered, seal_leaves
 from metering.refusal import Refusal
 from metering.steps import step
-from metering.write_ahead import (
-    SEGMENT_BYTES,
-    Intent,
-    Opening,
-    Segment,
-    WriteAheadFile,
-    event_frame,
-    intent_frame,
-    newest_segment,
-    segment_path,
-    segments,
-)
+from metering.write_ahead import Intent, event_frame, intent_frame
+from metering.write_ahead_file import SEGMENT_BYTES, WriteAheadFile, newest_segment, segments, set_aside
 
 __all__ = ["Intent", "Lane", "Warn"]
 
@@ -83,45 +73,30 @@ class Lane:
     def __init__(
         self,
         folder: LaneFolder,
+        state: LaneState,
         segment_number: int,
-        segment: Segment | None,
-        *,
-        operator: str,
-        node: str,
-        lane: str,
         key: Ed25519PrivateKey,
         clock: Clock,
+        *,
         each: bool,
         warn: Warn,
         segment_bytes: int,
     ) -> None:
-        head = folder.head.seal if folder.head else None
         self._folder = folder
+        self._state = state
         self._segment_number = segment_number
         self._segment_bytes = segment_bytes
-        self._names = (operator, node, lane)
         self._key = key
         self._clock = clock
         self._each = each
         self._warn = warn
         # `_append` guards what intent and outcome touch, for microseconds; `_slow` keeps sync, seal and close apart.
+        # Who needs both takes `_slow` first.
         self._append = threading.RLock()
         self._slow = threading.RLock()
         self._file: WriteAheadFile | None = None
-        self._folder_is_durable = True
-        self._epoch = segment.opening.epoch if segment else b""
-        self._open = dict(segment.intents) if segment else {}
-        self._next = segment.next_sequence if segment else 1
-        self._floor = max(segment.floor_us if segment else 0, head.complete_to_us if head else 0)
-        self._opened = segment.opened if segment else (head.opened if head else 0)
-        self._closed = segment.closed if segment else (head.closed if head else 0)
-        same_epoch = head is not None and head.epoch == self._epoch.hex()
-        self._number = head.number + 1 if head and same_epoch else 0
-        self._sealed = head.last if head and same_epoch else 0
-        self._sealed_closed = head.closed if head else 0
-        leaves = segment.leaves if segment else []
-        self._unsealed = [leaf for leaf in leaves if canonical.sequence_of(leaf) > self._sealed]
-        self._durable = (self._next - 1, self._opened)
+        self._name_is_durable = True
+        self._durable = (state.next_sequence - 1, state.opened)
         self._last_seal_us = clock.monotonic_us()
         self._clock_offset_us = clock.wall_us() - clock.monotonic_us()
 
@@ -151,23 +126,13 @@ class Lane:
             raise Refusal("clock_wrong", "the clock lies before 2020", remedy="set the machine's clock")
         taken = LaneFolder.open(folder, operator, node, lane)
         try:
-            number, segment = newest_segment(taken.path)
-            _check_state(taken, segment)
+            number, path, segment = newest_segment(taken.path)
+            state = recovered(segment, taken.head, str(taken.path))
             self = cls(
-                taken,
-                number,
-                segment,
-                operator=operator,
-                node=node,
-                lane=lane,
-                key=key,
-                clock=clock,
-                each=sync == "each",
-                warn=warn,
-                segment_bytes=segment_bytes,
+                taken, state, number, key, clock, each=sync == "each", warn=warn, segment_bytes=segment_bytes
             )
-            if segment and segment.unread:
-                self._set_aside(segment)
+            if segment and path and segment.unread:
+                warn("torn_tail", set_aside(path, segment))
             self._seal_all()
             self._begin_epoch(interrupt=True)
         except BaseException:
@@ -178,22 +143,22 @@ class Lane:
     @property
     def epoch(self) -> str:
         """The epoch as 32 hex digits."""
-        return self._epoch.hex()
+        return self._state.epoch.hex()
 
     @property
     def opened(self) -> int:
         """Requests opened over the lane's life."""
-        return self._opened
+        return self._state.opened
 
     @property
     def closed(self) -> int:
         """Requests closed over the lane's life."""
-        return self._closed
+        return self._state.closed
 
     @property
     def unsealed(self) -> int:
         """Events that no seal holds yet."""
-        return len(self._unsealed)
+        return len(self._state.unsealed)
 
     def intent(self, intent: Intent) -> None:
         """Write down that a request is about to reach the engine; it will have exactly one event from here on.
@@ -203,10 +168,9 @@ class Lane:
         written = intent_frame(intent)
         with self._append:
             self._write(written)
-            self._open[intent.request] = intent
-            self._opened += 1
+            self._state.take_intent(intent)
             if self._each:
-                self._durable = (self._next - 1, self._opened)
+                self._durable = (self._state.next_sequence - 1, self._state.opened)
         step("intent")
 
     def outcome(self, event: Event) -> int:
@@ -217,19 +181,13 @@ class Lane:
         """
         check_event(event)
         with self._append:
-            sequence = self._next
-            time_us = max(event.time_us, self._floor + 1)
-            leaf = canonical.pack(event, sequence, time_us)
+            state = self._state
+            sequence = state.next_sequence
+            leaf = state.pack(event)
             self._write(event_frame(leaf))
-            self._next = sequence + 1
-            self._floor = time_us
-            self._unsealed.append(leaf)
-            if event.kind == "usage":
-                self._closed += 1
-                if self._open.pop(event.request, None) is None:
-                    self._opened += 1
+            state.take_event(leaf)
             if self._each:
-                self._durable = (sequence, self._opened)
+                self._durable = (sequence, state.opened)
         step("outcome")
         return sequence
 
@@ -239,13 +197,13 @@ class Lane:
             file = self._file
             assert file is not None, "the lane is closed"
             with self._append:
-                reached = (self._next - 1, self._opened)
-            if reached == self._durable and self._folder_is_durable:
+                reached = (self._state.next_sequence - 1, self._state.opened)
+            if reached == self._durable and self._name_is_durable:
                 return
             file.fsync()
-            if not self._folder_is_durable:
+            if not self._name_is_durable:
                 fsync_folder(self._folder.path)
-                self._folder_is_durable = True
+                self._name_is_durable = True
                 self._remove_old_segments()
             with self._append:
                 self._durable = max(self._durable, reached)
@@ -256,23 +214,19 @@ class Lane:
 
         900 kB of body are out of reach of 10,000 ordinary events; `seal` takes fewer of extraordinary ones.
         """
-        return (
-            len(self._unsealed) >= MAX_EVENTS
-            or self._clock.monotonic_us() - self._last_seal_us >= SEAL_EVERY_US
-            or self._clocks_apart()
-        )
+        return self.unsealed >= MAX_EVENTS or self._heartbeat_due() or self._clocks_apart()
 
     def seal(self) -> SealedBatch | None:
-        """Seal up to 10,000 events into the spool, putting them on disk first; a heartbeat if there are none and 10 s
-        have passed, None if they have not. The newest batch if clocks that came apart made it seal several."""
+        """Put events on disk and seal up to 10,000 of them into the spool.
+
+        Without any, an empty batch (a heartbeat) if 10 s have passed since the last seal, else None. When the clocks
+        came apart everything is sealed and a new epoch begun; the newest batch is returned.
+        """
         with self._slow:
             if self._clocks_apart():
                 return self._restart_epoch()
             self.sync()
-            if (
-                self._durable[0] <= self._sealed
-                and self._clock.monotonic_us() - self._last_seal_us < SEAL_EVERY_US
-            ):
+            if self._durable[0] <= self._state.sealed and not self._heartbeat_due():
                 return None
             batch = self._seal_some(final=False)
             self._rotate_if_large()
@@ -288,8 +242,8 @@ class Lane:
             if file is None:
                 return
             if final:
-                for intent in list(self._open.values()):
-                    self.outcome(_interrupted(intent, self._clock.wall_us()))
+                for intent in list(self._state.open_intents.values()):
+                    self.outcome(interrupted(intent, self._clock.wall_us()))
             self.sync()
             self._seal_all()
             if final:
@@ -305,122 +259,75 @@ class Lane:
         if self._each:
             file.fsync()
 
+    def _heartbeat_due(self) -> bool:
+        return self._clock.monotonic_us() - self._last_seal_us >= SEAL_EVERY_US
+
     def _clocks_apart(self) -> bool:
         offset_us = self._clock.wall_us() - self._clock.monotonic_us()
         return abs(offset_us - self._clock_offset_us) > CLOCKS_APART_US
 
     def _seal_all(self) -> SealedBatch | None:
         batch = None
-        while self._unsealed:
+        while self._state.unsealed:
             batch = self._seal_some(final=False)
         return batch
 
     def _seal_some(self, *, final: bool) -> SealedBatch:
-        """Seal the first events that are on disk, as many as a batch may hold, or an empty batch if there are none."""
-        count = min(self._durable[0] - self._sealed, MAX_EVENTS)
+        """Seal the first events that are on disk, as many as a batch may hold; an empty batch if there are none."""
+        count = min(self._durable[0] - self._state.sealed, MAX_EVENTS)
+        opened = self._durable[1]
         while True:
-            batch = self._make(count, final=final)
-            if batch is not None:
+            with self._append:
+                leaves, complete_to_us = self._state.next_batch(count, self._clock.wall_us())
+            try:
+                batch = seal_leaves(
+                    self._folder, self._state, leaves, complete_to_us, opened, self._key, final=final
+                )
                 break
-            count //= 2
+            except Refusal as refused:
+                if refused.code != "batch_too_large" or count < 2:
+                    raise
+                count //= 2
         self._folder.publish(batch)
         with self._append:
-            del self._unsealed[:count]
-        self._number += 1
-        self._sealed = batch.seal.last
-        self._sealed_closed = batch.seal.closed
+            self._state.take_seal(batch.seal)
         self._last_seal_us = self._clock.monotonic_us()
         return batch
 
-    def _make(self, count: int, *, final: bool) -> SealedBatch | None:
-        """The batch of the next `count` events; None if its body would be too large."""
-        with self._append:
-            leaves = self._unsealed[:count]
-            if len(self._unsealed) > count:
-                complete_to_us = canonical.time_us_of(self._unsealed[count]) - 1
-            else:
-                # Nothing is left: the lane is complete up to now, and what comes later is written above it.
-                complete_to_us = self._floor = max(self._floor, self._clock.wall_us())
-        closed = self._sealed_closed + sum(map(canonical.is_usage, leaves))
-        operator, node, lane = self._names
-        try:
-            return make_batch(
-                operator=operator,
-                node=node,
-                lane=lane,
-                kind="sidecar",
-                epoch=self.epoch,
-                number=self._number,
-                first=self._sealed + 1,
-                complete_to_us=complete_to_us,
-                opened=max(self._durable[1], closed),
-                closed=closed,
-                previous=self._folder.previous,
-                key=self._key,
-                table=canonical.table_of(leaves) if leaves else None,
-                leaves=leaves,
-                final=final,
-            )
-        except Refusal as refused:
-            if refused.code != "batch_too_large" or count < 2:
-                raise
-            return None
-
     def _begin_epoch(self, *, interrupt: bool) -> None:
         """Open a new epoch in a new segment. Every event so far is sealed; open intents are ended or carried over."""
-        assert not self._unsealed
-        self._epoch = os.urandom(16)
-        self._number, self._sealed, self._next = 0, 0, 1
+        self._state.begin_epoch(os.urandom(16))
         self._clock_offset_us = self._clock.wall_us() - self._clock.monotonic_us()
         if interrupt:
-            for intent in self._open.values():
-                self._floor = max(self._clock.wall_us(), self._floor + 1)
-                self._unsealed.append(
-                    canonical.pack(_interrupted(intent, self._floor), self._next, self._floor)
-                )
-                self._next += 1
-            self._closed += len(self._open)
-            self._open.clear()
+            self._state.interrupt_open(self._clock.wall_us())
         self._open_segment(durable=True)
-        self._durable = (self._next - 1, self._opened)
+        self._durable = (self._state.next_sequence - 1, self._state.opened)
         step("interrupted")
         self._remove_old_segments()
 
     def _open_segment(self, *, durable: bool) -> None:
         """Begin the next segment with all that is open or unsealed, and write there from now on."""
-        usage_events = sum(map(canonical.is_usage, self._unsealed))
-        carried = [
-            *(intent_frame(intent) for intent in self._open.values()),
-            *(event_frame(leaf) for leaf in self._unsealed),
-        ]
-        previous = self._folder.head.hash if self._folder.head else None
-        opening = Opening(
-            epoch=self._epoch,
-            previous=bytes.fromhex(previous) if previous else None,
-            next_sequence=self._next - len(self._unsealed),
-            floor_us=self._floor if not self._unsealed else canonical.time_us_of(self._unsealed[0]) - 1,
-            opened=self._opened - len(self._open) - usage_events,
-            closed=self._closed - usage_events,
-            carried=len(carried),
-        )
+        head = self._folder.head
+        opening, carried = self._state.opening(head.hash if head else None)
         self._segment_number += 1
         old = self._file
         self._file = WriteAheadFile.create(
             self._folder.path, self._segment_number, opening, carried, durable=durable
         )
-        self._folder_is_durable = durable
+        self._name_is_durable = durable
         if old:
             old.close()
 
     def _rotate_if_large(self) -> None:
         """Go on in a new segment if this one is large; the old one goes when the new one is on disk."""
         assert self._file is not None
-        if self._file.size >= self._segment_bytes:
-            with self._append:
-                self._open_segment(durable=self._each)
-            step("rotate")
-            self.sync()
-            self._remove_old_segments()
+        if self._file.size < self._segment_bytes:
+            return
+        with self._append:
+            self._open_segment(durable=self._each)
+        step("rotate")
+        self.sync()
+        self._remove_old_segments()
 
     def _restart_epoch(self) -> SealedBatch | None:
         apart_s = (self._clock.wall_us() - self._clock.monotonic_us() - self._clock_offset_us) / 1e6
@@ -435,56 +342,3 @@ class Lane:
         for number, path in segments(self._folder.path):
             if number < self._segment_number:
                 path.unlink()
-
-    def _set_aside(self, segment: Segment) -> None:
-        """Keep what a segment's end could not be read as, once, and say so."""
-        path = segment_path(self._folder.path, self._segment_number)
-        aside = self._folder.path / f"torn-{self._segment_number:08d}"
-        write_file(aside, path.read_bytes()[segment.whole :])
-        self._warn(
-            "torn_tail",
-            f"the last {segment.unread} bytes of the write-ahead file are no whole frame; they are kept in {aside.name}",
-        )
-
-
-def _check_state(folder: LaneFolder, segment: Segment | None) -> None:
-    """Refuse a lane that has ended, or whose write-ahead file does not belong to its head."""
-    head = folder.head
-    if head and head.seal.final:
-        raise Refusal(
-            "lane_ended", f"the lane {head.seal.signer} has ended", remedy="give the sidecar a new lane"
-        )
-    if segment is None:
-        return
-    follows = bytes.fromhex(head.hash) if head else None
-    if segment.opening.previous == follows or (head and head.seal.epoch == segment.opening.epoch.hex()):
-        return
-    raise Refusal(
-        "lane_state",
-        "the write-ahead file does not follow the lane's last seal",
-        where=str(folder.path),
-        remedy="the folder was mixed from two copies: give the sidecar a new lane and keep this folder for the audit",
-    )
-
-
-def _interrupted(intent: Intent, time_us: int) -> Event:
-    """The event of a request whose end nobody saw."""
-    return Event(
-        kind="usage",
-        time_us=time_us,
-        request=intent.request,
-        names=None,
-        customer=intent.customer,
-        project=intent.project,
-        key=intent.key,
-        endpoint=intent.endpoint,
-        model=intent.model,
-        outcome="interrupted",
-        prompt_tokens=0,
-        cached_tokens=0,
-        completion_tokens=0,
-        reasoning_tokens=0,
-        generated_tokens=None,
-        audio_seconds=0,
-        request_digest=None,
-    )

@@ -55,9 +55,10 @@ def lane_path(spool: Path, operator: str, node: str, lane: str) -> Path:
 class LaneFolder:
     """The folder of a lane while its one writer holds it."""
 
-    def __init__(self, path: Path, lock: int) -> None:
-        self.path = path
-        self.sealed = path / "sealed"
+    def __init__(self, spool: Path, operator: str, node: str, lane: str, lock: int) -> None:
+        self.operator, self.node, self.lane = operator, node, lane
+        self.path = lane_path(spool, operator, node, lane)
+        self.sealed = self.path / "sealed"
         self._lock = lock
         self.head: Head | None = None
         self._ordinal = 0
@@ -79,9 +80,9 @@ class LaneFolder:
                 where=str(path),
                 remedy="stop it, or give this one a lane of its own",
             ) from None
-        folder = cls(path, lock)
+        folder = cls(spool, operator, node, lane, lock)
         try:
-            folder._recover(operator, node, lane)
+            folder._recover()
         except BaseException:
             folder.close()
             raise
@@ -146,14 +147,14 @@ class LaneFolder:
         (self.path / "making.seal").replace(begun.with_suffix(SEAL_SUFFIX))
         fsync_folder(self.sealed)
 
-    def _recover(self, operator: str, node: str, lane: str) -> None:
+    def _recover(self) -> None:
         ordinals = (path.name[:12] for path in self.sealed.iterdir())
         self._ordinal = max((int(ordinal) for ordinal in ordinals if ordinal.isdigit()), default=0)
         head = self.path / "head"
         if head.exists():
             note = head.read_bytes()
             seal = peek_seal(note)
-            if (seal.operator, seal.node, seal.lane) != (operator, node, lane):
+            if (seal.operator, seal.node, seal.lane) != (self.operator, self.node, self.lane):
                 raise Refusal("lane_state", f"the head is that of {seal.signer}", where=str(head))
             self.head = Head(seal, seal_hash(note))
         self._finish_making()

@@ -33,19 +33,13 @@ the first frame whose length or CRC is wrong and says how many bytes it leaves.
 
 from __future__ import annotations
 
-import os
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from zlib import crc32
 
-from metering.canonical import FIXED, KEY, PROJECT, is_usage, request_of, sequence_of, time_us_of
-from metering.durable import fsync_folder, write_whole
-from metering.refusal import Refusal, Unavailable
+from metering.canonical import FIXED, KEY, PROJECT
 
 MAGIC = b"tallygrid/write-ahead/v1\n"
-SEGMENT_BYTES = 32 * 1024 * 1024
 
 _FRAME = struct.Struct(">II")
 _OPENING = struct.Struct(">16s32sqqqqq")
@@ -81,17 +75,15 @@ class Opening:
     carried: int
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Segment:
-    """What a segment says when read to its end: `unread` bytes after `whole` make no sense."""
+    """What a segment says when read to its end, in order: intents, and events as their canonical bytes.
+
+    `whole` bytes make sense, `unread` ones after them do not.
+    """
 
     opening: Opening
-    intents: dict[bytes, Intent]
-    leaves: list[bytes]
-    next_sequence: int
-    floor_us: int
-    opened: int
-    closed: int
+    entries: list[Intent | bytes]
     whole: int
     unread: int
 
@@ -149,16 +141,12 @@ def read_segment(content: bytes) -> Segment | None:
         return None
     epoch, previous, *numbers = _OPENING.unpack(first[1:])
     opening = Opening(epoch, None if previous == _GENESIS else previous, *numbers)
-    segment = Segment(
-        opening, {}, [], opening.next_sequence, opening.floor_us, opening.opened, opening.closed, 0, 0
-    )
     at += _FRAME.size + len(first)
-    frames = 0
-    while (body := _payload(content, at)) is not None and _take(segment, body):
+    entries: list[Intent | bytes] = []
+    while (body := _payload(content, at)) is not None and (entry := _entry(body)) is not None:
+        entries.append(entry)
         at += _FRAME.size + len(body)
-        frames += 1
-    segment.whole, segment.unread = at, len(content) - at
-    return segment if frames >= opening.carried else None
+    return Segment(opening, entries, at, len(content) - at) if len(entries) >= opening.carried else None
 
 
 def _payload(content: bytes, at: int) -> bytes | None:
@@ -173,24 +161,13 @@ def _payload(content: bytes, at: int) -> bytes | None:
     return body
 
 
-def _take(segment: Segment, body: bytes) -> bool:
-    """Count one frame into the segment; False if it cannot follow what came before."""
-    payload = body[1:]
+def _entry(body: bytes) -> Intent | bytes | None:
+    """The intent or event of a frame, None if it is neither."""
     if body[:1] == b"I":
-        intent = _intent(payload)
-        segment.intents[intent.request] = intent
-        segment.opened += 1
-        return True
-    if body[:1] != b"E" or len(payload) < FIXED.size or sequence_of(payload) != segment.next_sequence:
-        return False
-    segment.leaves.append(payload)
-    segment.next_sequence += 1
-    segment.floor_us = max(segment.floor_us, time_us_of(payload))
-    if is_usage(payload):
-        segment.closed += 1
-        if segment.intents.pop(request_of(payload), None) is None:
-            segment.opened += 1
-    return True
+        return _intent(body[1:])
+    if body[:1] == b"E" and len(body) > FIXED.size:
+        return body[1:]
+    return None
 
 
 def _intent(payload: bytes) -> Intent:
@@ -207,112 +184,3 @@ def _intent(payload: bytes) -> Intent:
         texts[:endpoint_bytes].decode(),
         texts[endpoint_bytes : endpoint_bytes + model_bytes].decode(),
     )
-
-
-class WriteAheadFile:
-    """A segment that is being written."""
-
-    def __init__(self, path: Path, number: int, descriptor: int, size: int) -> None:
-        self.path = path
-        self.number = number
-        self.size = size
-        self._descriptor = descriptor
-        self._broken = False
-
-    @classmethod
-    def create(
-        cls, folder: Path, number: int, opening: Opening, carried: Iterable[bytes], *, durable: bool
-    ) -> WriteAheadFile:
-        """Begin segment `number` with its opening and what it carries, whole or not at all.
-
-        With `durable` it is on disk when this returns; without, when `fsync` and an fsync of the folder have returned.
-        """
-        path = segment_path(folder, number)
-        beside = path.with_suffix(".new")
-        content = b"".join([MAGIC, opening_frame(opening), *carried])
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
-        descriptor = os.open(beside, flags, 0o644)
-        try:
-            write_whole(descriptor, content)
-            if durable:
-                os.fsync(descriptor)
-            beside.replace(path)
-            if durable:
-                fsync_folder(folder)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return cls(path, number, descriptor, len(content))
-
-    def append(self, content: bytes) -> None:
-        """write(2) one frame: a killed process loses nothing of it. Unavailable `write_ahead_failed` if it fails.
-
-        What a failing write left is cut off again, so that the frames before and after it stay readable.
-        """
-        if self._broken:
-            raise self._failure("an earlier write or fsync failed")
-        try:
-            written = os.write(self._descriptor, content)
-        except OSError as error:
-            self._cut()
-            raise self._failure(str(error)) from error
-        if written != len(content):
-            self._cut()
-            raise self._failure("the disk is full")
-        self.size += written
-
-    def fsync(self) -> None:
-        """Put it on disk. Once this has failed nobody knows what is there, so the file takes no more."""
-        try:
-            os.fsync(self._descriptor)
-        except OSError as error:
-            self._broken = True
-            raise self._failure(str(error)) from error
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-
-    def _cut(self) -> None:
-        try:
-            os.ftruncate(self._descriptor, self.size)
-        except OSError:
-            self._broken = True
-
-    def _failure(self, what: str) -> Unavailable:
-        return Unavailable(
-            "write_ahead_failed",
-            f"the write-ahead file cannot be written: {what}",
-            where=str(self.path),
-            remedy="free space on the spool's disk, or restart the sidecar if the disk failed",
-        )
-
-
-def segment_path(folder: Path, number: int) -> Path:
-    """Where segment `number` lies."""
-    return folder / f"write-ahead-{number:08d}.wal"
-
-
-def segments(folder: Path) -> list[tuple[int, Path]]:
-    """The segments in a lane's folder, oldest first."""
-    return sorted((int(path.stem.rpartition("-")[2]), path) for path in folder.glob("write-ahead-*.wal"))
-
-
-def newest_segment(folder: Path) -> tuple[int, Segment | None]:
-    """The number of the newest segment and the meaning of the newest whole one.
-
-    Older and torn ones stay where they are: they go once the lane has a new one. (0, None) if there is none at all.
-    Refusal `write_ahead_damaged` if there are segments but not one is whole: a person must look.
-    """
-    found = segments(folder)
-    for _, path in reversed(found):
-        segment = read_segment(path.read_bytes())
-        if segment is not None:
-            return found[-1][0], segment
-    if found:
-        raise Refusal(
-            "write_ahead_damaged",
-            "no write-ahead segment has a whole opening",
-            where=str(found[-1][1]),
-            remedy="keep the file, and move it away to go on without what it held",
-        )
-    return 0, None

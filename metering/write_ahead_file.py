@@ -1,0 +1,134 @@
+"""Segments of the write-ahead file on disk: beginning one, appending, finding the newest whole one.
+
+What is in them is write_ahead.py's. Appending is one write(2) a frame, at the end of the file, so that a kill leaves
+whole frames and at most one cut one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from metering.durable import fsync_folder, write_file, write_whole
+from metering.refusal import Refusal, Unavailable
+from metering.write_ahead import MAGIC, Opening, Segment, opening_frame, read_segment
+
+#: A segment that has grown beyond this is left for a new one at the next seal.
+SEGMENT_BYTES = 32 * 1024 * 1024
+
+
+class WriteAheadFile:
+    """A segment that is being written."""
+
+    def __init__(self, path: Path, number: int, descriptor: int, size: int) -> None:
+        self.path = path
+        self.number = number
+        self.size = size
+        self._descriptor = descriptor
+        self._broken = False
+
+    @classmethod
+    def create(
+        cls, folder: Path, number: int, opening: Opening, carried: Iterable[bytes], *, durable: bool
+    ) -> WriteAheadFile:
+        """Begin segment `number` with its opening and what it carries, whole or not at all.
+
+        With `durable` it is on disk when this returns; without, when `fsync` and an fsync of the folder have returned.
+        """
+        path = segment_path(folder, number)
+        beside = path.with_suffix(".new")
+        content = b"".join([MAGIC, opening_frame(opening), *carried])
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
+        descriptor = os.open(beside, flags, 0o644)
+        try:
+            write_whole(descriptor, content)
+            if durable:
+                os.fsync(descriptor)
+            beside.replace(path)
+            if durable:
+                fsync_folder(folder)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return cls(path, number, descriptor, len(content))
+
+    def append(self, content: bytes) -> None:
+        """write(2) one frame: a killed process loses nothing of it. Unavailable `write_ahead_failed` if it fails.
+
+        What a failing write left is cut off again, so that the frames before and after it stay readable.
+        """
+        if self._broken:
+            raise self._failure("an earlier write or fsync failed")
+        try:
+            written = os.write(self._descriptor, content)
+        except OSError as error:
+            self._cut()
+            raise self._failure(str(error)) from error
+        if written != len(content):
+            self._cut()
+            raise self._failure("the disk is full")
+        self.size += written
+
+    def fsync(self) -> None:
+        """Put it on disk. Once this has failed nobody knows what is there, so the file takes no more."""
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            self._broken = True
+            raise self._failure(str(error)) from error
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def _cut(self) -> None:
+        try:
+            os.ftruncate(self._descriptor, self.size)
+        except OSError:
+            self._broken = True
+
+    def _failure(self, what: str) -> Unavailable:
+        return Unavailable(
+            "write_ahead_failed",
+            f"the write-ahead file cannot be written: {what}",
+            where=str(self.path),
+            remedy="free space on the spool's disk, or restart the sidecar if the disk failed",
+        )
+
+
+def segment_path(folder: Path, number: int) -> Path:
+    """Where segment `number` lies."""
+    return folder / f"write-ahead-{number:08d}.wal"
+
+
+def segments(folder: Path) -> list[tuple[int, Path]]:
+    """The segments in a lane's folder, oldest first."""
+    return sorted((int(path.stem.rpartition("-")[2]), path) for path in folder.glob("write-ahead-*.wal"))
+
+
+def newest_segment(folder: Path) -> tuple[int, Path | None, Segment | None]:
+    """The number of the newest segment, and path and meaning of the newest whole one.
+
+    Older and torn ones stay where they are: they go once the lane has a new one. (0, None, None) if there is none.
+    Refusal `write_ahead_damaged` if there are segments but not one is whole: a person must look.
+    """
+    found = segments(folder)
+    for _, path in reversed(found):
+        segment = read_segment(path.read_bytes())
+        if segment is not None:
+            return found[-1][0], path, segment
+    if found:
+        raise Refusal(
+            "write_ahead_damaged",
+            "no write-ahead segment has a whole opening",
+            where=str(found[-1][1]),
+            remedy="keep the file, and move it away to go on without what it held",
+        )
+    return 0, None, None
+
+
+def set_aside(path: Path, segment: Segment) -> str:
+    """Keep what the end of a segment could not be read as in a file of its own; returns what to tell the operator."""
+    aside = path.with_name(f"torn-{path.stem.rpartition('-')[2]}")
+    write_file(aside, path.read_bytes()[segment.whole :])
+    return f"the last {segment.unread} bytes of {path.name} are no whole frame; they are kept in {aside.name}"
