@@ -27,6 +27,7 @@ cluster along; of a copied one whose original still exists, only the original ma
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import stat
@@ -46,6 +47,8 @@ from adapters.postgres.unprivileged import (
 from metering.refusal import Refusal
 
 SYSTEM_FOLDER = Path("/var/lib/tallygrid")
+
+_log = logging.getLogger("tallygrid.postgres")
 
 _HOME = "postgres"
 _NOTE = "place.json"
@@ -174,8 +177,10 @@ def binaries(place: Place) -> Path:
 def read_note(home: Path) -> Note | None:
     """The note of a home. Raises `Refusal` where it is not one that this version of Tallygrid wrote."""
     try:
-        content = json.loads((home / _NOTE).read_text())
-        note = Note(**content)
+        note = Note(**json.loads((home / _NOTE).read_text()))
+        # What is named here is made, entered and removed: it has to be a folder of ours.
+        if note.folder is not None and Path(note.folder).parent != SYSTEM_FOLDER:
+            raise ValueError(note.folder)
     except FileNotFoundError:
         return None
     except (ValueError, TypeError):
@@ -235,12 +240,19 @@ def _claim(place: Place) -> None:
     holder = _belongs_to(place.folder)
     if holder == place.home:
         return
+    # The same folder by another path (a mount) is neither a copy nor moved.
     if holder is not None and _uses(holder, place.folder):
+        if holder.samefile(place.home):
+            return
         raise Refusal(
             "copied_data_folder",
             f"this data folder is a copy: its database belongs to {holder.parent}",
             where=str(place.home.parent),
             remedy=f"use {holder.parent}, or remove {place.home} to begin with an empty database",
+        )
+    if holder is not None:
+        _log.warning(
+            "the data folder %s was moved to %s; its database goes along", holder.parent, place.home.parent
         )
     durable.write(place.folder / _BELONGS_TO, json.dumps({"data": str(place.home.parent)}) + "\n")
 

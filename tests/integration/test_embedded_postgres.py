@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import stat
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from embedded_postgres_witness import AS_ROOT, ask, born, command, end, parts, w
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from adapters.postgres import launch
 from adapters.postgres import place as places
-from adapters.postgres import postmaster
 from adapters.postgres.embedded import Embedded, discard
 from metering.refusal import Refusal, Unavailable
 
@@ -145,89 +144,6 @@ with Embedded.acquire(Path(sys.argv[1])) as lease:
     assert parts(new_data) == []
 
 
-def test_the_server_of_a_killed_command_is_found_and_stopped_by_the_next(data: Path) -> None:
-    killed = command("Embedded.acquire(Path(sys.argv[1])); print('in', flush=True); sys.stdin.read()", data)
-    assert killed.stdout is not None
-    assert killed.stdout.readline() == "in\n"
-    killed.kill()
-    killed.communicate()
-    left = _postmaster(data)
-    assert left in parts(data), "it runs on, and nobody holds it"
-
-    with Embedded.acquire(data):
-        assert _postmaster(data) == left, "the same server"
-    assert parts(data) == []
-
-
-def test_a_postmaster_killed_under_a_command_is_revived_with_the_same_url(data: Path) -> None:
-    with Embedded.acquire(data) as lease:
-        url = lease.server.url("tally_app")
-        ask(lease.server, "CREATE TABLE kept_by_revival AS SELECT 7 AS n")
-        _kill_postmaster(data)
-
-        lease.revive()
-
-        assert lease.server.url("tally_app") == url
-        assert ask(lease.server, "SELECT n FROM kept_by_revival") == 7
-
-
-def test_a_killed_backend_is_recovered_from_before_a_lease_is_given(data: Path) -> None:
-    with Embedded.acquire(data) as lease:
-        postmaster_pid = _postmaster(data)
-        backends = [pid for pid in parts(data) if pid != postmaster_pid]
-        os.kill(backends[-1], signal.SIGKILL)
-        wait_until(lambda: backends[-1] not in parts(data))
-        with Embedded.acquire(data):
-            assert ask(lease.server, "SELECT 1") == 1
-        assert _postmaster(data) == postmaster_pid
-
-
-def test_a_stale_pid_that_another_program_has_now_is_neither_believed_nor_signalled(data: Path) -> None:
-    with Embedded.acquire(data):
-        _kill_postmaster(data)
-        wait_until(lambda: not parts(data))
-    place = places.find(data / "postgres")
-    assert place is not None
-    lock_file = place.cluster / postmaster.LOCK_FILE
-    innocent = subprocess.Popen(["sleep", "60"])
-    try:
-        lines = lock_file.read_text().splitlines()
-        lock_file.write_text("\n".join([str(innocent.pid), *lines[1:]]) + "\n")
-
-        with Embedded.acquire(data) as lease:
-            assert ask(lease.server, "SELECT 1") == 1
-
-        assert innocent.poll() is None
-    finally:
-        innocent.kill()
-        innocent.wait()
-
-
-def test_a_running_server_whose_pid_file_lies_is_not_stopped_by_that_pid(
-    data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(postmaster, "_STOP_LIMIT_S", 0.5)
-    innocent = subprocess.Popen(["sleep", "60"])
-    try:
-        lease = Embedded.acquire(data)
-        place = places.find(data / "postgres")
-        assert place is not None
-        lock_file = place.cluster / postmaster.LOCK_FILE
-        truth = lock_file.read_text()
-        lock_file.write_text(truth.replace(truth.splitlines()[0], str(innocent.pid), 1))
-
-        lease.release()
-
-        assert innocent.poll() is None
-        assert "was left running" in caplog.text
-        lock_file.write_text(truth)
-        with Embedded.acquire(data):
-            pass
-    finally:
-        innocent.kill()
-        innocent.wait()
-
-
 def test_a_ctrl_c_in_the_terminal_does_not_reach_the_server(data: Path) -> None:
     with Embedded.acquire(data):
         assert {os.getsid(pid) for pid in parts(data)}.isdisjoint({os.getsid(0)})
@@ -268,6 +184,27 @@ def test_a_cluster_that_is_gone_is_refused_and_not_replaced_by_an_empty_one(data
 
     assert raised.value.code == "cluster_missing"
     (place.folder / "elsewhere").rename(place.cluster)
+
+
+def test_a_note_that_names_a_folder_of_somebody_elses_is_refused(data: Path) -> None:
+    note = data / "postgres" / "place.json"
+    truth = note.read_text()
+    note.write_text('{"format": 1, "folder": "/", "made": true, "sockets": null}')
+
+    with pytest.raises(Refusal) as raised:
+        discard(data)
+
+    assert raised.value.code == "bad_data_folder"
+    note.write_text(truth)
+
+
+def test_a_long_log_is_put_aside_at_the_next_start(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = data / "postgres" / "server.log"
+    log.write_text("said before\n")
+    monkeypatch.setattr(launch, "_LOG_KEPT_BYTES", 4)
+    with Embedded.acquire(data):
+        assert "said before" not in log.read_text()
+    assert log.with_name("server.log.1").read_text() == "said before\n"
 
 
 def test_lost_passwords_are_refused_by_name(data: Path) -> None:
@@ -315,15 +252,3 @@ def _folder(data: Path) -> Path:
     place = places.find(data / "postgres")
     assert place is not None
     return place.folder
-
-
-def _postmaster(data: Path) -> int:
-    found = postmaster.read_lock_file(_folder(data) / "cluster")
-    assert found is not None
-    return found.pid
-
-
-def _kill_postmaster(data: Path) -> None:
-    pid = _postmaster(data)
-    os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: pid not in parts(data))

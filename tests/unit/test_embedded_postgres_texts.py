@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from sqlalchemy import make_url
 
 from adapters.postgres.embedded import EmbeddedServer
+from adapters.postgres.locks import Patience
 from adapters.postgres.roles import ROLES, role_sql
 from adapters.postgres.settings import HOST_RULES, SOCKET_NAME, fits_a_socket, postgresql_conf
+from metering.refusal import Unavailable
 
 PASSWORDS = {"tally_owner": "o'w", "tally_intake": "back\\slash", "tally_app": "plain"}
 
@@ -85,3 +87,16 @@ def test_a_url_gives_back_the_password_and_the_socket_folder(password: str) -> N
     assert url.drivername == "postgresql+asyncpg"
     assert (url.username, url.password, url.database) == ("tally_app", password, "tallygrid")
     assert dict(url.query) == {"host": "/var/lib/tally grid+/run", "port": "5432"}
+
+
+def test_waiting_gives_up_by_name() -> None:
+    patience = Patience("PostgreSQL is recovering", Path("/data"), limit_s=-1, remedy="try again later")
+
+    with pytest.raises(Unavailable) as raised:
+        patience.pause()
+
+    assert (raised.value.code, raised.value.where, raised.value.remedy) == (
+        "database_down",
+        "/data",
+        "try again later",
+    )
