@@ -1,0 +1,124 @@
+"""How each lane stands: complete up to when, what is missing, what is held. Pure; `tally streams` prints it.
+
+A hole is counted in batches: the numbers between what is accepted and what came after it. Where a whole epoch's end is
+missing, nobody knows how long it was; that counts as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from billing.acceptance import FORK, HOLE
+from billing.inspection import LaneName, Place
+from metering.seal import time_text
+
+#: So many held batches of a lane are named one by one.
+_NAMED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBatch:
+    """A batch that waits, and why."""
+
+    place: Place
+    hash: str
+    previous: str
+    code: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A lane as the ledger knows it. `place` and `complete_to` are None before its first accepted batch."""
+
+    name: LaneName
+    kind: str
+    place: Place | None
+    complete_to_us: int | None
+    ended: bool
+    held: Sequence[HeldBatch]
+    set_aside: int  # batches that claim to be of this lane, and no key vouches for
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Batches that have not come: `first` to `last` of an epoch, or, with first above last, the end of the one
+    before."""
+
+    epoch: str
+    first: int
+    last: int
+
+    @property
+    def batches(self) -> int:
+        return max(1, self.last - self.first + 1)
+
+    def __str__(self) -> str:
+        if self.first > self.last:
+            return f"what came before {self.epoch}-{self.first}"
+        span = f"{self.first}" if self.first == self.last else f"{self.first}…{self.last}"
+        return f"{self.epoch}-{span}"
+
+
+def holes(stream: Stream) -> list[Hole]:
+    """The holes of a lane, as far as what is held behind them shows."""
+    held = {batch.hash for batch in stream.held}
+    there: dict[str, list[int]] = {}
+    for batch in stream.held:
+        there.setdefault(batch.place.epoch, []).append(batch.place.number)
+    if stream.place is not None:
+        there.setdefault(stream.place.epoch, []).append(stream.place.number)
+    found: set[Hole] = set()
+    for batch in stream.held:
+        if batch.code == HOLE and batch.previous not in held:
+            below = (n for n in there[batch.place.epoch] if n < batch.place.number)
+            found.add(Hole(batch.place.epoch, max(below, default=-1) + 1, batch.place.number - 1))
+    return sorted(found, key=lambda hole: (hole.epoch, hole.first))
+
+
+def stream_row(stream: Stream, now: datetime) -> dict[str, object]:
+    """A row of CONTRACT.md's `streams`. `lag_s`: whole seconds since the lane is complete; null where none is due."""
+    missing = holes(stream)
+    return {
+        **stream.name._asdict(),
+        "kind": stream.kind,
+        "epoch": None if stream.place is None else stream.place.epoch,
+        "number": None if stream.place is None else stream.place.number,
+        "complete_to": None if stream.complete_to_us is None else time_text(stream.complete_to_us),
+        "holes": sum(hole.batches for hole in missing),
+        "forks": sum(batch.code == FORK for batch in stream.held),
+        "held": len(stream.held),
+        "lag_s": _lag_s(stream, now),
+        "set_aside": stream.set_aside,
+        "missing": [str(hole) for hole in missing],
+        "held_batches": [
+            {
+                "epoch": batch.place.epoch,
+                "number": batch.place.number,
+                "hash": batch.hash,
+                "code": batch.code,
+                "what": batch.what,
+            }
+            for batch in stream.held[:_NAMED]
+        ],
+    }
+
+
+def stream_document(streams: Sequence[Stream], set_aside: int, now: datetime) -> dict[str, object]:
+    """CONTRACT.md's `streams`. `set_aside` counts all batches that no key vouches for, of known lanes or not."""
+    return {"lanes": [stream_row(stream, now) for stream in streams], "set_aside": set_aside}
+
+
+def has_difference(document: Mapping[str, object]) -> bool:
+    """Whether something is missing, forked, held or set aside: `tally streams` then exits with 3."""
+    lanes = document["lanes"]
+    assert isinstance(lanes, list)
+    return bool(document["set_aside"]) or any(row["holes"] or row["forks"] or row["held"] for row in lanes)
+
+
+def _lag_s(stream: Stream, now: datetime) -> int | None:
+    if stream.complete_to_us is None or stream.kind == "import" or stream.ended:
+        return None
+    return max(0, int(now.timestamp()) - stream.complete_to_us // 1_000_000)
