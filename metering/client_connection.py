@@ -9,7 +9,7 @@ from the engine, so at most a buffer's worth of it is held here.
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import Protocol, cast
 
 from metering.engine_pool import EngineConnection, EnginePool
 from metering.event import Event
@@ -80,12 +80,12 @@ class ClientConnection(asyncio.Protocol):
     # -- asyncio ----------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports have the methods but not the class.
+        self._transport = cast(asyncio.Transport, transport)
         self._deadline_s = self._capture.clock() + self._capture.patience.idle_s
         self._capture.connections.add(self)
         if len(self._capture.connections) > self._capture.patience.connections:
-            transport.abort()
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self._lingering:

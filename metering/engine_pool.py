@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 from urllib.parse import urlsplit
 
 from metering.exchange import Exchange
@@ -114,8 +114,8 @@ class EngineConnection(asyncio.Protocol):
     # -- asyncio ----------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports have the methods but not the class.
+        self._transport = cast(asyncio.Transport, transport)
         self._pool.open.add(self)
 
     def data_received(self, data: bytes) -> None:

@@ -211,7 +211,7 @@ class Exchange:
             self._out.append(answer_bytes(refused, keep_alive=self._keep_client))
         else:
             if self._stream is not None:
-                self._send(self._stream.flush())
+                self._send(self._stream.flush(torn=True))
             self._cut = True
         self.over = True
 

@@ -94,14 +94,11 @@ class StreamReader:
         self._carry += rest
         return b"".join(out) if self._hide_each else piece
 
-    def flush(self) -> bytes:
-        """The stream is at its end, in whatever way: what was still kept back."""
-        out = self._release(self.fingerprint)
-        if self._carry:
-            if self._hide_each:
-                out += bytes(self._carry)
-            self._carry.clear()
-        return out
+    def flush(self, *, torn: bool = False) -> bytes:
+        """The stream is at its end: what was still kept back. Of a `torn` one, half an event is no event."""
+        rest = bytes(self._carry) if self._hide_each and not torn else b""
+        self._carry.clear()
+        return self._release(self.fingerprint) + rest
 
     def _event(self, event: bytes) -> bytes:
         """One whole event, its blank line included, as the client is to see it, with what waited for it."""

@@ -1,0 +1,95 @@
+"""What is let through, and whose requests."""
+
+from __future__ import annotations
+
+import pytest
+
+from metering.endpoints import CHAT, HEALTH, MODEL, MODELS, Endpoint, find_endpoint, find_key
+from metering.http_refusal import Refused, answer_bytes
+from metering.identity import hash_secret
+from metering.keybook import KeyEntry
+
+ENTRY = KeyEntry(b"K" * 16, b"C" * 16, None, 1_000)
+
+
+class Keys:
+    """One key, whose secret is `tg_good`."""
+
+    def find(self, secret_sha256: bytes) -> KeyEntry | None:
+        return ENTRY if secret_sha256 == hash_secret("tg_good") else None
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "endpoint"),
+    [
+        (b"POST", b"/v1/chat/completions", CHAT),
+        (b"POST", b"/v1/chat/completions?x=1", CHAT),
+        (b"GET", b"/v1/models", MODELS),
+        (b"GET", b"/v1/models/Qwen/Qwen3-0.6B", MODEL),
+        (b"GET", b"/health", HEALTH),
+    ],
+)
+def test_what_is_on_the_list_passes(method: bytes, target: bytes, endpoint: Endpoint) -> None:
+    assert find_endpoint(method, target) is endpoint
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"/",
+        b"/invocations",
+        b"/tokenize",
+        b"/metrics",
+        b"/v1/chat/completions/",
+        b"//v1/chat/completions",
+        b"/v1/../v1/chat/completions",
+        b"/v1/chat%2Fcompletions",
+        b"/V1/models",
+        b"/v1/models/",
+        b"/v1/models/..",
+        b"/v1/models/../../metrics",
+        b"/v1/models/a/./b",
+        b"/v1/models/%2e%2e/metrics",
+        b"/v1/models//a",
+        b"/v1/models/a;b",
+    ],
+)
+def test_what_is_not_on_the_list_does_not_pass_and_says_what_would(target: bytes) -> None:
+    refused = find_endpoint(b"POST", target)
+    assert isinstance(refused, Refused)
+    assert refused.status == 404
+    assert "POST /v1/chat/completions" in refused.message
+
+
+def test_another_method_is_refused_and_the_right_one_named() -> None:
+    refused = find_endpoint(b"GET", b"/v1/chat/completions")
+    assert isinstance(refused, Refused)
+    assert refused.status == 405
+    assert b"allow: POST\r\n" in answer_bytes(refused, keep_alive=True)
+
+
+def test_a_key_is_found_by_its_hash_until_it_expires() -> None:
+    assert find_key([b"Bearer tg_good"], Keys(), 999) is ENTRY
+    assert find_key([b"bearer  tg_good "], Keys(), 999) is ENTRY
+    expired = find_key([b"Bearer tg_good"], Keys(), 1_000)
+    assert isinstance(expired, Refused)
+    assert "expired" in expired.message
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [],
+        [b"Bearer tg_bad"],
+        [b"Bearer"],
+        [b"Basic dGc6"],
+        [b"tg_good"],
+        [b"Bearer tg_good"] * 2,
+        [b"Bearer \xff\xfe"],
+    ],
+)
+def test_without_a_good_key_nothing_passes(values: list[bytes]) -> None:
+    refused = find_key(values, Keys(), 0)
+    assert isinstance(refused, Refused)
+    assert (refused.status, refused.code) == (401, "invalid_api_key")
+    assert b"tg_" not in answer_bytes(refused, keep_alive=True)
