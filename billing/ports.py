@@ -89,10 +89,6 @@ class Book(Protocol):
         """
         ...
 
-    async def has_issued(self, period: Period) -> bool:
-        """Whether any document of the period has been issued."""
-        ...
-
     async def replace_drafts(self, period: Period, drafts: Sequence[Document]) -> None:
         """Remove every draft of the period and add these."""
         ...

@@ -5,6 +5,7 @@ is named.
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -295,7 +296,7 @@ async def test_running_intake_takes_what_comes_and_stops_after_a_last_look(world
     writer = Writer()
     await world.enrol(writer)
     stop = asyncio.Event()
-    running = asyncio.create_task(world.intake().run(stop, poll_s=0.02))
+    running = asyncio.create_task(world.intake().run(stop, poll_every=timedelta(milliseconds=20)))
     world.wire.send(writer.seal())
     async with asyncio.timeout(10):
         while world.wire.sent:  # noqa: ASYNC110 - the wire is a plain dictionary

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing.adjustment import Adjustment
-from billing.document import DRAFT, ISSUED, Document
+from billing.document import DRAFT, Document
 from billing.facts import Facts
 from billing.journal import Entry
 from billing.period import Period
@@ -70,9 +70,6 @@ class BookInMemory:
             if (period is None or each.period == period)
             and (references is None or each.id in references or each.number in references)
         ]
-
-    async def has_issued(self, period: Period) -> bool:
-        return any(each.state == ISSUED and each.period == period for each in self.papers.values())
 
     async def replace_drafts(self, period: Period, drafts: Sequence[Document]) -> None:
         self.papers = {

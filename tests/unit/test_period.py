@@ -41,8 +41,9 @@ def test_periods_follow_each_other_without_gap(year: int, month: int, zone: str)
     assert period < period.next
 
 
-@given(st.datetimes(datetime(2020, 1, 1), datetime(2035, 1, 1), timezones=st.just(UTC)))
-def test_an_instant_belongs_to_the_period_whose_bounds_hold_it(instant: datetime) -> None:
+@given(st.integers(0, 15 * 366 * 24))
+def test_an_instant_belongs_to_the_period_whose_bounds_hold_it(hours: int) -> None:
+    instant = datetime(2020, 1, 1, tzinfo=UTC) + timedelta(hours=hours)
     start, end = Period.holding(instant, VILNIUS).bounds(VILNIUS)
     assert start <= instant < end
 
