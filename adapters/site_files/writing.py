@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from adapters.site_files.kinds import KINDS_BY_NAME
-from adapters.site_files.schema import near_miss
+from adapters.site_files.schema import Either, Listing, Table, Type, near_miss
 from adapters.site_files.store import SiteStore
 from adapters.site_files.versions import begin
 from billing.facts import KINDS, StoredDocument
@@ -59,14 +59,33 @@ async def get_documents(
 
 
 def plain_form(version: StoredDocument) -> dict[str, Any]:
-    """A version with its kind, ids and days, in the order in which the kind's table lists the keys."""
+    """A version with its kind, ids and days; keys in the order of the kind's tables, whatever JSON made of
+    it.
+    """
     kind = KINDS_BY_NAME[version.kind]
     whole: dict[str, Any] = {**version.body, "kind": version.kind, kind.identity: version.id}
     if kind.owned:
         whole["operator"] = version.operator
     if version.valid_from is not None:
         whole["valid_from"] = version.valid_from.isoformat()
-    return {key: whole[key] for key in kind.table.fields if key in whole}
+    ordered: dict[str, Any] = _ordered(kind.table, whole)
+    return ordered
+
+
+def _ordered(expected: Type, value: Any) -> Any:
+    match expected, value:
+        case Table(), dict():
+            return {
+                key: _ordered(known.type, value[key])
+                for key, known in expected.fields.items()
+                if key in value
+            }
+        case Listing(), list():
+            return [_ordered(expected.item, item) for item in value]
+        case Either(), dict():
+            return _ordered(expected.table, value)
+        case _:
+            return value
 
 
 def to_yaml(documents: Sequence[dict[str, Any]]) -> str:

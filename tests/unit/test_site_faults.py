@@ -1,4 +1,6 @@
-"""Files full of mistakes: each faulty line says in a comment what must be listed for it, and nothing else may be."""
+"""Files full of mistakes: each faulty line says in a comment what must be listed for it, and nothing else
+may be.
+"""
 
 from __future__ import annotations
 
