@@ -1,0 +1,64 @@
+"""A row of one operator in every table, for tests that ask who may see or change it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import asyncpg
+
+from adapters.postgres.database import Database
+
+_SHA = "'" + "ab" * 32 + "'"
+_EPOCH = "'" + "cd" * 16 + "'"
+_EIGHT = "1, 10, 4, 5, 2, 5, 2, 0"
+_CELL = f"'finished', 0, false, {_EIGHT}"
+
+# %(id)s: a uuid of the operator's own. In an order in which each row's references are there before it.
+ROWS = {
+    "operator": "('%(op)s')",
+    "site_document": "('%(op)s', 'node', 'n1', '-infinity', NULL, '{}', now())",
+    "subject": "('%(op)s', '%(id)s', 'customer', 'customer-%(op)s', NULL)",
+    "api_key": "('%(op)s', '%(id)s', NULL, NULL, 'finance', sha256('%(op)s'), now(), NULL, NULL)",
+    "lane": "('%(op)s', 'n1', '0', 'sidecar', sha256('x'), now())",
+    "batch": f"('%(op)s', 'n1', '0', {_EPOCH}, 0, {_SHA}, 'genesis', 1, 1, 1, now(), {_EIGHT}, 'p', 1, now(), false)",
+    "held": f"('%(op)s', 'n1', '0', {_EPOCH}, 1, {_SHA}, {_SHA}, 'hole', 'why', 'p', now())",
+    "set_aside": f"('%(op)s', {_SHA}, 'n1', '0', 'unknown_key', 'why', 'p', now())",
+    "import_file": f"('%(op)s', 'i1', {_EPOCH}, 'n1', '0', {_SHA}, {_SHA}, 1, now(), now(), '{{}}', 'accepted', now())",
+    "partial_sum": f"('%(op)s', '2026-10-05 08:00Z', '%(id)s', NULL, NULL, 'n1', 'm', {_CELL})",
+    "hourly_usage": f"('%(op)s', '2026-10-05 07:00Z', '%(id)s', NULL, NULL, 'n1', 'm', {_CELL})",
+    "late_bound": "('%(op)s', '2026-10', now())",
+    "document": (
+        "('%(op)s', 'd1', 'invoice', 'issued', 'N-1', 'c', NULL, '2026-10', 'EUR', 100, 100, 21, 121, 1,"
+        " '2026-11-01', '{}', now(), now())"
+    ),
+    "number_series": "('%(op)s', '%(op)s', 'invoice', 2026, 2)",
+    "adjustment": "('%(op)s', 'a1', 'c', '2026-10', -5, 'goodwill', 'me', 'd1', now())",
+    "settlement": "('%(op)s', 's1', '2026-10', 1, '{}', now())",
+    "journal_entry": "('%(op)s', DEFAULT, now(), '2026-10', 'invoice', 'd1', NULL, NULL, 2)",
+    "posting": (
+        "('%(op)s', (SELECT max(id) FROM journal_entry WHERE operator = '%(op)s'), 1, 'receivable', 'c', 'EUR', 121),"
+        "('%(op)s', (SELECT max(id) FROM journal_entry WHERE operator = '%(op)s'), 2, 'revenue', NULL, 'EUR', -121)"
+    ),
+    "period_close": "('%(op)s', '2026-10', 1, now(), '{}', '{}', '{}', false)",
+}
+
+
+def insert_of(table: str, operator: str) -> str:
+    """The statement that adds the operator's row."""
+    values = ROWS[table].replace("%(op)s", operator).replace("%(id)s", uuid_of(operator))
+    return f"INSERT INTO {table} VALUES {values}"
+
+
+def uuid_of(operator: str) -> str:
+    """An id that only this operator has."""
+    return f"00000000-0000-0000-0000-{ord(operator[0]):012d}"
+
+
+async def fill(owner: asyncpg.Connection[Any], database: Database, operator: str) -> None:
+    """Adds every row of the operator, as the owner, in one transaction."""
+    await owner.execute(insert_of("operator", operator))
+    async with database.intake() as connection:
+        await connection.exec_driver_sql(f"SELECT ensure_usage_partitions('{operator}', '2026-10-01')")
+    async with owner.transaction():
+        for table in list(ROWS)[1:]:
+            await owner.execute(insert_of(table, operator))
