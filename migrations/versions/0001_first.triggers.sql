@@ -62,7 +62,7 @@ BEGIN
         RAISE EXCEPTION 'journal entry % has not the postings that it says', entry_id
             USING ERRCODE = 'integrity_constraint_violation';
     END IF;
-    SELECT string_agg(currency || ' ' || amount, ', ') INTO unbalanced FROM (
+    SELECT string_agg(currency || ' ' || amount, ', ' ORDER BY currency) INTO unbalanced FROM (
         SELECT p.currency, sum(p.amount) AS amount FROM posting p
         WHERE p.operator = NEW.operator AND p.entry = entry_id GROUP BY p.currency HAVING sum(p.amount) <> 0) u;
     IF unbalanced IS NOT NULL THEN
@@ -74,7 +74,6 @@ END
 $$;
 CREATE CONSTRAINT TRIGGER balanced AFTER INSERT ON journal_entry
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION check_entry_balances();
--- For a posting only when it is not the first: an entry's own trigger covers the others of its transaction, and the
--- count catches one that comes later.
+-- An entry's own trigger checks what came with it; this one, what somebody adds to it later.
 CREATE CONSTRAINT TRIGGER balanced AFTER INSERT ON posting
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION check_entry_balances();
