@@ -1,0 +1,165 @@
+"""Cells are what a plain dictionary of sums gives, however the events are cut into batches."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pyarrow as pa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from billing.cells import CELL_SCHEMA, KEYS, cells_of, mark_late, sums_of
+from metering.event import BANDS, MAX_QUANTITY, QUANTITIES, Event, events_table
+
+START_US = 1_790_000_000_000_000
+HOUR_US = 3_600_000_000
+IDS = [bytes([n]) * 16 for n in range(1, 4)]
+
+quantity = st.one_of(
+    st.integers(0, 5),
+    st.sampled_from([bound + step for bound in BANDS for step in (0, 1)]),
+    st.just(MAX_QUANTITY),
+)
+
+
+@st.composite
+def events(draw: st.DrawFn) -> Event:
+    kind = draw(st.sampled_from(["usage", "usage", "amendment", "void"]))
+    sign = {"usage": 1, "amendment": draw(st.sampled_from([1, -1])), "void": -1}[kind]
+    prompt, completion = draw(quantity), draw(quantity)
+    generated = draw(st.none() | quantity)
+    return Event(
+        kind=kind,
+        time_us=START_US + draw(st.integers(0, 3 * HOUR_US)),
+        request=b"r" * 16,
+        names=None if kind == "usage" else b"n" * 16,
+        customer=draw(st.sampled_from(IDS)),
+        project=draw(st.none() | st.sampled_from(IDS)),
+        key=draw(st.none() | st.sampled_from(IDS)),
+        endpoint="chat",
+        model=draw(st.sampled_from(["qwen3-8b", "qwen3-32b"])),
+        outcome=draw(st.sampled_from(["finished", "aborted"])),
+        prompt_tokens=sign * prompt,
+        cached_tokens=sign * draw(st.integers(0, prompt)),
+        completion_tokens=sign * completion,
+        reasoning_tokens=sign * draw(st.integers(0, completion)),
+        generated_tokens=None if generated is None else sign * generated,
+        audio_seconds=sign * draw(quantity),
+        request_digest=None,
+    )
+
+
+batches = st.lists(
+    st.tuples(st.sampled_from(["node-1", "node-2"]), st.lists(events(), max_size=12)), max_size=5
+)
+Batches = Sequence[tuple[str, list[Event]]]
+
+
+def by_hand(given_batches: Batches) -> dict[tuple[object, ...], list[int]]:
+    """The same sums as a person would write them down, event by event."""
+    sums: dict[tuple[object, ...], list[int]] = defaultdict(lambda: [0] * len(QUANTITIES))
+    for node, batch in given_batches:
+        for event in batch:
+            band = max((b for b in BANDS if abs(event.prompt_tokens) > b), default=0)
+            hour = datetime.fromtimestamp(event.time_us // HOUR_US * 3600, UTC)
+            generated = event.completion_tokens if event.generated_tokens is None else event.generated_tokens
+            both = min(abs(event.reasoning_tokens), abs(generated))
+            negative = event.reasoning_tokens < 0 or generated < 0
+            of_event = [
+                {"usage": 1, "amendment": 0, "void": -1}[event.kind],
+                event.prompt_tokens,
+                event.cached_tokens,
+                event.completion_tokens,
+                event.reasoning_tokens,
+                generated,
+                -both if negative else both,
+                event.audio_seconds,
+            ]
+            cell = (
+                hour,
+                event.customer,
+                event.project,
+                event.key,
+                node,
+                event.model,
+                event.outcome,
+                band,
+            )
+            sums[cell] = [a + b for a, b in zip(sums[cell], of_event, strict=True)]
+    return dict(sums)
+
+
+def tables(given_batches: Batches) -> list[tuple[str, pa.Table]]:
+    return [(node, events_table(batch, 1)) for node, batch in given_batches]
+
+
+def as_sums(cells: pa.Table) -> dict[tuple[object, ...], list[int]]:
+    rows = cells.to_pylist()
+    found = {tuple(row[key] for key in KEYS): [row[name] for name in QUANTITIES] for row in rows}
+    assert len(found) == len(rows), "a cell is one row"
+    return found
+
+
+@given(batches)
+@settings(max_examples=150, deadline=None)
+def test_cells_are_the_sums_of_their_events(given_batches: Batches) -> None:
+    cells = cells_of(tables(given_batches))
+    assert cells.schema == CELL_SCHEMA
+    assert as_sums(cells) == by_hand(given_batches)
+
+
+@given(batches, batches)
+@settings(max_examples=50, deadline=None)
+def test_the_sum_of_parts_is_the_sum_of_the_whole(one: Batches, two: Batches) -> None:
+    whole = cells_of(tables([*one, *two]))
+    parts = sums_of([cells_of(tables(one)), cells_of(tables(two))])
+    assert as_sums(parts) == as_sums(whole)
+
+
+def test_more_keys_than_an_integer_holds_are_folded_all_the_same() -> None:
+    """Eight key columns of 600 values each would need 74 bits."""
+    many = [
+        Event(
+            kind="usage",
+            time_us=START_US + n * HOUR_US,
+            request=b"r" * 16,
+            names=None,
+            customer=n.to_bytes(16, "big"),
+            project=n.to_bytes(16, "big"),
+            key=n.to_bytes(16, "big"),
+            endpoint="chat",
+            model=f"model-{n}",
+            outcome="finished",
+            prompt_tokens=n,
+            cached_tokens=0,
+            completion_tokens=1,
+            reasoning_tokens=0,
+            generated_tokens=None,
+            audio_seconds=0,
+            request_digest=None,
+        )
+        for n in range(6000)
+    ]
+    given_batches = [(f"node-{n}", many[n::10] + many[:5]) for n in range(10)]
+    assert as_sums(cells_of(tables(given_batches))) == by_hand(given_batches)
+
+
+def test_lateness_is_asked_once_an_hour_and_marks_its_cells() -> None:
+    batch = [
+        Event(
+            "usage", START_US + n * HOUR_US // 2, b"r" * 16, None, IDS[n % 2], None, None, "chat", "m",
+            "finished", 1, 0, 1, 0, None, 0, None,
+        )
+        for n in range(6)
+    ]  # fmt: skip
+    asked: list[datetime] = []
+
+    def is_late(hour: datetime) -> bool:
+        asked.append(hour)
+        return hour.hour % 2 == 0
+
+    marked = mark_late(cells_of(tables([("node-1", batch)])), is_late)
+    assert len(asked) == len(set(asked)) == len(set(marked["hour"].to_pylist()))
+    assert all(row["late"] == (row["hour"].hour % 2 == 0) for row in marked.to_pylist())
