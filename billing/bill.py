@@ -36,11 +36,14 @@ ROUNDING_PART = "rounding"
 class BillPart:
     """Money of a bill outside its usage lines, in minor units: a charge if positive, an allowance if
     negative.
+
+    `about` is the id of the document that it was made for, if it was.
     """
 
     key: str
     reason: str
     amount: int
+    about: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,6 @@ class Bill:
     currency: str
     lines: tuple[Line, ...]
     parts: tuple[BillPart, ...] = ()
-    preferred: tuple[str, ...] = ()
 
     @property
     def net(self) -> int:
@@ -70,8 +72,7 @@ def make_bill(
         period=period,
         currency=currency,
         lines=tuple(lines),
-        parts=tuple(BillPart(each.part, each.reason, each.net) for each in adjustments),
-        preferred=tuple(each.document for each in adjustments if each.document is not None),
+        parts=tuple(BillPart(each.part, each.reason, each.net, each.document) for each in adjustments),
     )
 
 
@@ -184,8 +185,12 @@ def remaining_of_invoices(documents: Sequence[Document]) -> dict[str, int]:
     return {invoice: net - taken[invoice] for invoice, net in remaining.items()}
 
 
-def invoices_to_reduce(documents: Sequence[Document], net: int, preferred: Sequence[str]) -> list[Document]:
-    """The issued invoices that a credit note of `net` reduces: preferred ones first, then newest first."""
+def invoices_to_reduce(documents: Sequence[Document], wanted: Difference) -> list[Document]:
+    """The issued invoices that a credit note over `wanted` reduces: those that its parts are about, then
+    newest first.
+    """
+    net = -wanted.net
+    preferred = {part.about for part in wanted.parts if part.about is not None}
     remaining = remaining_of_invoices([document for document in documents if document.state == ISSUED])
     invoices = [document for document in documents if document.id in remaining]
     named = [document for document in invoices if document.id in preferred]

@@ -66,7 +66,7 @@ def next_document(
         draft = make_draft(wanted, 1, case, bill.period, issued, operator, customer)
         earlier = [document for document in issued if document.kind == INVOICE]
         return replace(draft, supplements=tuple(map(reference, earlier)))
-    reduced = invoices_to_reduce(documents, -wanted.net, bill.preferred)
+    reduced = invoices_to_reduce(documents, wanted)
     case = case_of(reduced[0]) if reduced else tax_case(operator, customer, bill.period.last_day)
     draft = make_draft(wanted, -1, case, bill.period, issued, operator, customer)
     return replace(draft, corrects=tuple(map(reference, reduced)))

@@ -7,28 +7,27 @@ and split rows at will.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from adapters.site_files.reading import read_site
+from adapters.site_files.nodes import parse_documents
+from adapters.site_files.reading import read_document
 from billing.facts import Facts, StoredDocument, facts_from_documents
 from metering.event import QUANTITIES
+from metering.refusal import Fault
 
 Event = Mapping[str, Any]
 
 
 def site_facts(text: str) -> Facts:
     """The facts that a site file of one operator declares, read as `tally apply` reads it."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "site.yaml"
-        path.write_text(text)
-        documents = read_site([path])
+    faults: list[Fault] = []
+    read = [read_document(node, faults) for node in parse_documents(text.encode(), "site.yaml", faults)]
+    assert not faults, faults
     return facts_from_documents(
-        StoredDocument(each.kind, each.id, each.operator, each.valid_from, each.body) for each in documents
+        StoredDocument(each.kind, each.id, each.operator, each.valid_from, each.body) for each in read if each
     )
 
 
