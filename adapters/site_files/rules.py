@@ -12,8 +12,10 @@ from decimal import Decimal
 from typing import Any
 
 from adapters.site_files.schema import Path, Reading
+from billing import numbering
 from billing.money import minor_digits
 from billing.tariff import METERS
+from metering.refusal import Refusal
 
 DEFAULT_OUTCOMES = frozenset({"finished", "aborted", "interrupted"})
 
@@ -39,13 +41,10 @@ def check_operator(found: Mapping[str, Any], path: Path, reading: Reading) -> No
 
 
 def check_numbering(found: Mapping[str, Any], path: Path, reading: Reading) -> None:
-    seen: dict[str, str] = {}
-    for series, text in found.items():
-        if series != "start" and text in seen:
-            reading.fault(
-                (*path, series), f"the same pattern as {seen[text]}", "a number must name one document"
-            )
-        seen.setdefault(text, series)
+    try:
+        numbering.check_numbering(found)
+    except Refusal as refused:
+        reading.fault(path, refused.what, refused.remedy)
 
 
 def check_pricing(_found: Mapping[str, Any], path: Path, reading: Reading) -> None:

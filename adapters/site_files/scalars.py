@@ -170,8 +170,14 @@ def _offsets_are_whole_hours(zone: str) -> bool:
     return True
 
 
+@functools.cache
+def zones() -> frozenset[str]:
+    """The IANA zones that this Python knows, but for the names that stand for no place."""
+    return frozenset(zoneinfo.available_timezones() - {"localtime", "Factory", "posixrules"})
+
+
 def _zone(text: str) -> str:
-    if text in ("localtime", "Factory", "posixrules") or text not in zoneinfo.available_timezones():
+    if text not in zones():
         raise WrongTextError("is not a time zone")
     if not _offsets_are_whole_hours(text):
         raise WrongTextError("has a UTC offset that is not whole hours")

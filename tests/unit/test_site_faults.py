@@ -40,9 +40,9 @@ name: Second
 country: LT
 currency: ISK
 smallest_document: 0.50               #! 0.5 has more decimals than ISK
-numbering:
+numbering:                            #! invoice and credit_note are both numbered A-{n:06}
   invoice: "A-{n}"
-  credit_note: "A-{n}"                #! the same pattern as invoice
+  credit_note: "A-{n:06}"
   start: 0                            #! is out of range
 default_tariff: nowhere               #! tariff nowhere is not declared
 late_dais: 90                         #! unknown key (did you mean late_days?
