@@ -172,16 +172,19 @@ def _quantities_fault(table: pa.Table, usage: canonical.Mask, void: canonical.Ma
 
 def _decode(seal: Seal, body: bytes) -> pa.Table:
     """The table of a body whose size and digest are right; nothing is decoded before its size is known."""
-    file = pq.ParquetFile(
-        pa.BufferReader(body), read_dictionary=_WORD_COLUMNS, arrow_extensions_enabled=False
-    )
-    footer = file.metadata
-    if (footer.metadata or {}).get(FORMAT_KEY) != BODY_FORMAT:
-        raise Refusal("body_format", f"the body does not say that it is {BODY_FORMAT.decode()}")
+    footer = pq.read_metadata(pa.BufferReader(body))
+    # Exactly this and nothing else: an ARROW:schema could ask for other types than Parquet says.
+    if footer.metadata != {FORMAT_KEY: BODY_FORMAT}:
+        raise Refusal(
+            "body_format", f"the body does not say that it is {BODY_FORMAT.decode()}, and only that"
+        )
     if footer.num_columns != len(EVENT_SCHEMA) or footer.num_row_groups != 1:
         raise Refusal("body_format", f"a body has {len(EVENT_SCHEMA)} columns in one row group")
     if not footer.num_rows == footer.row_group(0).num_rows == seal.events:
         raise Refusal("row_count", f"the body has {footer.num_rows} rows, the seal says {seal.events} events")
+    file = pq.ParquetFile(
+        pa.BufferReader(body), metadata=footer, read_dictionary=_WORD_COLUMNS, arrow_extensions_enabled=False
+    )
     if not file.schema_arrow.remove_metadata().equals(EVENT_SCHEMA):
         raise Refusal("body_format", "the body's columns are not those of an event")
     if unpacked_bytes(body, footer) != seal.rows_bytes:

@@ -23,7 +23,7 @@ frames counts them, by the one rule that an intent opens, a usage event closes, 
 Example: a lane's first segment, epoch `00`…`0f`, floor 0, nothing carried, begins (hex)
 
     74616c6c79677269642f77726974652d61686561642f76310a  "tallygrid/write-ahead/v1\\n"
-    00000058 d84b9bcf 4f                                88 bytes, CRC, `O`
+    00000058 cd8a5107 4f                                88 bytes, CRC, `O`
     000102030405060708090a0b0c0d0e0f 00×32 0000000000000001 0000000000000000 0000000000000000
     0000000000000000 0000000000000000
 
