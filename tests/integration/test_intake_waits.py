@@ -1,0 +1,110 @@
+"""Intake while what it depends on is down: it waits, says so, and goes on; and COPY as PostgreSQL reads it."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from intake_world import World, Writer, make_world
+from sqlalchemy import text
+
+from adapters.archive import BatchFolder
+from adapters.postgres.copying import copy_table
+from adapters.postgres.database import Database
+from adapters.postgres.intake import PostgresLedger
+from billing.intake import Intake, Summary
+from billing.intake_ports import StoredBatch
+from metering.refusal import Unavailable
+
+pytestmark = pytest.mark.anyio
+
+
+class FullDisk(BatchFolder):
+    """An archive whose disk is full until it is mended."""
+
+    full = True
+
+    def put(self, batches: Sequence[StoredBatch]) -> None:
+        if self.full:
+            raise Unavailable("archive_unavailable", "no space left")
+        super().put(batches)
+
+
+@pytest.fixture
+async def world(database: Database, tmp_path: Path) -> World:
+    return await make_world(database, tmp_path)
+
+
+async def test_a_full_disk_accepts_nothing_and_acknowledges_nothing(world: World) -> None:
+    writer = Writer()
+    await world.enrol(writer)
+    archive = FullDisk(world.data / "archive")
+    intake = Intake(
+        world.wire,
+        PostgresLedger(world.database),
+        archive,
+        BatchFolder(world.data / "held"),
+        clock=lambda: world.now,
+    )
+    world.wire.send(writer.seal())
+    with pytest.raises(Unavailable):
+        await intake.take_pending()
+    assert len(world.wire.sent) == 1
+    assert await world.usage() == {"requests": 0, "prompt_tokens": 0}
+
+    archive.full = False
+    assert await intake.take_pending() == Summary(accepted=1, events=3)
+
+
+async def test_a_running_intake_outlives_connections_that_are_cut(world: World, postgres: object) -> None:
+    writer = Writer()
+    await world.enrol(writer)
+    stop = asyncio.Event()
+    running = asyncio.create_task(world.intake().run(stop, poll_every=timedelta(milliseconds=20)))
+    for _ in range(5):
+        world.wire.send(writer.seal())
+        await asyncio.sleep(0.03)
+        async with world.database.intake() as conn:  # a login may end sessions of its own
+            await conn.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE usename = current_user AND datname = current_database() AND pid <> pg_backend_pid()"
+                )
+            )
+    async with asyncio.timeout(30):
+        while world.wire.sent:  # noqa: ASYNC110 - the wire is a plain dictionary
+            await asyncio.sleep(0.01)
+    stop.set()
+    await running
+    assert (await world.usage())["requests"] == 15
+
+
+async def test_postgresql_reads_every_type_back_as_it_was(world: World) -> None:
+    rows = pa.table(
+        {
+            "id": pa.array([b"a" * 16, None], pa.binary(16)),
+            "at": pa.array([datetime(2026, 10, 5, 8, 0, 0, 1, UTC)] * 2, pa.timestamp("us", "UTC")),
+            "word": pa.array(["žalias", None]).dictionary_encode(),
+            "small": pa.array([-(2**31), 2**31 - 1], pa.int32()),
+            "big": pa.array([-(2**63), 2**63 - 1], pa.int64()),
+            "yes": pa.array([True, False]),
+        }
+    )
+    async with world.database.intake() as conn:
+        await conn.execute(
+            text(
+                "CREATE TEMP TABLE kinds (id uuid, at timestamptz, word text, small integer, big bigint, yes boolean)"
+            )
+        )
+        await copy_table(conn, "kinds", rows)
+        found = (await conn.execute(text("SELECT * FROM kinds ORDER BY big"))).all()
+    at = datetime(2026, 10, 5, 8, 0, 0, 1, UTC)
+    assert [tuple(row) for row in found] == [
+        (uuid.UUID(bytes=b"a" * 16), at, "žalias", -(2**31), -(2**63), True),
+        (None, at, None, 2**31 - 1, 2**63 - 1, False),
+    ]
