@@ -12,7 +12,9 @@ import select
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import pytest
 from embedded_postgres_witness import ask, command, kill, parts
 
@@ -77,11 +79,22 @@ def _storm(seed: int, data: Path, kills: int) -> None:
 
 def _numbers(lease: Embedded) -> int:
     """The largest number, after checking that none below it is missing; 0 where no writer came far enough."""
-    if ask(lease.server, "SELECT to_regclass('row')::text") is None:
+    if _asked(lease, "SELECT to_regclass('row')::text") is None:
         return 0
-    largest, count = ask(lease.server, "SELECT array[coalesce(max(number), 0), count(*)] FROM row")
+    largest, count = _asked(lease, "SELECT array[coalesce(max(number), 0), count(*)] FROM row")
     assert largest == count
     return int(largest)
+
+
+def _asked(lease: Embedded, statement: str) -> Any:
+    """As a client asks: again, for a while, where it meets the server before that has noticed a part's death."""
+    give_up = time.monotonic() + 30
+    while True:
+        try:
+            return ask(lease.server, statement)
+        except (asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError, OSError):
+            assert time.monotonic() < give_up
+            lease.revive()
 
 
 def _write_and_die(chance: random.Random, data: Path) -> int:
