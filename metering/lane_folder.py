@@ -137,14 +137,11 @@ class LaneFolder:
         )
 
     def _reveal(self, seal: Seal) -> None:
-        name = f"{seal.epoch}-{seal.number}"
-        begun = next(self.sealed.glob(f"*-{name}{BODY_SUFFIX}"), None)
-        if begun is None:
-            self._ordinal += 1
-            begun = self.sealed / f"{self._ordinal:012d}-{name}{BODY_SUFFIX}"
-            if seal.events:
-                (self.path / "making.parquet").replace(begun)
-        (self.path / "making.seal").replace(begun.with_suffix(SEAL_SUFFIX))
+        self._ordinal += 1
+        body = self.sealed / f"{self._ordinal:012d}-{seal.epoch}-{seal.number}{BODY_SUFFIX}"
+        if seal.events:
+            (self.path / "making.parquet").replace(body)
+        (self.path / "making.seal").replace(body.with_suffix(SEAL_SUFFIX))
         fsync_folder(self.sealed)
 
     def _recover(self) -> None:
@@ -163,7 +160,10 @@ class LaneFolder:
     def _finish_making(self) -> None:
         making = self.path / "making.seal"
         if self.head and making.exists() and seal_hash(making.read_bytes()) == self.head.hash:
-            self._reveal(self.head.seal)
+            seal = self.head.seal
+            for body in self.sealed.glob(f"*-{seal.epoch}-{seal.number}{BODY_SUFFIX}"):
+                body.replace(self.path / "making.parquet")  # the kill came between the two renames
+            self._reveal(seal)
         making.unlink(missing_ok=True)
         (self.path / "making.parquet").unlink(missing_ok=True)
         (self.path / "head.new").unlink(missing_ok=True)
@@ -172,4 +172,4 @@ class LaneFolder:
         """Delete bodies whose seal is gone: the last trace of batches that intake has."""
         for body in self.sealed.glob(f"*{BODY_SUFFIX}"):
             if not body.with_suffix(SEAL_SUFFIX).exists():
-                body.unlink()
+                body.unlink(missing_ok=True)  # a reader may be deleting it too

@@ -59,9 +59,11 @@ def test_a_batch_comes_back_with_every_event() -> None:
 def test_a_body_is_parquet_that_another_tool_reads(tmp_path: Any) -> None:
     file = tmp_path / "body.parquet"
     file.write_bytes(small_batch().body)
-    rows = duckdb.sql(
-        f"SELECT sequence, model, hex(request), prompt_tokens FROM '{file}' ORDER BY 1"
-    ).fetchall()
+    with duckdb.connect() as connection:
+        connection.execute(
+            "SELECT sequence, model, hex(request), prompt_tokens FROM read_parquet(?)", [str(file)]
+        )
+        rows = connection.fetchall()
     assert rows[1] == (2, "lėtas-modelis", "55" * 16, 130_000)
 
 
