@@ -11,7 +11,7 @@ number and by the seal that it names as previous. What comes out is one of:
     …        anything else that is wrong with it: held by the name of the check
 
 A new epoch's first batch has number 0 and names the last seal of the epoch before (or `genesis`). Its sequence numbers
-start at 1 again; time does not, except in imports, whose epochs are of any time.
+start at 1 again; time does not: it only goes on, over all epochs of a lane.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ def _numbers(mark: Mark, seal: Seal) -> tuple[str, str] | None:
     first = mark.last_sequence + 1 if same_epoch else 1
     if seal.kind != mark.kind:
         return "lane_kind", f"the seal is of a {seal.kind} lane, enrolled is one of kind {mark.kind}"
-    if mark.ended and same_epoch:
-        return "after_final", "the epoch ended with a final seal, and this one follows it"
+    if mark.ended:
+        return "after_final", "the lane ended with a final seal, and this one follows it"
     if seal.number != number:
         return "number", f"number {seal.number} follows the last seal, {number} was expected"
     if seal.first != first:
@@ -163,7 +163,7 @@ def _clock(mark: Mark, batch: Inspected, now: datetime) -> tuple[str, str] | Non
     latest_us = max(seal.complete_to_us, times_us[1] if times_us else 0)
     if latest_us > _microseconds(now + AHEAD):
         return "ahead_of_time", f"it speaks of {time_text(latest_us)}, which is still to come"
-    if mark.complete_to_us is None or (seal.kind == "import" and seal.epoch != mark.epoch):
+    if mark.complete_to_us is None:
         return None
     before = time_text(mark.complete_to_us)
     if seal.complete_to_us < mark.complete_to_us:

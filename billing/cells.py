@@ -5,9 +5,9 @@ A cell is (hour, customer, project, key, node, model, outcome, band) of one oper
 (which writes the cells of a poll as partial sums) and a rebuild from the archive (which compares them).
 
 Everything works on columns. The keys of a row are folded into one integer (mixed radix over the distinct values of
-each key), so that grouping hashes eight bytes a row instead of some eighty. Measured on one core: 12 M events/s for
-batches of 10,000 in 200 cells, 6 M/s where every event is a cell of its own; grouping by the eight columns
-themselves is 1 M/s.
+each key), so that grouping hashes eight bytes a row instead of some eighty. Measured on one core with 50 batches of
+10,000 events: 5 M events/s in all where they fall into 80,000 cells; the grouping alone is ten times as fast as by the
+eight columns themselves.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, timedelta
 from itertools import chain
 
@@ -30,7 +30,8 @@ import pyarrow as pa
 from billing.acceptance import AHEAD, Verdicts, follow, settle
 from billing.batch_paths import archive_path, aside_path, held_path
 from billing.cells import cells_of, mark_late
-from billing.inspection import Delivery, Enrolment, Inspected, LaneName, claimed_lane, inspect_all
+from billing.inspection import Delivery, Inspected, LaneName
+from billing.inspector import Inspector
 from billing.intake_ports import (
     Acceptance,
     Accepted,
@@ -42,7 +43,7 @@ from billing.intake_ports import (
     StoredBatch,
     Taking,
 )
-from metering.refusal import Refusal, Unavailable
+from metering.refusal import Unavailable
 from metering.steps import step
 
 logger = logging.getLogger(__name__)
@@ -71,9 +72,7 @@ class Summary:
 
 
 class Intake:
-    """Takes batches from a source into the ledger. One per event loop; many may share a database and a
-    source.
-    """
+    """Takes batches from a source into the ledger. Many, each in a process of its own, may share both."""
 
     def __init__(
         self,
@@ -94,17 +93,13 @@ class Intake:
         self._forget()
 
     def _forget(self) -> None:
-        """Drops what was learnt from the database; all of it only spares a question, and a new one may know
-        less.
-        """
-        self._enrolled: dict[LaneName, Enrolment] = {}
-        self._customers: dict[str, set[bytes]] = defaultdict(set)
+        """Drops what was learnt from the database: it only spared questions, and another one may know less."""
+        self._inspector = Inspector(self._ledger, with_root=self._with_root)
         self._months: set[tuple[str, date]] = set()
+        self._damaged: set[str] = set()
 
     async def run(self, stop: asyncio.Event, poll_every: timedelta = POLL_EVERY) -> None:
-        """Takes what comes until `stop` is set, then once more. A database or disk that is down is waited
-        for.
-        """
+        """Takes what comes until `stop` is set, then once more; waits for a database or disk that is down."""
         loop = asyncio.get_running_loop()
         wait, roll_up_at = poll_every, loop.time()
         while not stop.is_set():
@@ -147,7 +142,7 @@ class Intake:
 
     async def take(self, deliveries: Sequence[Delivery]) -> Summary:
         """Takes these batches, all of them in one transaction, and acknowledges them when it is committed."""
-        inspected, aside = await self._inspect(deliveries)
+        inspected, aside = await self._inspector.inspect(deliveries)
         if aside:
             await self._set_aside(aside)
         summary = Summary(set_aside=len(aside))
@@ -163,43 +158,12 @@ class Intake:
         for path in await self._ledger.due(POLL_BATCHES):
             stored = await asyncio.to_thread(self._held.get, path)
             delivery = None if stored is None else Delivery(stored.note, stored.body, held_path=path)
-            if delivery is None or not path.endswith(delivery.digest):
-                logger.error("the held batch %s is damaged or gone, and stays listed", path)
-                continue
-            found.append(delivery)
+            if delivery is not None and path.endswith(delivery.digest):
+                found.append(delivery)
+            elif path not in self._damaged:
+                self._damaged.add(path)
+                logger.error("the held batch %s is damaged or gone; it stays listed", path)
         return found
-
-    async def _inspect(self, deliveries: Sequence[Delivery]) -> tuple[list[Inspected], list[SetAside]]:
-        asked = {name for name in map(claimed_lane, deliveries) if name is not None} - self._enrolled.keys()
-        if asked:
-            self._enrolled.update(await self._ledger.enrolled(asked))
-        inspected, strays = await asyncio.to_thread(
-            inspect_all, deliveries, self._enrolled, with_root=self._with_root
-        )
-        return await self._know_customers(inspected), [_aside(*stray) for stray in strays]
-
-    async def _know_customers(self, inspected: Sequence[Inspected]) -> list[Inspected]:
-        """Usage of a customer that the operator does not have could never be billed: held, by that name."""
-        customers: dict[str, set[bytes]] = defaultdict(set)
-        for batch in inspected:
-            customers[batch.seal.operator] |= batch.customers
-        for operator, ids in customers.items():
-            strange = ids - self._customers[operator]
-            if strange:
-                self._customers[operator].update(await self._ledger.known_customers(operator, strange))
-        return [self._with_known_customers(batch) for batch in inspected]
-
-    def _with_known_customers(self, batch: Inspected) -> Inspected:
-        unknown = batch.customers - self._customers[batch.seal.operator]
-        if not unknown:
-            return batch
-        fault = Refusal(
-            "unknown_customer",
-            f"{len(unknown)} customers of its events are unknown, among them {min(unknown).hex()}",
-            where=f"{batch.name} {batch.place}",
-            remedy="restore the subjects that the sidecar or import knew",
-        )
-        return replace(batch, events=None, fault=fault)
 
     async def _set_aside(self, aside: Sequence[SetAside]) -> None:
         for batch in aside:
@@ -213,17 +177,7 @@ class Intake:
         lanes: dict[LaneName, list[Inspected]] = defaultdict(list)
         for batch in inspected:
             lanes[batch.name].append(batch)
-        # Partitions are made before the lanes are locked: who waits for another's months holds nothing.
-        coming = (now + AHEAD).date()
-        months = {
-            (batch.seal.operator, month)
-            for batch in inspected
-            for month in batch.months
-            if month <= coming  # later ones are refused as ahead of time
-        } - self._months
-        if months:
-            await self._ledger.ensure_months(months)
-            self._months |= months
+        await self._ensure_months(inspected, now)
         async with self._ledger.accept(lanes.keys()) as transaction:
             verdicts = {
                 name: follow(transaction.marks[name], arrivals, now) for name, arrivals in lanes.items()
@@ -241,6 +195,15 @@ class Intake:
         still_held = {held.path for held in taking.held}
         await asyncio.to_thread(self._held.remove, [path for path in settled if path not in still_held])
         return await self._after(taking, verdicts, inspected)
+
+    async def _ensure_months(self, inspected: Sequence[Inspected], now: datetime) -> None:
+        """Partitions, before any lane is locked: who waits for another's months holds nothing that others wait for."""
+        coming = (now + AHEAD).date()  # later ones are refused as ahead of time
+        spans = {(batch.seal.operator, month) for batch in inspected for month in batch.months}
+        months = {(operator, month) for operator, month in spans - self._months if month <= coming}
+        if months:
+            await self._ledger.ensure_months(months)
+            self._months |= months
 
     async def _taking(
         self, verdicts: Mapping[LaneName, Verdicts], transaction: Acceptance, now: datetime
@@ -318,10 +281,6 @@ def _next_poll(arrivals: Iterator[Delivery]) -> list[Delivery]:
         poll.append(delivery)
         size += len(delivery.note) + len(delivery.body)
     return poll
-
-
-def _aside(delivery: Delivery, refusal: Refusal) -> SetAside:
-    return SetAside(delivery, claimed_lane(delivery), refusal, delivery.digest, aside_path(delivery))
 
 
 def _stored(path: str, delivery: Delivery) -> StoredBatch:

@@ -7,7 +7,8 @@ and each field as a 32-bit length (-1: null) and its bytes, big-endian, then a 1
 
 Neighbouring columns of fixed width become one numpy array of packed rows; texts are encoded once per dictionary entry;
 Arrow joins the pieces row by row into one buffer, which is the payload as it stands.
-Measured on one core with hourly cells (19 columns): 4 M rows/s, asyncpg's encoding of Python rows 0.25 M/s.
+Measured with cells of 18 columns: encoded at 3 M rows/s on one core; with PostgreSQL beside it 0.6 M rows/s in all,
+where asyncpg's `copy_records_to_table` from Python values takes in 0.06 M.
 """
 
 from __future__ import annotations

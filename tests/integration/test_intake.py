@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from intake_world import ACME, NOW, OPERATOR, START, World, Writer, make_world, us
+from intake_world import ACME, NOW, OPERATOR, World, Writer, make_world, us
 from sqlalchemy import text
 
 from adapters.postgres.database import Database
@@ -235,17 +235,12 @@ async def test_a_clock_that_stepped_back_is_held(world: World) -> None:
     assert await world.held() == [("a" * 32, 1, "complete_to")]
 
 
-async def test_an_import_is_of_any_time_in_each_epoch(world: World) -> None:
+async def test_nothing_is_accepted_after_a_final_seal(world: World) -> None:
     writer = Writer(lane="import-0", kind="import")
     await world.enrol(writer)
-    world.wire.send(writer.seal(), writer.seal(final=True))
-    writer.new_epoch("d" * 32)
-    writer.time_us = us(START) - 86_400_000_000
-    world.wire.send(writer.seal(final=True))
-    assert (await world.intake().take_pending()).accepted == 3
-    world.wire.send(writer.seal())
-    assert (await world.intake().take_pending()).held == 1
-    assert [code for _, _, code in await world.held()] == ["after_final"]
+    world.wire.send(writer.seal(), writer.seal(final=True), writer.seal())
+    assert await world.intake().take_pending() == Summary(accepted=2, held=1, events=6)
+    assert await world.held() == [("a" * 32, 2, "after_final")]
 
 
 async def test_two_workers_on_one_source_count_everything_once(world: World) -> None:

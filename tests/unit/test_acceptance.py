@@ -166,10 +166,13 @@ def test_each_check_between_mark_and_batch_has_its_name(changes: dict[str, objec
     assert [refusal.code for _, refusal in verdicts.refused] == ([] if code is None else [code])
 
 
-def test_after_a_final_seal_only_a_new_epoch_goes_on() -> None:
-    ended = replace(MARK, ended=True)
-    common = {"opened": 50, "closed": 50, "complete_to_us": NOW_US}
-    same = arrived(seal(5, "head", first=101, **common), "same")
-    new = arrived(seal(0, "head", epoch=NEXT_EPOCH, **common), "new")
-    assert [refusal.code for _, refusal in follow(ended, [same], NOW).refused] == ["after_final"]
-    assert follow(ended, [new], NOW).accepted == [new]
+@pytest.mark.parametrize(
+    "changes",
+    [{"number": 5, "first": 101}, {"number": 0, "epoch": NEXT_EPOCH}],
+    ids=["same epoch", "new epoch"],
+)
+def test_nothing_follows_a_final_seal(changes: dict[str, object]) -> None:
+    common = {"previous": "head", "opened": 50, "closed": 50, "complete_to_us": NOW_US}
+    following = arrived(replace(seal(0, "head"), **{**common, **changes}), "new")  # type: ignore[arg-type]  # fields of a seal
+    verdicts = follow(replace(MARK, ended=True), [following], NOW)
+    assert [refusal.code for _, refusal in verdicts.refused] == ["after_final"]

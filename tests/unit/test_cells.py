@@ -103,7 +103,7 @@ def as_sums(cells: pa.Table) -> dict[tuple[object, ...], list[int]]:
 
 
 @given(batches)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_cells_are_the_sums_of_their_events(given_batches: Batches) -> None:
     cells = cells_of(tables(given_batches))
     assert cells.schema == CELL_SCHEMA
