@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -37,6 +38,37 @@ from metering.steps import step
 LAST_MONTH = 12
 
 
+async def close_periods(
+    books: Books,
+    operators: Sequence[str],
+    period: Period,
+    now: datetime,
+    *,
+    issue: bool = False,
+    accept_unfinished: bool = False,
+) -> list[dict[str, Any]]:
+    """Close `period` of these operators and say what came of it: an operator's row of `period close` each,
+    with `unfinished`, `rated` (tokens per meter) and `earlier` (rows of periods closed again at the year's end).
+
+    What one operator's close refuses, refuses the whole: every book stays open until all are closed, and none
+    is kept then. Refuses `unknown_operator`, `period_not_begun`, `period_not_over`, `held_batches`,
+    `unpriced`, `unknown_customer`, `tax_case_not_supported`.
+    """
+    rows: list[dict[str, Any]] = []
+    async with AsyncExitStack() as stack:
+        # Locks are taken in one order, so that two closes of several operators wait instead of locking up.
+        for operator in sorted(operators):
+            book = await stack.enter_async_context(books.write(operator))
+            rows.append(
+                await _close_book(book, operator, period, now, issue=issue, accepted=accept_unfinished)
+            )
+        if issue:
+            step("issue")
+    if issue:
+        step("issue")
+    return rows
+
+
 async def close_period(
     books: Books,
     operator: str,
@@ -46,37 +78,35 @@ async def close_period(
     issue: bool = False,
     accept_unfinished: bool = False,
 ) -> dict[str, Any]:
-    """Close `period` of one operator and say what came of it: the operator's row of CONTRACT.md's `period
-    close`, with `unfinished`, `rated` (tokens per meter) and `earlier` (rows of periods closed again at the
-    year's end).
+    """`close_periods` of one operator: its row."""
+    [row] = await close_periods(
+        books, [operator], period, now, issue=issue, accept_unfinished=accept_unfinished
+    )
+    return row
 
-    Refuses `unknown_operator`, `period_not_begun`, `period_not_over`, `held_batches`, `unpriced`,
-    `unknown_customer`, `tax_case_not_supported`.
-    """
-    async with books.write(operator) as book:
-        facts = await book.facts()
-        if not facts.operator:
-            raise Refusal(
-                "unknown_operator", f"operator {operator} is not declared", remedy="`tally apply` it first"
-            )
-        unfinished = _check_time(facts.operator[-1], period, now, accept_unfinished)
-        held = await book.held_batches()
-        if held:
-            raise Refusal(
-                "held_batches",
-                f"{held} batches of {operator} are held, so its usage is not whole",
-                where=operator,
-                remedy="`tally streams` names them",
-            )
-        row = await _close(book, facts, period, now, issue=issue, unfinished=unfinished)
-        row["earlier"] = [
-            await _close(book, facts, earlier, now, issue=issue, unfinished=False)
-            for earlier in await _waiting_until(book, period)
-        ]
-        if issue:
-            step("issue")
-    if issue:
-        step("issue")
+
+async def _close_book(
+    book: Book, operator: str, period: Period, now: datetime, *, issue: bool, accepted: bool
+) -> dict[str, Any]:
+    facts = await book.facts()
+    if not facts.operator:
+        raise Refusal(
+            "unknown_operator", f"operator {operator} is not declared", remedy="`tally apply` it first"
+        )
+    unfinished = _check_time(facts.operator[-1], period, now, accepted)
+    held = await book.held_batches()
+    if held:
+        raise Refusal(
+            "held_batches",
+            f"{held} batches of {operator} are held, so its usage is not whole",
+            where=operator,
+            remedy="`tally streams` names them",
+        )
+    row = await _close(book, facts, period, now, issue=issue, unfinished=unfinished)
+    row["earlier"] = [
+        await _close(book, facts, earlier, now, issue=issue, unfinished=False)
+        for earlier in await _waiting_until(book, period)
+    ]
     return row
 
 

@@ -27,7 +27,8 @@ Flags = npt.NDArray[np.bool_]
 BILLED_OUTCOMES = ("finished", "aborted", "interrupted")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR_US = 3_600_000_000
-_LIMIT = 2**63
+_LIMIT = 2**62
+"""Σ |quantity| over a period stays below this, so a difference of two meters fits into 63 bits too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def hour_instant(number: int) -> datetime:
 def read_hourly(usage: pa.Table, start: datetime, end: datetime) -> tuple[Hourly, dict[str, int]]:
     """The rows of `usage` in [start, end) as an `Hourly`, and the totals of those left out for being late.
 
-    Refuses (`quantity_overflow`) usage whose magnitudes could sum beyond 63 bits.
+    Refuses (`quantity_overflow`) usage whose magnitudes could sum beyond 62 bits.
     """
     inside = pc.and_(
         pc.greater_equal(usage["hour"], _timestamp(start)), pc.less(usage["hour"], _timestamp(end))
@@ -113,25 +114,23 @@ def _words(table: pa.Table, name: str) -> tuple[tuple[str, ...], Integers]:
 
 
 def _checked(table: pa.Table, name: str) -> Integers:
-    """The column, once it is sure that no sum over any of its rows leaves int64: Σ |quantity| < 2^63."""
+    """The column, once it is sure that no sum of its rows, nor a difference of two such sums, leaves int64."""
     values = _integers(table[name])
     if not len(values):
         return values
     bound = max(abs(int(values.min())), abs(int(values.max())))
-    # halves of 32 bits sum exactly; magnitudes beyond 2^62 are refused before they are negated
-    if bound * len(values) >= _LIMIT:
-        magnitudes = np.abs(values) if bound < _LIMIT >> 1 else None
-        if magnitudes is None or _exact_sum(magnitudes) >= _LIMIT:
-            raise Refusal(
-                "quantity_overflow",
-                f"the period's {name} sum beyond 63 bits",
-                where=name,
-                remedy="usage of this size is a fault of its source; void the import or batch it came with",
-            )
+    if bound >= _LIMIT or (bound * len(values) >= _LIMIT and _exact_sum(np.abs(values)) >= _LIMIT):
+        raise Refusal(
+            "quantity_overflow",
+            f"the period's {name} sum beyond 62 bits",
+            where=name,
+            remedy="usage of this size is a fault of its source; void the import or batch it came with",
+        )
     return values
 
 
 def _exact_sum(magnitudes: Integers) -> int:
+    """The sum beyond 64 bits: halves of 32 bits sum exactly."""
     return (int((magnitudes >> 32).sum()) << 32) + int((magnitudes & 0xFFFFFFFF).sum())
 
 

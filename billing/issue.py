@@ -81,7 +81,7 @@ async def issue_drafts(
         drawn = series(operator.id, kind, text, today.year)
         first = await book.take_numbers(drawn, len(of_kind), first_number(operator.numbering))
         for count, draft in enumerate(of_kind, first):
-            issued[draft.id] = _issued(draft, render(text, today.year, count), operator, now)
+            issued[draft.id] = as_issued(draft, render(text, today.year, count), operator, now)
     if issued:
         await book.issue([issued[draft.id] for draft in drafts], now)
         await book.post([document_entry(issued[draft.id], now) for draft in drafts])
@@ -94,7 +94,10 @@ def _issuing_order(document: Document) -> tuple[Period, str, int]:
     return document.period, document.customer, int(document.id.rpartition(".")[2])
 
 
-def _issued(draft: Document, number: str, operator: Operator, now: datetime) -> Document:
+def as_issued(draft: Document, number: str, operator: Operator, now: datetime) -> Document:
+    """The draft as a document issued now, in the operator's zone; an invoice is due after its payment
+    terms.
+    """
     today = now.astimezone(operator.zone).date()
     due = today + timedelta(days=operator.payment_terms_days) if draft.sign > 0 else None
     return replace(
