@@ -103,12 +103,21 @@ class ModelCounters:
         self.latency_s.observe(took_s)
 
 
+@dataclass(slots=True)
+class RequestTokens:
+    """What one request came to inside the engine, whoever still listened: the same additions as the counters'."""
+
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+
+
 class Counters:
-    """The counters of every model that was asked for, made when a name is first seen."""
+    """The counters of every model that was asked for, made when a name is first seen, and of every request."""
 
     def __init__(self, models: tuple[str, ...], context_tokens: int) -> None:
         self._buckets = token_buckets(context_tokens)
         self.by_model: dict[str, ModelCounters] = {}
+        self.by_request: dict[str, RequestTokens] = {}
         for model in models:
             self.of(model)
 

@@ -6,11 +6,12 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 
 from adapters.simulated_engine import answers
 from adapters.simulated_engine.answers import Answering, Body, encode
 from adapters.simulated_engine.asked import Asked, Endpoint, read_request
-from adapters.simulated_engine.counters import Counters
+from adapters.simulated_engine.counters import Counters, RequestTokens
 from adapters.simulated_engine.errors import EngineError, unsupported_media_type
 from adapters.simulated_engine.exposition import CONTENT_TYPE, exposition
 from adapters.simulated_engine.generation import Generation, Step
@@ -19,6 +20,10 @@ from adapters.simulated_engine.options import MISCOUNTED_TOKENS, EngineOptions
 
 _ENDPOINTS: dict[str, Endpoint] = {"/v1/chat/completions": "chat", "/v1/completions": "completions"}
 _ID_PREFIX: dict[Endpoint, str] = {"chat": "chatcmpl-", "completions": "cmpl-"}
+
+
+# The one route that vLLM has not.
+REQUESTS_PATH = "/simulated/requests"
 
 
 class Engine:
@@ -36,6 +41,7 @@ class Engine:
             "/ping": lambda exchange: exchange.whole(200, b"", ()),
             "/version": lambda exchange: _send(exchange, 200, {"version": answers.VERSION}),
             "/metrics": self._metrics,
+            REQUESTS_PATH: self._requests,
         }
 
     def handle(self, request: HttpRequest, exchange: Exchange) -> None:
@@ -74,7 +80,8 @@ class Engine:
             return
         name = request.headers.get("x-request-id") or asked.request_id or secrets.token_hex(8)
         answering = Answering(asked, _ID_PREFIX[endpoint] + name, int(time.time()), self.options)
-        generation = Generation(asked, self.counters.of(asked.model), self.options)
+        tokens = self.counters.by_request.setdefault(name, RequestTokens())
+        generation = Generation(asked, self.counters.of(asked.model), self.options, tokens)
         if not asked.stream and not self._timed:
             generation.at_once()
             self._send_whole(answering, exchange)
@@ -127,6 +134,10 @@ class Engine:
 
     def _models(self, exchange: Exchange) -> None:
         _send(exchange, 200, answers.model_list(self.options, int(self.started)))
+
+    def _requests(self, exchange: Exchange) -> None:
+        """Not vLLM's: what each request came to, by its request id, so that a demonstration can name every token."""
+        _send(exchange, 200, {name: asdict(tokens) for name, tokens in self.counters.by_request.items()})
 
     def _metrics(self, exchange: Exchange) -> None:
         exchange.whole(200, exposition(self.counters, self.started), (("content-type", CONTENT_TYPE),))

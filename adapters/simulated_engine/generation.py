@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from adapters.simulated_engine.asked import Asked, Sequence
-from adapters.simulated_engine.counters import ModelCounters
+from adapters.simulated_engine.counters import ModelCounters, RequestTokens
 from adapters.simulated_engine.options import EngineOptions
 
 
@@ -52,10 +52,17 @@ def plan(sequences: tuple[Sequence, ...], max_chunks: int) -> list[Step]:
 class Generation:
     """The life of one request in the engine, from its arrival to its last token or its client's leaving."""
 
-    def __init__(self, asked: Asked, counters: ModelCounters, options: EngineOptions) -> None:
+    def __init__(
+        self,
+        asked: Asked,
+        counters: ModelCounters,
+        options: EngineOptions,
+        tokens: RequestTokens | None = None,
+    ) -> None:
         self._asked = asked
         self._counters = counters
         self._options = options
+        self._tokens = tokens or RequestTokens()
         self._clock = asyncio.get_running_loop().time
         self._arrived = self._clock()
         self._sampled = [0] * len(asked.sequences)
@@ -129,10 +136,12 @@ class Generation:
         waited = self._clock() - self._arrived
         for sequence in self._asked.sequences:
             self._counters.prefilled(sequence, waited)
+            self._tokens.prompt_tokens += sequence.prompt_tokens
 
     def _sample(self, index: int, tokens: int, *, last: bool) -> None:
         self._sampled[index] += tokens
         self._counters.generation_tokens += tokens
+        self._tokens.generated_tokens += tokens
         if last:
             self._counters.ended(self._asked, self._asked.sequences[index], self._clock() - self._arrived)
             if (index + 1) % self._asked.n == 0:
