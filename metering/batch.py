@@ -4,8 +4,8 @@ A batch is a seal (seal.py: what it holds, signed) and a body (body.py: the even
 the spool, travel over Kafka, pass intake and stay in the archive. Making one is a pure function of its events, its
 place in the lane and the lane's key, so a batch that was cut off while being made is simply made again.
 
-Measured on one core with 10,000 events a batch: made 0.4 M events/s (most of it the Merkle tree's hashes), read with
-all checks but the root 1.4 M events/s, root recomputed 0.6 M events/s.
+Measured on one core with 10,000 events a batch: made 0.57 M events/s (most of it the Merkle tree's hashes), read with
+all checks but the root 2.7 M events/s, root recomputed 0.8 M events/s (canonical bytes 2.5, tree alone 1.2).
 """
 
 from __future__ import annotations

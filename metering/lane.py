@@ -56,6 +56,7 @@ __all__ = ["Intent", "Lane", "Warn"]
 
 SEAL_EVERY_US = 10_000_000
 CLOCKS_APART_US = 2_000_000
+AHEAD_US = 300_000_000
 
 #: Told of what an operator should know: a stable word and a sentence.
 Warn = Callable[[str, str], None]
@@ -90,10 +91,12 @@ class Lane:
         self._clock = clock
         self._each = each
         self._warn = warn
-        # `_append` guards what intent and outcome touch, for microseconds; `_slow` keeps sync, seal and close apart.
-        # Who needs both takes `_slow` first.
+        # `_append` guards what intent and outcome touch, for microseconds; `_syncing` keeps the file where it is while
+        # it is put on disk; `_sealing` keeps seal and close apart. Who needs several takes them from the last to the
+        # first. So a sync never waits for a seal, nor an intent for either.
         self._append = threading.RLock()
-        self._slow = threading.RLock()
+        self._syncing = threading.RLock()
+        self._sealing = threading.RLock()
         self._file: WriteAheadFile | None = None
         self._name_is_durable = True
         self._durable = (state.next_sequence - 1, state.opened)
@@ -180,6 +183,9 @@ class Lane:
         not. Refusal `bad_event` for an event that could never be sealed, Unavailable as for `intent`.
         """
         check_event(event)
+        if event.time_us > self._clock.wall_us() + AHEAD_US:
+            # It would push every later time of the lane ahead with it.
+            raise Refusal("bad_event", "the event lies more than 5 minutes ahead of the clock")
         with self._append:
             state = self._state
             sequence = state.next_sequence
@@ -193,7 +199,7 @@ class Lane:
 
     def sync(self) -> None:
         """Put everything written so far on disk. Unavailable `write_ahead_failed` if that fails: for good."""
-        with self._slow:
+        with self._syncing:
             file = self._file
             assert file is not None, "the lane is closed"
             with self._append:
@@ -222,7 +228,7 @@ class Lane:
         Without any, an empty batch (a heartbeat) if 10 s have passed since the last seal, else None. When the clocks
         came apart everything is sealed and a new epoch begun; the newest batch is returned.
         """
-        with self._slow:
+        with self._sealing:
             if self._clocks_apart():
                 return self._restart_epoch()
             self.sync()
@@ -237,20 +243,23 @@ class Lane:
 
         With `final` they do so now, and a final seal ends the lane for ever.
         """
-        with self._slow, self._append:
+        with self._sealing, self._syncing, self._append:
             file = self._file
             if file is None:
                 return
-            if final:
-                for intent in list(self._state.open_intents.values()):
-                    self.outcome(interrupted(intent, self._clock.wall_us()))
-            self.sync()
-            self._seal_all()
-            if final:
-                self._seal_some(final=True)
-            file.close()
-            self._file = None
-            self._folder.close()
+            try:
+                if final:
+                    for intent in list(self._state.open_intents.values()):
+                        self.outcome(interrupted(intent, self._clock.wall_us()))
+                self.sync()
+                self._seal_all()
+                if final:
+                    self._seal_some(final=True)
+            finally:
+                # What could not be sealed is in the write-ahead file, and is sealed at the next start.
+                self._file = None
+                file.close()
+                self._folder.close()
 
     def _write(self, content: bytes) -> None:
         file = self._file
@@ -323,16 +332,15 @@ class Lane:
         assert self._file is not None
         if self._file.size < self._segment_bytes:
             return
-        with self._append:
+        with self._syncing, self._append:
             self._open_segment(durable=self._each)
         step("rotate")
         self.sync()
-        self._remove_old_segments()
 
     def _restart_epoch(self) -> SealedBatch | None:
         apart_s = (self._clock.wall_us() - self._clock.monotonic_us() - self._clock_offset_us) / 1e6
         self._warn("clock_stepped", f"the wall clock was stepped by {apart_s:+.1f} s: a new epoch begins")
-        with self._append:
+        with self._syncing, self._append:
             self.sync()
             batch = self._seal_all()
             self._begin_epoch(interrupt=False)

@@ -71,7 +71,12 @@ class WriteAheadFile:
         self.size += written
 
     def fsync(self) -> None:
-        """Put it on disk. Once this has failed nobody knows what is there, so the file takes no more."""
+        """Put it on disk. Once this has failed nobody knows what is there, so the file takes no more.
+
+        A second fsync would succeed on pages that the kernel has given up and marked clean.
+        """
+        if self._broken:
+            raise self._failure("an earlier write or fsync failed")
         try:
             os.fsync(self._descriptor)
         except OSError as error:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 from lane_examples import HandClock, audit, intent, open_lane, outcome, serve
 
+from metering.batch import SealedBatch
+from metering.lane_folder import LaneFolder
 from metering.refusal import Refusal, Unavailable
 from metering.spool import Spool
 
@@ -190,6 +193,24 @@ def test_a_new_segment_that_a_power_cut_tore_yields_to_the_old_one(tmp_path: Pat
     assert wal(tmp_path).stem.endswith("10")
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_power_cut_loses_nothing_that_was_synced(seed: int, tmp_path: Path) -> None:
+    lane = open_lane(tmp_path)
+    synced = serve(lane, 3)
+    lane.sync()
+    file = wal(tmp_path)
+    safe = file.stat().st_size
+    later = serve(lane, 3)
+    crash(lane)
+    content = file.read_bytes()
+    cut = random.Random(seed).randint(safe, len(content))
+    file.write_bytes(content[:cut] + bytes(random.Random(seed).choice([0, 700])))
+    open_lane(tmp_path, warn=lambda *_: None).close()
+    found = audit(tmp_path).outcomes
+    assert dict.fromkeys(synced, "finished").items() <= found.items()
+    assert found.keys() <= {*synced, *later}
+
+
 def test_a_write_ahead_file_from_another_copy_is_refused(tmp_path: Path) -> None:
     lane = open_lane(tmp_path)
     serve(lane)
@@ -284,7 +305,11 @@ def test_an_fsync_that_failed_is_never_trusted_again(tmp_path: Path, monkeypatch
     monkeypatch.undo()
     with pytest.raises(Unavailable):
         lane.intent(intent())
-    crash(lane)
+    with pytest.raises(Unavailable):
+        lane.close()
+    lane = open_lane(tmp_path)
+    lane.close()
+    assert list(audit(tmp_path).outcomes.values()) == ["finished"]
 
 
 def test_with_sync_each_everything_is_on_disk_at_once(
@@ -304,6 +329,29 @@ def test_with_sync_each_everything_is_on_disk_at_once(
     lane.sync()
     assert len(calls) == 2
     lane.close()
+
+
+def test_a_sync_does_not_wait_for_a_seal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lane = open_lane(tmp_path)
+    serve(lane)
+    synced = threading.Event()
+
+    def sync() -> None:
+        lane.sync()
+        synced.set()
+
+    def publish(_folder: LaneFolder, _batch: SealedBatch) -> None:
+        serve(lane)
+        threading.Thread(target=sync).start()
+        assert synced.wait(10)
+        raise Unavailable("spool_failed", "enough")
+
+    monkeypatch.setattr(LaneFolder, "publish", publish)
+    with pytest.raises(Unavailable, match="enough"):
+        lane.seal()
+    monkeypatch.undo()
+    lane.close()
+    assert len(audit(tmp_path).outcomes) == 2
 
 
 def test_writers_sealer_and_syncer_run_beside_each_other(tmp_path: Path) -> None:
