@@ -81,9 +81,6 @@ class PostgresBook:
             self._connection, self._operator, period=period, references=references
         )
 
-    async def has_issued(self, period: Period) -> bool:
-        return await documents.has_issued(self._connection, self._operator, period)
-
     async def replace_drafts(self, period: Period, drafts: Sequence[Document]) -> None:
         await documents.replace_drafts(self._connection, self._operator, period, drafts, self._clock())
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -133,24 +133,8 @@ class Database:
             )
             yield
 
-    @asynccontextmanager
-    async def _connection(self, pool: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-        async with down_is_unavailable():
-            connection = await self._checked_out(pool)
-            try:
-                yield connection
-            finally:
-                await connection.close()
-
-    async def _checked_out(self, pool: AsyncEngine) -> AsyncConnection:
-        if self._revive is None:
-            return await pool.connect()
-        try:
-            async with down_is_unavailable():
-                return await pool.connect()
-        except Unavailable:
-            await self._revive()
-            return await pool.connect()
+    def _connection(self, pool: AsyncEngine) -> AbstractAsyncContextManager[AsyncConnection]:
+        return connected(pool, self._revive)
 
     async def operators(self) -> list[str]:
         """Ids of all operators, sorted; without `*`."""
@@ -181,7 +165,7 @@ def engine(url: str, pool_size: int = 0) -> AsyncEngine:
     """
     dsn = "postgresql://" + url.partition("://")[2]
 
-    async def connect() -> asyncpg.Connection[Any]:
+    async def creator() -> asyncpg.Connection[Any]:
         return await asyncpg.connect(
             dsn,
             timeout=_CONNECT_TIMEOUT_S,
@@ -189,10 +173,10 @@ def engine(url: str, pool_size: int = 0) -> AsyncEngine:
         )
 
     if pool_size == 0:
-        return create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
+        return create_async_engine("postgresql+asyncpg://", async_creator=creator, poolclass=NullPool)
     return create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=connect,
+        async_creator=creator,
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_pre_ping=True,  # a server that was restarted under us costs a ping, not a failed command
@@ -201,37 +185,63 @@ def engine(url: str, pool_size: int = 0) -> AsyncEngine:
 
 @asynccontextmanager
 async def down_is_unavailable() -> AsyncIterator[None]:
-    """Turns what says that the server is gone or not letting us in into `Unavailable` or `Refusal`."""
+    """Turns what says that the server is gone, or not letting us in, into `Unavailable` or `Refusal`.
+
+    Only what comes from the driver: an OSError of the block's own, a full disk say, is none of the database's.
+    """
     try:
         yield
-    except asyncpg.InvalidAuthorizationSpecificationError as error:
-        raise Refusal(
-            "database_login",
-            f"PostgreSQL refuses the login: {error}",
-            remedy="check user and password in the URL",
-        ) from error
-    except asyncpg.InvalidCatalogNameError as error:
-        raise Refusal(
-            "database_missing", f"{error}", remedy="`tally database prepare` prints the SQL that makes it"
-        ) from error
-    except _DOWN as error:
-        raise _down(error) from error
-    except PoolTimeout as error:
-        raise _down(error) from error
-    except DBAPIError as error:
-        if error.connection_invalidated or _is_down(error):
+    except (asyncpg.PostgresError, DBAPIError, PoolTimeout) as error:
+        translated = _translated(error)
+        if translated is None:
+            raise
+        raise translated from error
+
+
+@asynccontextmanager
+async def connected(pool: AsyncEngine, revive: Revive | None = None) -> AsyncIterator[AsyncConnection]:
+    """A connection for the block, its failures translated; `revive` is called once where nobody can be connected to."""
+    try:
+        connection = await _connect(pool)
+    except Unavailable:
+        if revive is None:
+            raise
+        await revive()
+        connection = await _connect(pool)
+    async with down_is_unavailable(), AsyncExitStack() as stack:
+        stack.push_async_exit(connection)  # its own exit gives it back to the pool even when we are cancelled
+        yield connection
+
+
+async def _connect(pool: AsyncEngine) -> AsyncConnection:
+    """Whatever goes wrong while connecting is the server's, whichever its type."""
+    async with down_is_unavailable():
+        try:
+            return await pool.connect()
+        except (OSError, TimeoutError) as error:
             raise _down(error) from error
-        raise
 
 
-def _is_down(error: BaseException) -> bool:
-    """Whether a connection error lies under what SQLAlchemy wrapped."""
+def _translated(error: BaseException) -> Unavailable | Refusal | None:
+    """What the error means, or a cause under it (SQLAlchemy wraps the driver's); None where it is about a statement."""
+    if isinstance(error, PoolTimeout) or (isinstance(error, DBAPIError) and error.connection_invalidated):
+        return _down(error)
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(cause, asyncpg.InvalidAuthorizationSpecificationError):
+            return Refusal(
+                "database_login",
+                f"PostgreSQL refuses the login: {cause}",
+                remedy="check user and password in the URL",
+            )
+        if isinstance(cause, asyncpg.InvalidCatalogNameError):
+            return Refusal(
+                "database_missing", str(cause), remedy="`tally database prepare` prints the SQL that makes it"
+            )
         if isinstance(cause, _DOWN):
-            return True
+            return _down(cause)
         cause = cause.__cause__
-    return False
+    return None
 
 
 def _down(error: BaseException) -> Unavailable:

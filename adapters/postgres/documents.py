@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, delete, exists, func, insert, or_, select
+from sqlalchemy import Select, delete, func, insert, or_, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -52,14 +52,6 @@ def _oldest_first(query: Select[Any]) -> Select[Any]:
         func.length(document.c.id),
         document.c.id,
     )
-
-
-async def has_issued(conn: AsyncConnection, operator: str, period: Period) -> bool:
-    """Whether any document of the period is issued."""
-    found = exists().where(
-        document.c.operator == operator, document.c.period == str(period), document.c.state == ISSUED
-    )
-    return bool((await conn.execute(select(found))).scalar_one())
 
 
 async def replace_drafts(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import ProgrammingError
 
-from adapters.postgres.database import Database, down_is_unavailable, engine
+from adapters.postgres.database import Database, connected, engine
 from metering.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ async def migrate(owner_url: str) -> None:
     """Runs every migration that is missing, as the owner; waits for another command that is at it."""
     owner = engine(owner_url)
     try:
-        async with down_is_unavailable(), owner.connect() as connection:
+        async with connected(owner) as connection:
             # Held by the session, because each migration is a transaction of its own; ends with the connection.
             await connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _MIGRATION_LOCK})
             await connection.commit()
