@@ -41,8 +41,7 @@ from typing import Literal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from metering.batch import MAX_EVENTS, SealedBatch
-from metering.clock import Clock, SystemClock
-from metering.durable import fsync_folder
+from metering.clock import Clock, StepWatch, SystemClock
 from metering.event import EARLIEST_TIME_US, Event
 from metering.event_check import check_event
 from metering.lane_folder import LaneFolder
@@ -50,12 +49,11 @@ from metering.lane_state import LaneState, interrupted, recovered, seal_leaves
 from metering.refusal import Refusal
 from metering.steps import step
 from metering.write_ahead import Intent, event_frame, intent_frame
-from metering.write_ahead_file import SEGMENT_BYTES, WriteAheadFile, newest_segment, segments, set_aside
+from metering.write_ahead_file import SEGMENT_BYTES, WriteAhead, newest_segment, set_aside
 
 __all__ = ["Intent", "Lane", "Warn"]
 
 SEAL_EVERY_US = 10_000_000
-CLOCKS_APART_US = 2_000_000
 AHEAD_US = 300_000_000
 
 #: Told of what an operator should know: a stable word and a sentence.
@@ -75,7 +73,7 @@ class Lane:
         self,
         folder: LaneFolder,
         state: LaneState,
-        segment_number: int,
+        write_ahead: WriteAhead,
         key: Ed25519PrivateKey,
         clock: Clock,
         *,
@@ -85,7 +83,7 @@ class Lane:
     ) -> None:
         self._folder = folder
         self._state = state
-        self._segment_number = segment_number
+        self._write_ahead = write_ahead
         self._segment_bytes = segment_bytes
         self._key = key
         self._clock = clock
@@ -97,11 +95,10 @@ class Lane:
         self._append = threading.RLock()
         self._syncing = threading.RLock()
         self._sealing = threading.RLock()
-        self._file: WriteAheadFile | None = None
-        self._name_is_durable = True
+        self._is_open = False
         self._durable = (state.next_sequence - 1, state.opened)
         self._last_seal_us = clock.monotonic_us()
-        self._clock_offset_us = clock.wall_us() - clock.monotonic_us()
+        self._watch = StepWatch(clock)
 
     @classmethod
     def open(
@@ -132,7 +129,14 @@ class Lane:
             number, path, segment = newest_segment(taken.path)
             state = recovered(segment, taken.head, str(taken.path))
             self = cls(
-                taken, state, number, key, clock, each=sync == "each", warn=warn, segment_bytes=segment_bytes
+                taken,
+                state,
+                WriteAhead(taken.path, number),
+                key,
+                clock,
+                each=sync == "each",
+                warn=warn,
+                segment_bytes=segment_bytes,
             )
             if segment and path and segment.unread:
                 warn("torn_tail", set_aside(path, segment))
@@ -200,17 +204,11 @@ class Lane:
     def sync(self) -> None:
         """Put everything written so far on disk. Unavailable `write_ahead_failed` if that fails: for good."""
         with self._syncing:
-            file = self._file
-            assert file is not None, "the lane is closed"
             with self._append:
                 reached = (self._state.next_sequence - 1, self._state.opened)
-            if reached == self._durable and self._name_is_durable:
+            if reached == self._durable and self._write_ahead.settled:
                 return
-            file.fsync()
-            if not self._name_is_durable:
-                fsync_folder(self._folder.path)
-                self._name_is_durable = True
-                self._remove_old_segments()
+            self._write_ahead.fsync()
             with self._append:
                 self._durable = max(self._durable, reached)
             step("fsync")
@@ -220,7 +218,7 @@ class Lane:
 
         900 kB of body are out of reach of 10,000 ordinary events; `seal` takes fewer of extraordinary ones.
         """
-        return self.unsealed >= MAX_EVENTS or self._heartbeat_due() or self._clocks_apart()
+        return self.unsealed >= MAX_EVENTS or self._heartbeat_due() or self._watch.stepped
 
     def seal(self) -> SealedBatch | None:
         """Put events on disk and seal up to 10,000 of them into the spool.
@@ -229,7 +227,7 @@ class Lane:
         came apart everything is sealed and a new epoch begun; the newest batch is returned.
         """
         with self._sealing:
-            if self._clocks_apart():
+            if self._watch.stepped:
                 return self._restart_epoch()
             self.sync()
             if self._durable[0] <= self._state.sealed and not self._heartbeat_due():
@@ -244,8 +242,7 @@ class Lane:
         With `final` they do so now, and a final seal ends the lane for ever.
         """
         with self._sealing, self._syncing, self._append:
-            file = self._file
-            if file is None:
+            if not self._is_open:
                 return
             try:
                 if final:
@@ -257,23 +254,18 @@ class Lane:
                     self._seal_some(final=True)
             finally:
                 # What could not be sealed is in the write-ahead file, and is sealed at the next start.
-                self._file = None
-                file.close()
+                self._is_open = False
+                self._write_ahead.close()
                 self._folder.close()
 
     def _write(self, content: bytes) -> None:
-        file = self._file
-        assert file is not None, "the lane is closed"
+        file = self._write_ahead.file
         file.append(content)
         if self._each:
             file.fsync()
 
     def _heartbeat_due(self) -> bool:
         return self._clock.monotonic_us() - self._last_seal_us >= SEAL_EVERY_US
-
-    def _clocks_apart(self) -> bool:
-        offset_us = self._clock.wall_us() - self._clock.monotonic_us()
-        return abs(offset_us - self._clock_offset_us) > CLOCKS_APART_US
 
     def _seal_all(self) -> SealedBatch | None:
         batch = None
@@ -306,47 +298,38 @@ class Lane:
     def _begin_epoch(self, *, interrupt: bool) -> None:
         """Open a new epoch in a new segment. Every event so far is sealed; open intents are ended or carried over."""
         self._state.begin_epoch(os.urandom(16))
-        self._clock_offset_us = self._clock.wall_us() - self._clock.monotonic_us()
+        self._watch = StepWatch(self._clock)
         if interrupt:
             self._state.interrupt_open(self._clock.wall_us())
-        self._open_segment(durable=True)
+        self._begin_segment(durable=True)
         self._durable = (self._state.next_sequence - 1, self._state.opened)
+        self._is_open = True
         step("interrupted")
-        self._remove_old_segments()
+        self._write_ahead.remove_old()
 
-    def _open_segment(self, *, durable: bool) -> None:
-        """Begin the next segment with all that is open or unsealed, and write there from now on."""
+    def _begin_segment(self, *, durable: bool) -> None:
+        """Go on in a new segment that carries all that is open or unsealed."""
         head = self._folder.head
         opening, carried = self._state.opening(head.hash if head else None)
-        self._segment_number += 1
-        old = self._file
-        self._file = WriteAheadFile.create(
-            self._folder.path, self._segment_number, opening, carried, durable=durable
-        )
-        self._name_is_durable = durable
-        if old:
-            old.close()
+        self._write_ahead.begin(opening, carried, durable=durable)
 
     def _rotate_if_large(self) -> None:
         """Go on in a new segment if this one is large; the old one goes when the new one is on disk."""
-        assert self._file is not None
-        if self._file.size < self._segment_bytes:
+        if self._write_ahead.file.size < self._segment_bytes:
             return
         with self._syncing, self._append:
-            self._open_segment(durable=self._each)
+            self._begin_segment(durable=self._each)
         step("rotate")
         self.sync()
+        self._write_ahead.remove_old()
 
     def _restart_epoch(self) -> SealedBatch | None:
-        apart_s = (self._clock.wall_us() - self._clock.monotonic_us() - self._clock_offset_us) / 1e6
-        self._warn("clock_stepped", f"the wall clock was stepped by {apart_s:+.1f} s: a new epoch begins")
+        self._warn(
+            "clock_stepped",
+            f"the wall clock was stepped by {self._watch.apart_us / 1e6:+.1f} s: a new epoch begins",
+        )
         with self._syncing, self._append:
             self.sync()
             batch = self._seal_all()
             self._begin_epoch(interrupt=False)
         return batch
-
-    def _remove_old_segments(self) -> None:
-        for number, path in segments(self._folder.path):
-            if number < self._segment_number:
-                path.unlink()

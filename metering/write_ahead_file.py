@@ -101,6 +101,53 @@ class WriteAheadFile:
         )
 
 
+class WriteAhead:
+    """The segments of one lane, the newest of which is being written."""
+
+    def __init__(self, folder: Path, newest: int) -> None:
+        """`newest` is the number of the newest segment in `folder`, whole or not; 0 if there is none."""
+        self._folder = folder
+        self._number = newest
+        self._file: WriteAheadFile | None = None
+        self._is_named = True  # the newest segment's name is on disk
+
+    @property
+    def file(self) -> WriteAheadFile:
+        assert self._file is not None, "the lane is closed"
+        return self._file
+
+    @property
+    def settled(self) -> bool:
+        """Whether the newest segment's name is on disk, and no older one is needed any more."""
+        return self._is_named
+
+    def begin(self, opening: Opening, carried: Iterable[bytes], *, durable: bool) -> None:
+        """Go on in a new segment. Without `durable` the older ones stay until the next `fsync`."""
+        begun = WriteAheadFile.create(self._folder, self._number + 1, opening, carried, durable=durable)
+        if self._file:
+            self._file.close()
+        self._file, self._number, self._is_named = begun, self._number + 1, durable
+
+    def fsync(self) -> None:
+        """Put the newest segment on disk, and its name."""
+        self.file.fsync()
+        if not self._is_named:
+            fsync_folder(self._folder)
+            self._is_named = True
+            self.remove_old()
+
+    def remove_old(self) -> None:
+        """Delete the segments that the newest one has taken over from; it is on disk."""
+        assert self._is_named
+        for number, path in segments(self._folder):
+            if number < self._number:
+                path.unlink()
+
+    def close(self) -> None:
+        self.file.close()
+        self._file = None
+
+
 def segment_path(folder: Path, number: int) -> Path:
     """Where segment `number` lies."""
     return folder / f"write-ahead-{number:08d}.wal"

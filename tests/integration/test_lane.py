@@ -413,5 +413,5 @@ def test_a_batch_whose_deletion_was_cut_off_is_gone_all_the_same(tmp_path: Path)
 
 def crash(lane: object) -> None:
     """Let go of a lane as a kill does: descriptors are closed, nothing else happens."""
-    lane._file.close()  # type: ignore[attr-defined]  # a kill asks nobody either
+    lane._write_ahead.close()  # type: ignore[attr-defined]  # a kill asks nobody either
     lane._folder.close()  # type: ignore[attr-defined]  # as above
