@@ -239,6 +239,13 @@ class ClientConnection(asyncio.Protocol):
             self._exchange.engine_lost(cause)
             self.answer_came()
 
+    def finish(self) -> None:
+        """The sidecar is about to stop: answer what has begun to come, and close."""
+        if self._exchange is not None:
+            self._exchange.close_after()
+        elif self._reader.idle:
+            self._close()
+
     def stop(self) -> None:
         """The sidecar stops now: end what runs, in whatever state it is."""
         if self._exchange is not None:

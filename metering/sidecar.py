@@ -90,6 +90,7 @@ class Sidecar:
         self._disk_failed = False
         self._server: asyncio.Server | None = None
         self._loops: list[asyncio.Task[None]] = []
+        self._draining: asyncio.Task[None] | None = None
         # Sealing takes longer than a group's fsync may wait for it.
         self._sync_thread = ThreadPoolExecutor(1, thread_name_prefix="lane-sync")
         self._seal_thread = ThreadPoolExecutor(1, thread_name_prefix="lane-seal")
@@ -109,14 +110,23 @@ class Sidecar:
         return bound
 
     async def drain(self) -> None:
-        """Stop accepting, finish what runs (for at most `drain_s`), write everything down and close the lane."""
+        """Stop accepting, finish what runs (for at most `drain_s`), write everything down and close the lane.
+
+        Unavailable if the lane cannot be closed for its disk; what is written there is found at its next start. A
+        second call waits for the first.
+        """
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._drain())
+        await asyncio.shield(self._draining)
+
+    async def _drain(self) -> None:
         self.stopping = True
         if self._server is not None:
             self._server.close()
         deadline = self.clock() + self.patience.drain_s
         while self.connections and self.clock() < deadline:
-            for connection in [c for c in self.connections if not c.busy]:
-                connection.stop()
+            for connection in list(self.connections):
+                connection.finish()
             await asyncio.sleep(0.01)
         for connection in list(self.connections):
             connection.stop()
