@@ -143,6 +143,11 @@ class Sidecar:
             self._sync_thread.shutdown()
             self._seal_thread.shutdown()
 
+    @property
+    def refusing(self) -> bool:
+        """Metered requests are refused, because the lane cannot be written."""
+        return self._disk_failed or bool(self._unwritten)
+
     # -- what connections ask for -----------------------------------------------------------------------------------
 
     def reader(self) -> RequestReader:
@@ -157,7 +162,7 @@ class Sidecar:
         if isinstance(exchange, Refused):
             return exchange
         if exchange.intent is not None:
-            if self._unwritten or self._disk_failed:
+            if self.refusing:
                 return _NOT_METERED
             try:
                 self._lane.intent(exchange.intent)
