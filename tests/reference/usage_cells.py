@@ -19,16 +19,25 @@ from metering.event import QUANTITIES
 from metering.refusal import Fault
 
 Event = Mapping[str, Any]
+_OPERATOR = "telecentras"
 
 
-def site_facts(text: str) -> Facts:
-    """The facts that a site file of one operator declares, read as `tally apply` reads it."""
+def site_documents(text: str) -> list[StoredDocument]:
+    """The documents of a site file of one operator, read as `tally apply` reads it."""
     faults: list[Fault] = []
     read = [read_document(node, faults) for node in parse_documents(text.encode(), "site.yaml", faults)]
     assert not faults, faults
-    return facts_from_documents(
-        StoredDocument(each.kind, each.id, each.operator, each.valid_from, each.body) for each in read if each
-    )
+    return [
+        # a contract's operator is looked up by its customer; here there is only one
+        StoredDocument(each.kind, each.id, each.operator or _OPERATOR, each.valid_from, each.body)
+        for each in read
+        if each is not None
+    ]
+
+
+def site_facts(text: str) -> Facts:
+    """The facts that it declares."""
+    return facts_from_documents(site_documents(text))
 
 
 def usage_table(events: Iterable[Event]) -> pa.Table:

@@ -1,0 +1,195 @@
+"""Closing over the books in PostgreSQL gives what the books in memory give, and keeps its promises under
+load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from books_in_memory import BookInMemory, BooksInMemory
+from sqlalchemy import insert, select, text
+from usage_cells import site_documents, site_facts, usage_table
+
+from adapters.postgres.books import PostgresBooks
+from adapters.postgres.database import Database
+from adapters.postgres.journal import trial_balance
+from adapters.postgres.schema import hourly_usage, subject
+from adapters.postgres.site import site_store
+from billing.close import close_period
+from billing.correct import credit_invoice
+from billing.document import ISSUED, Document, to_json
+from billing.issue import issue_period
+from billing.period import Period
+from billing.ports import Books
+from billing.run_settlement import run_settlement
+from billing.settlement import settlement_json
+
+pytestmark = pytest.mark.anyio
+
+OPERATOR = "telecentras"
+OCTOBER = Period(2026, 10)
+NOW = datetime(2026, 11, 2, 9, tzinfo=UTC)
+VECTORS = Path(__file__).parent.parent / "vectors" / "rating"
+SITE = (
+    (VECTORS / "base.yaml").read_text()
+    + """kind: tariff
+id: vilnius
+operator: telecentras
+currency: EUR
+prices:
+  - models: ["*"]
+    input: 400.00
+    cached_input: 100.00
+    output: {graduated: [{up_to: 5_000, price: 1600.00}, {price: 1200.00}]}
+---
+kind: party
+id: embedded-llm
+name: Embedded LLM
+country: LT
+---
+kind: share
+operator: telecentras
+parties: [{party: embedded-llm, percent: 15%}]
+"""
+)
+
+
+def customers_yaml(count: int) -> str:
+    return "".join(
+        f"---\nkind: customer\nid: c{number}\noperator: telecentras\nname: Customer {number}\ncountry: LT\n"
+        for number in range(count)
+    )
+
+
+def event(customer: str, hours: int, prompt: int, completion: int = 0, **given: Any) -> dict[str, Any]:
+    return {
+        "time": datetime(2026, 10, 1, tzinfo=UTC) + timedelta(hours=hours),
+        "customer": customer,
+        "node": "vilnius-1",
+        "model": "m",
+        "prompt_tokens": prompt,
+        "cached_tokens": prompt // 4,
+        "completion_tokens": completion,
+        **given,
+    }
+
+
+async def declare(database: Database, site: str) -> None:
+    async with site_store(database) as store:
+        await store.save(site_documents(site))
+
+
+async def use(database: Database, events: Sequence[dict[str, Any]]) -> None:
+    """Add the events to hourly usage, each as a cell (a test's hours are its own)."""
+    async with database.app(OPERATOR) as connection:
+        found = await connection.execute(select(subject.c.slug, subject.c.id))
+        ids = {row.slug: row.id for row in found}
+    rows = [
+        {**row, "operator": OPERATOR, "customer": ids[row["customer"]], "project": None, "key": None}
+        for row in usage_table(events).to_pylist()
+    ]
+    async with database.intake() as connection:
+        await connection.execute(text(f"SELECT ensure_usage_partitions('{OPERATOR}', '2026-10-01')"))
+        await connection.execute(insert(hourly_usage), rows)
+
+
+async def documents(books: Books) -> list[Document]:
+    async with books.read(OPERATOR) as book:
+        return list(await book.documents(period=OCTOBER))
+
+
+async def test_a_period_through_all_its_corrections_is_the_same_in_postgres_as_in_memory(
+    database: Database,
+) -> None:
+    first = [event("acme", hour, 1000 + hour, 700) for hour in range(20)]
+    first += [event("beta", hour, 30, 2, outcome="failed") for hour in range(3)]
+    late = [event("acme", 300, 5000, 10), event("beta", 301, 100_000)]
+    await declare(database, SITE)
+    await use(database, first)
+    real, twin = PostgresBooks(database, lambda: NOW), BookInMemory(site_facts(SITE), usage_table(first))
+    memory = BooksInMemory({OPERATOR: twin})
+
+    async def both(step: Any) -> None:
+        assert await step(real) == await step(memory)
+        assert [to_json(each) for each in await documents(real)] == [
+            to_json(each) for each in sorted(await documents(memory), key=lambda each: each.id)
+        ]
+
+    await both(lambda books: close_period(books, OPERATOR, OCTOBER, NOW))
+    await both(lambda books: issue_period(books, OPERATOR, OCTOBER, NOW))
+    await both(lambda books: close_period(books, OPERATOR, OCTOBER, NOW, issue=True))
+    await use(database, late)
+    memory.books[OPERATOR].rows = usage_table(first + late)
+    await both(lambda books: close_period(books, OPERATOR, OCTOBER, NOW, issue=True))
+    for net, reissue in ((150, False), (None, True)):
+        await both(
+            lambda books, net=net, reissue=reissue: credit_invoice(
+                books,
+                OPERATOR,
+                "acme.2026-10.1" if net else "beta.2026-10.1",
+                NOW,
+                net=net,
+                reissue=reissue,
+                reason="Goodwill",
+                by="finance",
+                issue=True,
+            )
+        )
+    await both(lambda books: close_period(books, OPERATOR, OCTOBER, NOW, issue=True))
+
+    async def settled(books: Books) -> Any:
+        settlement = await run_settlement(books, OPERATOR, OCTOBER, NOW)
+        return settlement and settlement_json(settlement)
+
+    await both(settled)
+    await both(settled)
+
+    issued = [each for each in await documents(real) if each.state == ISSUED]
+    async with database.app(OPERATOR) as connection:
+        accounts, balanced = await trial_balance(connection, OPERATOR)
+    assert balanced
+    balances = {each.account: each.balance for each in accounts}
+    assert balances["receivable"] == sum(each.sign * each.gross for each in issued)
+    assert balances["revenue"] == -sum(each.sign * each.net for each in issued)
+    assert balances["share_expense"] == -balances["payable"]
+
+
+async def test_of_two_closes_at_once_the_second_waits_and_finds_nothing_to_do(database: Database) -> None:
+    await declare(database, SITE)
+    await use(database, [event("acme", 1, 100_000), event("beta", 1, 100_000)])
+    books = PostgresBooks(database)
+    rows = await asyncio.gather(*(close_period(books, OPERATOR, OCTOBER, NOW, issue=True) for _ in range(2)))
+    assert sorted(len(row["issued"]) for row in rows) == [0, 2]
+    assert sorted(str(each.number) for each in await documents(books)) == [
+        "INV-2026-000001",
+        "INV-2026-000002",
+    ]
+
+
+async def test_closing_and_issuing_710_customers_takes_seconds(database: Database) -> None:
+    site = SITE + customers_yaml(710)
+    await declare(database, site)
+    usage = [
+        event(f"c{number}", hour, 10_000, 3_000, model=model)
+        for number in range(710)
+        for hour in range(3)
+        for model in ("a", "b", "c")
+    ]
+    await use(database, usage)
+    books = PostgresBooks(database)
+    began = time.monotonic()
+    row = await close_period(books, OPERATOR, OCTOBER, NOW, issue=True)
+    took_s = time.monotonic() - began
+    print(f"710 customers of {len(usage)} cells closed and issued in {took_s:.2f} s")
+    assert len(row["issued"]) == 710
+    assert took_s < 20
+    lines = [line.line for each in await documents(books) for line in each.lines]
+    assert sum(line.tokens for line in lines) == sum(
+        each["prompt_tokens"] + each["completion_tokens"] for each in usage
+    )
