@@ -10,7 +10,8 @@ An import is complete by declaration: only its last seal, which is final, carrie
 times may lie on both sides of a seam between batches, so the seals before carry one microsecond less than their last
 row's time, which is below every later time.
 
-Measured on one core: 1,380,000 request ids in 1.5 s; 1,380,000 rows sealed in 138 batches in 4.0 s.
+Measured on one core: 1,380,000 request ids in 1.4 s; 1,380,000 rows sealed in 138 batches in 4.4 s,
+those ids included.
 """
 
 from __future__ import annotations
