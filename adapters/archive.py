@@ -29,6 +29,7 @@ class BatchFolder:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._lasting: set[Path] = set()
 
     def put(self, batches: Sequence[StoredBatch]) -> None:
         """Stores them, on disk when this returns; `Unavailable` if the disk does not take them."""
@@ -36,7 +37,7 @@ class BatchFolder:
             touched: dict[Path, None] = {}
             for batch in batches:
                 place = self._place(batch.path)
-                make_folder(place.parent)
+                self._make_folder(place.parent)
                 files = [(_SEAL, batch.note)]
                 if batch.body:
                     files.insert(0, (_BODY, batch.body))  # a seal that is there has its body
@@ -67,6 +68,18 @@ class BatchFolder:
                 place = self._place(path)
                 for suffix in (_SEAL, _BODY):
                     place.with_name(place.name + suffix).unlink(missing_ok=True)
+
+    def _make_folder(self, folder: Path) -> None:
+        """The folder, its name and those above it on disk: one that is there may be from a process that was killed
+        before it had made the name last, so the first use by this process makes sure."""
+        make_folder(folder)
+        if folder in self._lasting:
+            return
+        above = folder
+        while above != self._root:
+            above = above.parent
+            fsync_folder(above)
+        self._lasting.add(folder)
 
     def _place(self, path: str) -> Path:
         place = self._root / path

@@ -48,9 +48,9 @@ from metering.steps import step
 
 logger = logging.getLogger(__name__)
 
-#: One transaction takes at most so many batches, and bytes of bodies.
-POLL_BATCHES = 50
-POLL_BYTES = 64_000_000
+#: One transaction takes at most so many batches, and about so many bytes: some 200,000 events, 100 MB when decoded.
+POLL_BATCHES = 100
+POLL_BYTES = 8_000_000
 #: How often the running loop looks for new batches, and for whole hours.
 POLL_EVERY = timedelta(milliseconds=200)
 ROLL_UP_EVERY = timedelta(seconds=10)
