@@ -45,6 +45,7 @@ __all__ = [
     "Reference",
     "Tax",
     "from_json",
+    "listed_json",
     "to_json",
 ]
 
@@ -177,6 +178,14 @@ def to_json(document: Document) -> dict[str, Any]:
         "charges": [part_json(charge, currency) for charge in document.charges],
         "taxes": [tax_json(tax, currency) for tax in document.taxes],
     }
+
+
+def listed_json(document: Document) -> dict[str, Any]:
+    """D alone, as `invoice list` shows it: without lines, allowances, charges and taxes."""
+    content = to_json(document)
+    for name in ("lines", "allowances", "charges", "taxes"):
+        del content[name]
+    return content
 
 
 def from_json(content: Mapping[str, Any]) -> Document:

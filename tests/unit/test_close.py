@@ -15,7 +15,7 @@ from usage_cells import site_facts, usage_table
 
 from billing.close import close_period
 from billing.correct import credit_invoice
-from billing.document import DRAFT, ISSUED, to_json
+from billing.document import DRAFT, ISSUED, listed_json, to_json
 from billing.explain import explain
 from billing.issue import issue_documents, issue_period
 from billing.journal import trial_balance
@@ -136,6 +136,7 @@ def test_the_json_of_a_document_has_the_contracts_keys_in_order() -> None:
         paid open buyer_reference purchase_order payment_reference corrects supplements reason checkpoint files
         lines allowances charges taxes"""
     assert list(content) == d.split()
+    assert list(listed_json(books.books[OPERATOR].papers["acme.2026-10.1"])) == d.split()[:-4]
     line = """id model meter window tier quantity unit price_base list_price factor unit_price amount tokens
         tariff_version contract_version price_row tax_category tax_rate account description part"""
     assert list(content["lines"][0]) == line.split()
