@@ -7,15 +7,16 @@ instants that Python's zones give, so the bill and the totals agree about where 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ARRAY, ColumnElement, DateTime, Select, func, literal, select
+from sqlalchemy import ARRAY, BigInteger, ColumnElement, DateTime, Select, cast, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters.postgres.schema import site_document, usage_cell
@@ -39,39 +40,6 @@ _SUBJECTS = ("customer", "project", "key")
 Regions = Mapping[str, Sequence[tuple[datetime, str | None]]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Words:
-    """What turns a group of the database into what a user calls it."""
-
-    operator: str
-    zone: ZoneInfo
-    names: Mapping[UUID, str]
-    regions: Regions
-    cuts: Mapping[
-        str, Sequence[datetime]
-    ]  # day, month, region: instants at which one ends and the next begins
-
-    def of(self, word: str, group: Mapping[str, Any]) -> Any:
-        if word == "operator":
-            return self.operator
-        if word in _SUBJECTS:
-            found: UUID | None = group[word]
-            return None if found is None else self.names.get(found, str(found))
-        if word == "region":
-            return _region_at(self.regions.get(group["node"], ()), self._instant(word, group))
-        return self._instant(word, group) if word in self.cuts else group[word]
-
-    def text(self, word: str, value: Any) -> Any:
-        """Hours and days as local time with its offset, months as periods."""
-        if word in ("hour", "day"):
-            return value.astimezone(self.zone).isoformat()
-        return str(Period.holding(value, self.zone)) if word == "month" else value
-
-    def _instant(self, word: str, group: Mapping[str, Any]) -> datetime:
-        place: int = group[word]  # from 1: `width_bucket`
-        return self.cuts[word][place - 1]
-
-
 async def usage_totals(
     conn: AsyncConnection, operator: str, start: datetime, end: datetime, by: Sequence[str], zone: ZoneInfo
 ) -> list[dict[str, Any]]:
@@ -88,20 +56,60 @@ async def usage_totals(
         "day": _days(start, end, zone),
         "month": [day for day in _days(start, end, zone) if day.astimezone(zone).day == 1 or day <= start],
         "region": [start, *sorted(changes)],
-    }
+    }  # instants at which one ends and the next begins
     names = await slugs(conn, operator, [word for word in by if word in _SUBJECTS])
-    words = _Words(operator, zone, names, regions, cuts)
-    sums: defaultdict[tuple[Any, ...], Counter[str]] = defaultdict(Counter)
-    for row in await conn.execute(_query(operator, start, end, by, cuts)):
-        group = row._asdict()
-        key = tuple(words.of(word, group) for word in by)
-        sums[key].update({name: int(group[f"sum_{name}"]) for name in FIGURES})
-    ordered = sorted(sums.items(), key=lambda item: [(value is not None, value) for value in item[0]])
+    query = _query(operator, start, end, by, cuts)
+    read = _readers(operator, by, list(query.selected_columns.keys()), names, regions, cuts)
+    sums: dict[tuple[Any, ...], Sequence[int]] = {}
+    for row in await conn.execute(query):
+        key = tuple(reader(row) for reader in read)
+        figures = row[-len(FIGURES) :]
+        before = sums.get(key)  # two nodes of one region, two customers' projects of one name
+        sums[key] = (
+            figures if before is None else [one + other for one, other in zip(before, figures, strict=True)]
+        )
+    write = [_writer(word, zone) for word in by]
     return [
-        {word: words.text(word, value) for word, value in zip(by, key, strict=True)}
-        | {name: figures[name] for name in FIGURES}
-        for key, figures in ordered
+        {word: text(value) for word, text, value in zip(by, write, key, strict=True)}
+        | dict(zip(FIGURES, sums[key], strict=True))
+        for key in sorted(sums, key=lambda key: [(value is not None, value) for value in key])
     ]
+
+
+def _readers(
+    operator: str,
+    by: Sequence[str],
+    columns: Sequence[str],
+    names: Mapping[UUID, str],
+    regions: Regions,
+    cuts: Mapping[str, Sequence[datetime]],
+) -> list[Callable[[Sequence[Any]], Any]]:
+    """For each word of `by`, what reads it off a row of the query: a name for an id, an instant for a place in `cuts`."""
+
+    def reader(word: str) -> Callable[[Sequence[Any]], Any]:
+        if word == "operator":
+            return lambda _row: operator
+        place = columns.index(word)
+        if word in _SUBJECTS:
+            return lambda row: None if row[place] is None else names.get(row[place], str(row[place]))
+        if word == "region":
+            node, begins = columns.index("node"), cuts[word]
+            return lambda row: _region_at(regions.get(row[node], ()), begins[row[place] - 1])
+        if word in cuts:
+            begins = cuts[word]
+            return lambda row: begins[row[place] - 1]  # `width_bucket` counts from 1
+        return itemgetter(place)
+
+    return [reader(word) for word in by]
+
+
+def _writer(word: str, zone: ZoneInfo) -> Callable[[Any], Any]:
+    """How a value is told: hours and days as local time with its offset, months as periods, all else as it is."""
+    if word in ("hour", "day"):
+        return cache(lambda instant: instant.astimezone(zone).isoformat())
+    if word == "month":
+        return lambda instant: str(Period.holding(instant, zone))
+    return lambda value: value
 
 
 def total(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
@@ -113,7 +121,7 @@ def total(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 def _query(
     operator: str, start: datetime, end: datetime, by: Sequence[str], cuts: Mapping[str, Sequence[datetime]]
 ) -> Select[Any]:
-    """One row a group: its columns by name, its figures as `sum_<figure>`."""
+    """One row a group: its columns, named by their words, then FIGURES in order."""
     cell = usage_cell.c
     groups: dict[str, ColumnElement[Any]] = {}
     for word in by:
@@ -126,9 +134,10 @@ def _query(
         groups["node"] = cell.node
     figures: dict[str, ColumnElement[Any]] = {name: func.sum(cell[name]) for name in FIGURES if name in cell}
     figures["aborted"] = func.coalesce(func.sum(cell.requests).filter(cell.outcome == "aborted"), 0)
+    # As bigint: sums beyond it are refused rather than told, as rating refuses them.
     columns = [expression.label(word) for word, expression in groups.items()]
     return (
-        select(*columns, *(figures[name].label(f"sum_{name}") for name in FIGURES))
+        select(*columns, *(cast(figures[name], BigInteger).label(f"sum_{name}") for name in FIGURES))
         .where(cell.operator == operator, cell.hour >= start, cell.hour < end)
         .group_by(*(column.name for column in columns))
         .having(func.count() > 0)  # without groups there would be one row of nulls
