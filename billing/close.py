@@ -30,8 +30,9 @@ from billing.issue import issue_drafts, short_row
 from billing.money import format_minor
 from billing.period import Period
 from billing.ports import Book, Books, PeriodClose
-from billing.rating import Rated, Unpriced, rate
+from billing.rating import Rated, rate
 from billing.site import Customer, Operator, in_force
+from billing.unpriced import unpriced_refusal
 from metering.refusal import Fault, Refusal
 from metering.steps import step
 
@@ -145,7 +146,7 @@ async def _close(
     usage = await book.usage(*period.bounds(operator.zone))
     rated = await asyncio.to_thread(rate, usage, facts, period)
     if rated.unpriced:
-        raise _unpriced(operator, period, rated.unpriced)
+        raise unpriced_refusal(operator.id, period, rated.unpriced)
     may_wait = period.month != LAST_MONTH and await book.last_close(Period(period.year, LAST_MONTH)) is None
     documents = await book.documents(period=period)
     outcome = _draft_all(
@@ -236,39 +237,6 @@ def _gathered(refused: Sequence[Refusal]) -> Refusal:
     more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
     faults = [Fault(each.what, each.where, each.remedy) for each in refused]
     return Refusal(first.code, first.what + more, where=first.where, remedy=first.remedy, faults=faults)
-
-
-def _unpriced(operator: Operator, period: Period, unpriced: Sequence[Unpriced]) -> Refusal:
-    return Refusal(
-        "unpriced",
-        f"{operator.id}: usage in {period} that no price covers",
-        where=operator.id,
-        remedy="add a price for it to the tariff or contract, from the hour named on",
-        faults=[
-            Fault(
-                f"{each.tokens} of {each.meter} for model {each.model!r} from {_instant(each.first_hour)}"
-                f" in region {each.region!r}: {each.why}"
-            )
-            for each in unpriced
-        ],
-        extra={
-            "unpriced": [
-                {
-                    "model": each.model,
-                    "meter": each.meter,
-                    "region": each.region,
-                    "tokens": each.tokens,
-                    "first_hour": _instant(each.first_hour),
-                    "why": each.why,
-                }
-                for each in unpriced
-            ]
-        },
-    )
-
-
-def _instant(instant: datetime) -> str:
-    return instant.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _versions(rated: Rated) -> dict[str, list[str]]:

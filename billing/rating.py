@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 
 import numpy as np
@@ -30,23 +29,12 @@ from billing.period import Period
 from billing.placing import Placed, place
 from billing.tariff import METERS, PRICE_BASE, Graduated, Plain
 from billing.terms import NO_PRICE_ROW, Terms, TermsRow, matching_row
+from billing.unpriced import Unpriced
 
 __all__ = ["Line", "Rated", "Unpriced", "rate"]
 
 _TOKEN_METERS = ("input", "cached_input", "output", "reasoning")
 _MUST_BE_PRICED = ("input", "output", "audio_seconds")
-
-
-@dataclass(frozen=True, slots=True)
-class Unpriced:
-    """Usage that no price covers; it stops the close. `tokens` is the quantity (seconds of audio_seconds)."""
-
-    model: str
-    meter: str
-    region: str
-    tokens: int
-    first_hour: datetime
-    why: str
 
 
 @dataclass(frozen=True, slots=True)

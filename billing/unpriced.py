@@ -1,0 +1,56 @@
+"""Usage that no price covers: it stops the close, and is named so that a price can be given (arithmetic rule 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from billing.period import Period
+from metering.refusal import Fault, Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Unpriced:
+    """Usage that no price covers; it stops the close. `tokens` is the quantity (seconds of audio_seconds)."""
+
+    model: str
+    meter: str
+    region: str
+    tokens: int
+    first_hour: datetime
+    why: str
+
+
+def unpriced_refusal(operator: str, period: Period, unpriced: Sequence[Unpriced]) -> Refusal:
+    """The refusal (`unpriced`) of a close, with each as a fault and as CONTRACT.md's `unpriced`."""
+    return Refusal(
+        "unpriced",
+        f"{operator}: usage in {period} that no price covers",
+        where=operator,
+        remedy="add a price for it to the tariff or contract, from the hour named on",
+        faults=[
+            Fault(
+                f"{each.tokens} of {each.meter} for model {each.model!r} from {_instant(each.first_hour)}"
+                f" in region {each.region!r}: {each.why}"
+            )
+            for each in unpriced
+        ],
+        extra={
+            "unpriced": [
+                {
+                    "model": each.model,
+                    "meter": each.meter,
+                    "region": each.region,
+                    "tokens": each.tokens,
+                    "first_hour": _instant(each.first_hour),
+                    "why": each.why,
+                }
+                for each in unpriced
+            ]
+        },
+    )
+
+
+def _instant(instant: datetime) -> str:
+    return instant.strftime("%Y-%m-%dT%H:%M:%SZ")
