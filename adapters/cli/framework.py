@@ -124,11 +124,12 @@ def _print(result: Result, as_json: bool) -> None:
         sys.stdout.write(json.dumps(result.document, ensure_ascii=False) + "\n")
         return
     parts = [result.text] if isinstance(result.text, str | Table) else list(result.text)
+    if parts == [""]:
+        return
     console = Console(highlight=False, soft_wrap=True)
     for part in parts:
         if isinstance(part, str):
-            if part:
-                sys.stdout.write(part + "\n")
+            sys.stdout.write(part + "\n")
         else:
             console.print(part)
     sys.stdout.flush()

@@ -8,7 +8,21 @@ from typing import Annotated
 
 import typer
 
-from adapters.cli import framework, importing, site
+from adapters.cli import (
+    demo,
+    doctor,
+    framework,
+    importing,
+    invoice,
+    keys,
+    ledger,
+    period,
+    report,
+    servers,
+    site,
+    up,
+    usage,
+)
 
 app = typer.Typer(
     name="tally",
@@ -20,7 +34,7 @@ app = typer.Typer(
 )
 
 
-for _subject in (site, importing):
+for _subject in (demo, site, keys, importing, usage, period, invoice, ledger, report, up, servers, doctor):
     _subject.register(app)
 
 

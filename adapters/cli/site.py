@@ -8,8 +8,7 @@ import typer
 
 from adapters.cli.framework import Context, Result, command
 from adapters.cli.wiring import now
-from adapters.postgres.database import INSTALLATION
-from adapters.postgres.site import PostgresSiteStore
+from adapters.postgres.site import site_store
 from adapters.site_files.apply import apply_site, check_site, summary
 from adapters.site_files.reading import SiteFiles, read_files
 from adapters.site_files.writing import get_documents, to_yaml
@@ -27,16 +26,16 @@ def register(app: typer.Typer) -> None:
         All of it or none; applying the same again changes nothing.
         """
         files = _read(context, paths)
-        async with context.database() as database, database.app(INSTALLATION) as connection:
-            applied = await apply_site(PostgresSiteStore(connection), files, now())
+        async with context.database() as database, site_store(database) as store:
+            applied = await apply_site(store, files, now())
         return Result(applied.to_json(), _said(applied.to_json()))
 
     @command(app, "check", path="check", example="tally check examples/vilnius")
     async def check(context: Context, paths: PathsArgument) -> Result:
         """Only validate site files, beside what is applied already; changes nothing."""
         files = _read(context, paths)
-        async with context.database() as database, database.app(INSTALLATION) as connection:
-            placed = await check_site(PostgresSiteStore(connection), files, now())
+        async with context.database() as database, site_store(database) as store:
+            placed = await check_site(store, files, now())
         document = summary(placed).to_json()
         return Result(document, [*_said(document), "no fault found; nothing was changed"])
 
@@ -50,8 +49,8 @@ def register(app: typer.Typer) -> None:
         id: Annotated[str | None, typer.Argument(help="One of them. Default: all of the kind.")] = None,
     ) -> Result:
         """Print what is declared, as YAML that `tally apply` takes."""
-        async with context.database() as database, database.app(INSTALLATION) as connection:
-            documents = await get_documents(PostgresSiteStore(connection), kind, id)
+        async with context.database() as database, site_store(database) as store:
+            documents = await get_documents(store, kind, id)
         return Result({"documents": documents}, to_yaml(documents).rstrip("\n"))
 
 

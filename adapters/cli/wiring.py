@@ -21,7 +21,7 @@ from adapters.archive import BatchFolder
 from adapters.importing.seal_lane import ImportPlace
 from adapters.postgres.database import Database
 from adapters.postgres.intake import PostgresLedger
-from adapters.postgres.site import PostgresSiteStore
+from adapters.postgres.site import site_store
 from adapters.site_files.apply import add_private_customers
 from adapters.spool_source import SpoolSource
 from billing.intake import Intake
@@ -94,8 +94,8 @@ def import_place(
         return read_body(peek_seal(stored.note), stored.body)
 
     async def create_customers(operator: str, slugs: list[str]) -> None:
-        async with database.app(operator) as connection:
-            await add_private_customers(PostgresSiteStore(connection), operator, slugs)
+        async with site_store(database) as store:
+            await add_private_customers(store, operator, slugs)
 
     return ImportPlace(
         database=database,

@@ -6,7 +6,7 @@ import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from sqlalchemy import text
 
@@ -14,6 +14,8 @@ from adapters.importing.events import BETWEEN
 from adapters.postgres.database import Database
 from metering.identity import new_id
 from metering.refusal import Refusal
+
+EVER = datetime(2020, 1, 1, tzinfo=UTC)  # no event is older
 
 _MAKE_OWNED = text("""
     INSERT INTO subject (operator, id, kind, slug, parent)

@@ -18,8 +18,6 @@ from adapters.importing.seal_lane import ImportPlace, LaneRows, seal_and_accept
 from metering.event import QUANTITIES, QUANTITY_COLUMNS, Totals, totals
 from metering.refusal import Refusal
 
-EVER = datetime(2020, 1, 1, tzinfo=UTC)
-
 
 async def void_import(place: ImportPlace, id: str, reason: str, now: datetime) -> ImportResult:
     """Takes the import back; twice is once. Refusals: unknown_import, empty_reason."""
@@ -30,7 +28,7 @@ async def void_import(place: ImportPlace, id: str, reason: str, now: datetime) -
     operator, node, state = await ledger.import_of(place.database, id)
     if state == "voided":
         return ImportResult(id)
-    paths = await ledger.archived_paths(place.database, operator, node, EVER, lane=id)
+    paths = await ledger.archived_paths(place.database, operator, node, ledger.EVER, lane=id)
     batches = [place.read_archived(path) for path in paths]
     lane = id.replace("import-", "void-", 1)
     events = pa.concat_tables(batches).unify_dictionaries()

@@ -1,0 +1,266 @@
+"""What people ask of the ledger, answered as JSON documents: the command line and the API print the same.
+
+Every answer is read in one transaction an operator. Where no operator is named, all of them are asked in the order of
+their ids; one database may hold several, and each sees its own rows only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from adapters.postgres import documents as document_rows
+from adapters.postgres import settlements as settlement_rows
+from adapters.postgres.closes import load_closes
+from adapters.postgres.database import Database
+from adapters.postgres.journal import trial_balance
+from adapters.postgres.site import operator_facts
+from adapters.postgres.usage_totals import BY, total, usage_totals
+from billing.document import Document, to_json
+from billing.facts import Facts
+from billing.money import format_minor
+from billing.period import Period, midnight
+from billing.settlement import settlement_json
+from billing.site import Operator
+from metering.refusal import Refusal
+
+EVER = datetime(2020, 1, 1, tzinfo=UTC)
+PARTS_OF_A_DOCUMENT = ("lines", "allowances", "charges", "taxes")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A time that was asked for: a period, or from–to (half open; a day stands for its local midnight)."""
+
+    period: Period | None = None
+    since: str | None = None
+    until: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A document with the facts of its operator."""
+
+    document: Document
+    facts: Facts
+
+
+async def named_operators(database: Database, operator: str | None) -> list[str]:
+    """The operator that was named, or all of them. Refusals: unknown_operator."""
+    declared = await database.operators()
+    if operator is None:
+        return declared
+    if operator not in declared:
+        remedy = f"declared are: {', '.join(declared)}" if declared else "declare it with tally apply"
+        raise Refusal("unknown_operator", f"no such operator: {operator}", where="--operator", remedy=remedy)
+    return [operator]
+
+
+async def facts_of(database: Database, operator: str) -> Facts:
+    async with database.app(operator) as connection:
+        return await operator_facts(connection, operator)
+
+
+async def usage(database: Database, operator: str | None, span: Span, by: Sequence[str]) -> dict[str, Any]:
+    """`tally usage`: totals by the words of `by`. Refusals: unknown_by, bad_time, bad_span."""
+    unknown = [word for word in by if word not in BY]
+    if unknown:
+        raise Refusal(
+            "unknown_by",
+            f"cannot be grouped by: {', '.join(unknown)}",
+            where="--by",
+            remedy=f"one or more of: {', '.join(BY)}",
+        )
+    rows: list[dict[str, Any]] = []
+    for each in await named_operators(database, operator):
+        async with database.app(each, snapshot=True) as connection:
+            declared = (await operator_facts(connection, each)).operator[-1]
+            start, end = instants(span, declared)
+            rows += await usage_totals(connection, each, start, end, by, declared.zone)
+    return {"rows": rows, "total": total(rows)}
+
+
+def instants(span: Span, operator: Operator) -> tuple[datetime, datetime]:
+    """The whole hours [start, end) that a span means for an operator; nothing named: all there is."""
+    if span.period is not None:
+        if span.since is not None or span.until is not None:
+            raise Refusal(
+                "bad_span",
+                "a period and a time at once",
+                where="--period, --from, --to",
+                remedy="name one of them",
+            )
+        return span.period.bounds(operator.zone)
+    start = EVER if span.since is None else _instant(span.since, operator, "--from")
+    end = (
+        datetime.now(UTC) + timedelta(hours=2)
+        if span.until is None
+        else _instant(span.until, operator, "--to")
+    )
+    end = end.replace(minute=0, second=0, microsecond=0) if span.until is None else end
+    if start >= end:
+        raise Refusal("bad_span", "the end is not after the beginning", where="--from, --to")
+    return start, end
+
+
+def _instant(text: str, operator: Operator, where: str) -> datetime:
+    """A local day, or an RFC 3339 time on a whole hour: usage is kept by the hour."""
+    moment = _read_time(text, operator)
+    if moment is None or moment.tzinfo is None:
+        raise Refusal(
+            "bad_time",
+            f"not a day and not a time with a zone: {text}",
+            where=where,
+            remedy="2026-10-05, or 2026-10-05T08:00:00Z",
+        )
+    moment = moment.astimezone(UTC)
+    if (moment.minute, moment.second, moment.microsecond) != (0, 0, 0):
+        raise Refusal(
+            "bad_time", f"not on a whole hour: {text}", where=where, remedy="usage is kept by the hour"
+        )
+    return moment
+
+
+def _read_time(text: str, operator: Operator) -> datetime | None:
+    try:
+        if len(text) == len("2026-10-05"):
+            return midnight(date.fromisoformat(text), operator.zone)
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+async def invoices(
+    database: Database,
+    *,
+    operator: str | None = None,
+    period: Period | None = None,
+    customer: str | None = None,
+    state: str | None = None,
+) -> list[Document]:
+    """Documents that match, oldest first. Refusals: unknown_state."""
+    if state not in (None, "draft", "issued"):
+        raise Refusal("unknown_state", f"no such state: {state}", where="--state", remedy="draft or issued")
+    found: list[Document] = []
+    for each in await named_operators(database, operator):
+        async with database.app(each) as connection:
+            found += await document_rows.load_documents(
+                connection, each, period=period, customer=customer, state=state
+            )
+    return found
+
+
+def short(document: Document) -> dict[str, Any]:
+    """A document without its lines."""
+    return {key: value for key, value in to_json(document).items() if key not in PARTS_OF_A_DOCUMENT}
+
+
+async def find_document(database: Database, reference: str, operator: str | None = None) -> Found:
+    """The document with this id or number. Refusals: unknown_document, which_operator."""
+    found: list[Found] = []
+    for each in await named_operators(database, operator):
+        async with database.app(each, snapshot=True) as connection:
+            rows = await document_rows.load_documents(connection, each, references=[reference])
+            if rows:
+                found.append(Found(rows[0], await operator_facts(connection, each)))
+    if not found:
+        raise Refusal(
+            "unknown_document",
+            f"no such document: {reference}",
+            where=reference,
+            remedy="`tally invoice list` shows ids and numbers",
+        )
+    if len(found) > 1:
+        owners = ", ".join(each.document.operator for each in found)
+        raise Refusal(
+            "which_operator",
+            f"several operators have a document {reference}: {owners}",
+            where=reference,
+            remedy="use its id",
+        )
+    return found[0]
+
+
+async def found_documents(
+    database: Database, *, operator: str | None = None, period: Period | None = None
+) -> list[Found]:
+    """Every document of a period, each with the facts of its operator."""
+    found: list[Found] = []
+    for each in await named_operators(database, operator):
+        async with database.app(each, snapshot=True) as connection:
+            facts = await operator_facts(connection, each)
+            rows = await document_rows.load_documents(connection, each, period=period)
+            found += [Found(row, facts) for row in rows]
+    return found
+
+
+async def settlements(
+    database: Database, *, operator: str | None = None, period: Period | None = None
+) -> list[dict[str, Any]]:
+    """Settlements that match, oldest first."""
+    found: list[dict[str, Any]] = []
+    for each in await named_operators(database, operator):
+        async with database.app(each) as connection:
+            found += [
+                settlement_json(row)
+                for row in await settlement_rows.load_settlements(connection, each, period=period)
+            ]
+    return found
+
+
+async def settlement(database: Database, id: str, operator: str | None = None) -> dict[str, Any]:
+    """One settlement. Refusals: unknown_settlement."""
+    for each in await named_operators(database, operator):
+        async with database.app(each) as connection:
+            for row in await settlement_rows.load_settlements(connection, each, id=id):
+                return settlement_json(row)
+    raise Refusal(
+        "unknown_settlement",
+        f"no such settlement: {id}",
+        where=id,
+        remedy="`tally settlement list` shows them",
+    )
+
+
+async def closes(
+    database: Database, *, operator: str | None = None, period: Period | None = None
+) -> list[dict[str, Any]]:
+    """What each close of a period came to, oldest first."""
+    found: list[dict[str, Any]] = []
+    for each in await named_operators(database, operator):
+        async with database.app(each) as connection:
+            for close in await load_closes(connection, each, period=period):
+                closed_at = close.closed_at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+                found.append({**close.result, "number": close.number, "closed_at": closed_at})
+    return found
+
+
+async def balances(
+    database: Database, operator: str | None = None, as_of: datetime | None = None
+) -> dict[str, Any]:
+    """`tally ledger trial-balance`: every account of every operator named, and whether debits equal credits."""
+    accounts: list[dict[str, Any]] = []
+    balanced = True
+    for each in await named_operators(database, operator):
+        async with database.app(each, snapshot=True) as connection:
+            found, even = await trial_balance(connection, each, as_of)
+            balanced = balanced and even
+            accounts += [
+                {
+                    "operator": each,
+                    "account": row.account,
+                    "currency": row.currency,
+                    "debit": format_minor(row.debit, row.currency),
+                    "credit": format_minor(row.credit, row.currency),
+                    "balance": format_minor(row.balance, row.currency),
+                }
+                for row in found
+            ]
+    moment = as_of or datetime.now(UTC)
+    return {
+        "as_of": moment.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "accounts": accounts,
+        "balanced": balanced,
+    }

@@ -1,0 +1,142 @@
+"""The API's routes. Each asks `adapters.answers`, as the command line does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from adapters import answers, rendering, reporting
+from adapters.postgres import keys
+from adapters.postgres.database import INSTALLATION, Database
+from billing.document import to_json
+from billing.period import Period
+from metering.identity import hash_secret
+from metering.refusal import Refusal
+
+router = APIRouter(prefix="/v1")
+_bearer = HTTPBearer(
+    auto_error=False, description="The secret of a key with a role: `tally key create --role finance`."
+)
+
+PeriodQuery = Annotated[str | None, Query(description="A calendar month: 2026-10.", examples=["2026-10"])]
+CustomerQuery = Annotated[str | None, Query(description="One customer.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks: a role, for one operator or (None) for all."""
+
+    database: Database
+    role: str
+    operator: str | None
+
+
+async def _asker(
+    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> Asker:
+    database: Database = request.app.state.database
+    key = None
+    if credentials is not None:
+        async with database.app(INSTALLATION) as connection:
+            key = await keys.find_key(connection, hash_secret(credentials.credentials))
+    if key is None or not key.holds(datetime.now(UTC)):
+        remedy = "Authorization: Bearer SECRET, of `tally key create --role finance`"
+        raise Refusal("unauthorized", "no valid key", where="Authorization", remedy=remedy)
+    if key.role is None:
+        raise Refusal(
+            "forbidden", "a customer's key opens the sidecar, not this API", remedy="use a key with a role"
+        )
+    return Asker(database, key.role, None if key.operator == INSTALLATION else key.operator)
+
+
+AskerDependency = Annotated[Asker, Depends(_asker)]
+
+
+@router.get("/health", tags=["health"])
+async def health(request: Request) -> dict[str, Any]:
+    """Whether the API and its database answer."""
+    await request.app.state.database.operators()
+    return {"ok": True}
+
+
+@router.get("/usage", tags=["usage"])
+async def usage(
+    asker: AskerDependency,
+    period: PeriodQuery = None,
+    by: Annotated[str, Query(description="As `tally usage --by`: comma separated.")] = "customer",
+    since: Annotated[str | None, Query(alias="from", description="A day, or a time on a whole hour.")] = None,
+    until: Annotated[str | None, Query(alias="to", description="The end, not included.")] = None,
+) -> dict[str, Any]:
+    """Totals of usage."""
+    words = [word.strip() for word in by.split(",") if word.strip()]
+    return await answers.usage(
+        asker.database, asker.operator, answers.Span(_period(period), since, until), words
+    )
+
+
+@router.get("/invoices", tags=["invoices"])
+async def invoices(
+    asker: AskerDependency,
+    period: PeriodQuery = None,
+    customer: CustomerQuery = None,
+    state: Annotated[str | None, Query(description="draft or issued")] = None,
+) -> dict[str, Any]:
+    """Documents, oldest first, without their lines."""
+    found = await answers.invoices(
+        asker.database, operator=asker.operator, period=_period(period), customer=customer, state=state
+    )
+    return {"invoices": [answers.short(document) for document in found]}
+
+
+@router.get("/invoices/{reference}", tags=["invoices"])
+async def invoice(
+    asker: AskerDependency, reference: Annotated[str, Path(description="An id or a number.")]
+) -> dict[str, Any]:
+    """One document with its lines."""
+    return to_json((await answers.find_document(asker.database, reference, asker.operator)).document)
+
+
+@router.get("/invoices/{reference}/files/{format}", tags=["invoices"], response_class=Response)
+async def invoice_file(asker: AskerDependency, reference: str, format: str) -> Response:
+    """A document as a file: pdf."""
+    found = await answers.find_document(asker.database, reference, asker.operator)
+    content = await rendering.render_aside(found, format)
+    return _download(content, rendering.FORMATS[format], rendering.file_name(found.document, format))
+
+
+@router.get("/settlements", tags=["settlements"])
+async def settlements(asker: AskerDependency, period: PeriodQuery = None) -> dict[str, Any]:
+    """Settlements, oldest first."""
+    rows = await answers.settlements(asker.database, operator=asker.operator, period=_period(period))
+    return {"settlements": rows}
+
+
+@router.get("/settlements/{id}", tags=["settlements"])
+async def settlement(asker: AskerDependency, id: str) -> dict[str, Any]:
+    """One settlement."""
+    return await answers.settlement(asker.database, id, asker.operator)
+
+
+@router.get("/reports/usage", tags=["reports"], response_class=Response)
+async def usage_report(
+    asker: AskerDependency,
+    period: Annotated[str, Query(description="A calendar month: 2026-10.")],
+    format: Annotated[str, Query(description="csv, json or pdf")] = "json",
+) -> Response:
+    """The usage report of a month. A key for all operators names none, so it needs an installation with one."""
+    content, name = await reporting.usage_report(asker.database, asker.operator, Period.parse(period), format)
+    return _download(content, reporting.FORMATS[format], name)
+
+
+def _period(text: str | None) -> Period | None:
+    return None if text is None else Period.parse(text)
+
+
+def _download(content: bytes, media_type: str, name: str) -> Response:
+    return Response(
+        content, media_type=media_type, headers={"Content-Disposition": f'attachment; filename="{name}"'}
+    )

@@ -1,0 +1,163 @@
+"""`tally doctor`: what is configured, reachable, behind, or unsafe; `tally database prepare`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import stat
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from adapters.cli.framework import DIFFERENCE, Context, Result, command, table
+from adapters.cli.wiring import DataFolder, now
+from adapters.postgres.database import Database
+from adapters.postgres.embedded import orphans
+from adapters.postgres.open import APP_URL, outside_urls
+from adapters.postgres.roles import role_sql
+from adapters.postgres.streams import read_streams
+from metering.refusal import Refusal, Unavailable
+from metering.spool import Spool
+
+OK, WARNING, FAULT = "ok", "warning", "fault"
+LITTLE_DISK_BYTES = 2 << 30
+MANY_WAITING = 1_000
+BEHIND_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at."""
+
+    name: str
+    state: str
+    what: str
+    remedy: str = ""
+
+
+def register(app: typer.Typer) -> None:
+    @command(app, "doctor", path="doctor", example="tally doctor")
+    async def doctor(context: Context) -> Result:
+        """Say what is configured, reachable, behind or unsafe. Exit 3 if anything is at fault."""
+        folder = DataFolder(context.data)
+        checks = await asyncio.to_thread(_check_folder, folder)
+        try:
+            async with context.database() as database:
+                checks += await _check_database(database)
+        except (Refusal, Unavailable) as problem:
+            checks.append(Check("database", FAULT, problem.what, problem.remedy))
+        rows = [[check.state, check.name, check.what, check.remedy] for check in checks]
+        at_fault = any(check.state == FAULT for check in checks)
+        document = {"ok": not at_fault, "checks": [asdict(check) for check in checks]}
+        shown = table(None, ("state", "name", "what", "remedy"), rows)
+        return Result(document, shown, DIFFERENCE if at_fault else 0)
+
+    database = typer.Typer(no_args_is_help=True, help="The database.")
+    app.add_typer(database, name="database")
+
+    @command(database, "prepare", path="database prepare", example="tally database prepare")
+    async def prepare(_context: Context) -> Result:
+        """Print the SQL that makes Tallygrid's three roles and its database on a PostgreSQL server of yours.
+
+        Run it there as a superuser, with passwords of your own in the place of the marked ones, and set the three
+        URLs that its head names.
+        """
+        sql = role_sql(None)
+        return Result({"sql": sql}, sql)
+
+
+def _check_folder(folder: DataFolder) -> list[Check]:
+    if not folder.root.exists():
+        return [Check("data folder", OK, f"{folder.root} is not there yet; the first command makes it")]
+    checks = []
+    mode = stat.S_IMODE(folder.root.stat().st_mode)
+    if mode & 0o022:
+        checks.append(
+            Check(
+                "data folder", FAULT, f"{folder.root} can be written by others", f"chmod go-w {folder.root}"
+            )
+        )
+    else:
+        checks.append(Check("data folder", OK, f"{folder.root}, mode {mode:o}"))
+    open_keys = [path for path in folder.keys.rglob("*.key") if stat.S_IMODE(path.stat().st_mode) & 0o077]
+    if open_keys:
+        checks.append(
+            Check(
+                "lane keys", FAULT, f"{len(open_keys)} key files can be read by others", "chmod 600 on them"
+            )
+        )
+    free = shutil.disk_usage(folder.root).free
+    state = WARNING if free < LITTLE_DISK_BYTES else OK
+    checks.append(
+        Check(
+            "disk", state, f"{free >> 20:,} MiB free", "capture stops when it is full" if state != OK else ""
+        )
+    )
+    waiting = sum(1 for _ in Spool(folder.spool).pending()) if folder.spool.exists() else 0
+    state = WARNING if waiting > MANY_WAITING else OK
+    checks.append(
+        Check(
+            "spool",
+            state,
+            f"{waiting} sealed batches wait for intake",
+            "is intake running?" if waiting else "",
+        )
+    )
+    left = orphans()
+    if left:
+        checks.append(
+            Check(
+                "clusters",
+                WARNING,
+                f"{len(left)} embedded databases whose data folder is gone: {_named(left)}",
+                "remove them if they are not missed",
+            )
+        )
+    return checks
+
+
+def _named(paths: list[Path]) -> str:
+    return ", ".join(str(path) for path in paths[:5])
+
+
+async def _check_database(database: Database) -> list[Check]:
+    outside = outside_urls(os.environ)
+    where = f"the server of {APP_URL}" if outside is not None else "embedded, on a Unix socket of its own"
+    checks = [Check("database", OK, where)]
+    operators = await database.operators()
+    checks.append(
+        Check("operators", OK, ", ".join(operators))
+        if operators
+        else Check("operators", WARNING, "none is declared", "tally apply examples/vilnius")
+    )
+    document = await read_streams(database, now())
+    lanes: Any = document["lanes"]
+    for lane in lanes:
+        name = f"lane {lane['node']}/{lane['lane']}"
+        if lane["holes"] or lane["forks"] or lane["held"]:
+            what = f"{lane['holes']} missing, {lane['forks']} forked, {lane['held']} held"
+            checks.append(Check(name, FAULT, what, "tally streams names them"))
+        elif lane["lag_s"] is not None and lane["lag_s"] > BEHIND_S:
+            checks.append(
+                Check(
+                    name,
+                    WARNING,
+                    f"complete up to {lane['complete_to']}",
+                    "is its sidecar running, and intake?",
+                )
+            )
+        elif lane["kind"] == "sidecar":
+            checks.append(Check(name, OK, f"complete up to {lane['complete_to']}"))
+    if document["set_aside"]:
+        checks.append(
+            Check(
+                "set aside",
+                FAULT,
+                f"{document['set_aside']} batches that nobody's key vouches for",
+                "tally streams",
+            )
+        )
+    return checks

@@ -1,0 +1,38 @@
+"""Options that several commands share, and how their texts are read."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from billing.period import Period
+from metering.refusal import Refusal
+
+PeriodOption = Annotated[str | None, typer.Option("--period", metavar="P", help="A calendar month: 2026-10.")]
+OperatorOption = Annotated[
+    str | None, typer.Option("--operator", metavar="O", help="One operator. Default: all of them.")
+]
+CustomerOption = Annotated[str | None, typer.Option("--customer", metavar="C", help="One customer.")]
+OutOption = Annotated[str, typer.Option("--out", metavar="FILE", help="Where to write it.")]
+
+
+def read_period(text: str | None) -> Period | None:
+    """The month that was typed, if one was. Refusals: bad_period."""
+    return None if text is None else Period.parse(text)
+
+
+def read_time(text: str | None, where: str) -> datetime | None:
+    """An RFC 3339 time with its zone. Refusals: bad_time."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise Refusal(
+            "bad_time", f"not a time with a zone: {text}", where=where, remedy="2026-10-05T08:00:00Z"
+        )
+    return moment

@@ -1,0 +1,96 @@
+"""`tally period close|list|show`: usage becomes drafts, and drafts documents."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from adapters import answers
+from adapters.cli.framework import Context, Result, command, table
+from adapters.cli.options import OperatorOption
+from adapters.cli.wiring import DataFolder, make_intake, now
+from adapters.postgres.books import PostgresBooks
+from billing.close import close_periods
+from billing.period import Period
+from metering.refusal import Refusal
+
+PeriodArgument = Annotated[str, typer.Argument(metavar="P", help="A calendar month: 2026-10.")]
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(no_args_is_help=True, help="Billing periods: close, and what closes came to.")
+    app.add_typer(group, name="period")
+
+    @command(group, "close", path="period close", example="tally period close 2026-10")
+    async def close(
+        context: Context,
+        period: PeriodArgument,
+        operator: OperatorOption = None,
+        issue: Annotated[bool, typer.Option("--issue", help="Issue what is drafted, with numbers.")] = False,
+        accept_unfinished: Annotated[
+            bool, typer.Option("--accept-unfinished", help="Close a month that is not over; it is marked so.")
+        ] = False,
+    ) -> Result:
+        """Rate the month's usage and draft what is owed beyond the documents issued so far.
+
+        May be repeated at any time: the next document is always the bill less what was issued. A refusal changes
+        nothing, for none of the operators.
+        """
+        month = Period.parse(period)
+        async with context.database() as database:
+            operators = await answers.named_operators(database, operator)
+            if not operators:
+                raise Refusal("no_operator", "no operator is declared", remedy="tally apply examples/vilnius")
+            await make_intake(DataFolder(context.data), database).take_pending()
+            rows = await close_periods(
+                PostgresBooks(database),
+                operators,
+                month,
+                now(),
+                issue=issue,
+                accept_unfinished=accept_unfinished,
+            )
+        return Result({"operators": rows}, [line for row in rows for line in _said(row)])
+
+    @command(group, "list", path="period list", example="tally period list")
+    async def list_(context: Context, operator: OperatorOption = None) -> Result:
+        """Every close there was, oldest first."""
+        async with context.database() as database:
+            rows = await answers.closes(database, operator=operator)
+        columns = ("operator", "period", "number", "closed_at", "net", "tax", "gross", "currency")
+        shown = table(
+            None, columns, [[row[c] for c in columns] for row in rows], right=("net", "tax", "gross")
+        )
+        return Result({"closes": rows}, shown)
+
+    @command(group, "show", path="period show", example="tally period show 2026-10")
+    async def show(context: Context, period: PeriodArgument, operator: OperatorOption = None) -> Result:
+        """What the closes of one month came to."""
+        async with context.database() as database:
+            rows = await answers.closes(database, operator=operator, period=Period.parse(period))
+        if not rows:
+            raise Refusal(
+                "not_closed", f"{period} was never closed", where="P", remedy=f"tally period close {period}"
+            )
+        return Result({"closes": rows}, [line for row in rows for line in _said(row)])
+
+
+def _said(row: dict[str, Any]) -> list[Any]:
+    made = [*row["drafts"], *row["issued"]]
+    unfinished = " (the month is not over)" if row["unfinished"] else ""
+    what = "issued" if row["issued"] else "drafted"
+    lines: list[Any] = [
+        f"{row['operator']} {row['period']}{unfinished}: {len(made)} documents {what}, net {row['net']},"
+        f" VAT {row['tax']}, gross {row['gross']} {row['currency']}"
+    ]
+    if row["waiting"]:
+        lines.append(f"  {len(row['waiting'])} customers owe too little and wait for a later close")
+    if row["zero"]:
+        lines.append(f"  {len(row['zero'])} customers have a bill of zero")
+    if any(row["late_not_billed"].values()):
+        late = ", ".join(f"{tokens:,} {meter}" for meter, tokens in row["late_not_billed"].items() if tokens)
+        lines.append(f"  too late to be billed: {late}")
+    for earlier in row.get("earlier", []):
+        lines += _said(earlier)
+    return lines

@@ -1,0 +1,46 @@
+"""`tally report usage`: what was served in a month, as a file for auditors, customers and regulators."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adapters import rendering, reporting
+from adapters.cli.framework import Context, Result, command
+from adapters.cli.options import OperatorOption
+from adapters.cli.wiring import DataFolder, make_intake
+from billing.period import Period
+from metering.refusal import Refusal
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(no_args_is_help=True, help="Reports as files.")
+    app.add_typer(group, name="report")
+
+    @command(
+        group,
+        "usage",
+        path="report usage",
+        example="tally report usage --period 2026-10 --format pdf --out usage.pdf",
+    )
+    async def usage(
+        context: Context,
+        period: Annotated[str, typer.Option("--period", metavar="P", help="A calendar month: 2026-10.")],
+        out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write it.")],
+        format: Annotated[str, typer.Option(metavar="F", help=f"{', '.join(reporting.FORMATS)}.")] = "pdf",
+        operator: OperatorOption = None,
+    ) -> Result:
+        """Write the usage report of a month: by customer, model, day, region and outcome, and whether it is whole."""
+        month = Period.parse(period)
+        async with context.database() as database:
+            await make_intake(DataFolder(context.data), database).take_pending()
+            content, _ = await reporting.usage_report(database, operator, month, format)
+        try:
+            await asyncio.to_thread(out.write_bytes, content)
+        except OSError as problem:
+            raise Refusal("cannot_write", f"cannot write: {problem.strerror}", where=str(out)) from None
+        sha256 = rendering.digest(content)
+        return Result({"path": str(out), "format": format, "sha256": sha256}, f"{out}  {sha256}")

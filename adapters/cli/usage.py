@@ -1,0 +1,62 @@
+"""`tally usage`, `tally streams`: what was used, and whether all of it has arrived."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from adapters import answers
+from adapters.cli.framework import DIFFERENCE, Context, Result, command, table
+from adapters.cli.options import OperatorOption, PeriodOption, read_period
+from adapters.cli.wiring import DataFolder, make_intake, now
+from adapters.postgres.streams import read_streams
+from adapters.postgres.usage_totals import BY, FIGURES
+from billing.streams import has_difference
+
+
+def register(app: typer.Typer) -> None:
+    @command(app, "usage", path="usage", example="tally usage --period 2026-10 --by customer,model")
+    async def usage(
+        context: Context,
+        period: PeriodOption = None,
+        since: Annotated[
+            str | None, typer.Option("--from", metavar="T", help="A day, or a time on a whole hour.")
+        ] = None,
+        until: Annotated[str | None, typer.Option("--to", metavar="T", help="The end, not included.")] = None,
+        by: Annotated[str, typer.Option(help=f"One or more of: {', '.join(BY)}.")] = "customer",
+        operator: OperatorOption = None,
+    ) -> Result:
+        """Totals of usage. Default: all there is, by customer. Days and hours are in the operator's zone."""
+        words = [word.strip() for word in by.split(",") if word.strip()]
+        span = answers.Span(read_period(period), since, until)
+        async with context.database() as database:
+            await make_intake(DataFolder(context.data), database).take_pending()
+            document = await answers.usage(database, operator, span, words)
+        return Result(document, _usage_table(document, words))
+
+    @command(app, "streams", path="streams", example="tally streams")
+    async def streams(context: Context, operator: OperatorOption = None) -> Result:
+        """Per node and lane: complete up to when, what is missing, forked or held. Exit 3 if anything is."""
+        async with context.database() as database:
+            await make_intake(DataFolder(context.data), database).take_pending()
+            document = await read_streams(database, now(), operator)
+        lanes: Any = document["lanes"]
+        columns = ("operator", "node", "lane", "kind", "complete_to", "holes", "forks", "held", "lag_s")
+        rows = [[lane[column] for column in columns] for lane in lanes]
+        said: list[Any] = [table(None, columns, rows, right=("holes", "forks", "held", "lag_s"))]
+        for lane in lanes:
+            for held in lane["held_batches"]:
+                where = f"{lane['node']}/{lane['lane']} {held['epoch']}-{held['number']}"
+                said.append(f"held: {where}: {held['code']}: {held['what']}")
+        if document["set_aside"]:
+            said.append(f"set aside, nobody's key vouches for them: {document['set_aside']} batches")
+        return Result(document, said, DIFFERENCE if has_difference(document) else 0)
+
+
+def _usage_table(document: dict[str, Any], words: list[str]) -> Any:
+    rows = [
+        [row[word] for word in words] + [f"{row[name]:,}" for name in FIGURES] for row in document["rows"]
+    ]
+    rows.append(["total", *[""] * (len(words) - 1), *(f"{document['total'][name]:,}" for name in FIGURES)])
+    return table(None, [*words, *FIGURES], rows, right=FIGURES)
