@@ -13,7 +13,7 @@ from sqlalchemy import (
     UniqueConstraint,
     Uuid,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSON
 
 from adapters.postgres.schema_base import instant, metadata, operator_column
 
@@ -27,7 +27,7 @@ site_document = Table(
     Column("id", Text, primary_key=True),
     Column("valid_from", Date, primary_key=True),  # date.min is -infinity: in force from ever
     Column("valid_until", Date),
-    Column("body", JSONB, nullable=False),
+    Column("body", JSON, nullable=False),
     instant("applied_at"),
 )
 

@@ -19,7 +19,7 @@ CREATE TABLE site_document (
     id text NOT NULL,
     valid_from date NOT NULL,       -- -infinity: a first version, in force from ever
     valid_until date,               -- exclusive
-    body jsonb NOT NULL,            -- scalars as the text that stood in the file
+    body json NOT NULL,             -- scalars as the text that stood in the file, keys in its order (jsonb would sort them)
     applied_at timestamptz NOT NULL,
     PRIMARY KEY (operator, kind, id, valid_from),
     CONSTRAINT site_document_kind CHECK
@@ -28,7 +28,7 @@ CREATE TABLE site_document (
     CONSTRAINT site_document_ends_after_it_begins CHECK (valid_until > valid_from),
     -- Parties share in revenue of any operator; everything else has one owner.
     CONSTRAINT site_document_owner CHECK ((kind = 'party') = (operator = '*')),
-    CONSTRAINT site_document_body_is_an_object CHECK (jsonb_typeof(body) = 'object')
+    CONSTRAINT site_document_body_is_an_object CHECK (json_typeof(body) = 'object')
 );
 COMMENT ON TABLE site_document IS 'What operators declared: every version of every site document.';
 

@@ -1,18 +1,15 @@
-"""Crediting, settling and explaining, over books in memory."""
+"""Crediting and settling, over books in memory."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from small_books import (
-    BASE,
     NOW,
     OCTOBER,
     OPERATOR,
     SHARES,
-    TARIFF,
     add_usage,
     books_with,
     close,
@@ -20,11 +17,9 @@ from small_books import (
     event,
     run,
 )
-from usage_cells import site_facts
 
 from billing.correct import credit_invoice
 from billing.document import DRAFT
-from billing.explain import explain
 from billing.issue import issue_documents, issue_period
 from billing.run_settlement import run_settlement
 from metering.refusal import Refusal
@@ -140,25 +135,3 @@ def test_a_settlement_splits_the_net_and_later_ones_the_difference() -> None:
     assert (second.id, second.due, second.base) == ("telecentras.2026-10.2", -3, 9997)
     book = books.books[OPERATOR]
     assert (book.balance("share_expense"), book.balance("payable")) == (1750, -1750)
-
-
-def test_every_line_explains_itself_from_tokens_to_cents() -> None:
-    books = books_with(event(12_345), site="")
-    book = books.books[OPERATOR]
-    [tariff] = book.stated.tariffs["vilnius"]
-    cheap = site_facts(BASE + TARIFF.replace("1_000_000", "0.4"))
-    book.stated = replace(book.stated, tariffs=cheap.tariffs)
-    assert tariff.version == "vilnius"
-    close(books)
-    assert close(books)["zero"] == ["acme"]
-    add_usage(books, event(1_234_567))
-    close(books)
-    told = explain(books.books[OPERATOR].papers["acme.2026-10.1"])
-    assert [(step["what"], step["to"]) for step in told["lines"][0]["steps"]] == [
-        ("quantity", "1234567 tokens"),
-        ("versions", "row tariff:1"),
-        ("price", "0.4 EUR per 1000000"),
-        ("window base", "0.4 EUR per 1000000"),
-        ("amount", "0.49 EUR"),
-    ]
-    assert told["lines"][0]["steps"][-1]["from"] == "1234567 × 0.4 ÷ 1000000 = 0.4938268"
