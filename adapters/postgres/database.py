@@ -200,13 +200,15 @@ async def down_is_unavailable() -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def connected(pool: AsyncEngine, revive: Revive | None = None) -> AsyncIterator[AsyncConnection]:
-    """A connection for the block, its failures translated; `revive` is called once where nobody can be connected to."""
+    """A connection for the block, its failures translated. Where none can be had, `revive` is called and it is tried
+    once more."""
     try:
         connection = await _connect(pool)
     except Unavailable:
-        if revive is None:
-            raise
-        await revive()
+        if revive is not None:
+            await revive()
+        # A pooled connection to a server that died under it fails in more ways than its ping knows: none is kept.
+        await pool.dispose()
         connection = await _connect(pool)
     async with down_is_unavailable(), AsyncExitStack() as stack:
         stack.push_async_exit(connection)  # its own exit gives it back to the pool even when we are cancelled

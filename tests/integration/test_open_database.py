@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
 import time
@@ -13,10 +14,11 @@ from typing import Any, Protocol
 
 import asyncpg
 import pytest
+from alembic import command
 from sqlalchemy import text
 
 from adapters.postgres.database import Database, DatabaseUrls, driver
-from adapters.postgres.migrate import HEAD, version
+from adapters.postgres.migrate import HEAD, alembic_config, version
 from adapters.postgres.open import APP_URL, INTAKE_URL, OWNER_URL, open_database, outside_urls
 from metering.refusal import Refusal, Unavailable
 
@@ -40,6 +42,12 @@ def parent_of(process: int) -> int:
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+def wait_for_the_end_of(backend: int) -> None:
+    """A backend outlives its postmaster by a moment, and may still answer a ping."""
+    while Path(f"/proc/{backend}").exists():
+        time.sleep(0.01)
+
+
 @pytest.fixture
 def bare_urls(postgres: Server, tmp_path: Path) -> DatabaseUrls:
     """An empty database that nobody migrated."""
@@ -51,11 +59,11 @@ def bare_urls(postgres: Server, tmp_path: Path) -> DatabaseUrls:
 async def test_many_commands_open_a_bare_database_at_once_and_one_migrates_it(
     bare_urls: DatabaseUrls, tmp_path: Path
 ) -> None:
-    async def command() -> str | None:
+    async def one() -> str | None:
         async with open_database(tmp_path, environment(bare_urls)) as database:
             return await version(database)
 
-    assert await asyncio.gather(*(command() for _ in range(4))) == [HEAD] * 4
+    assert await asyncio.gather(*(one() for _ in range(4))) == [HEAD] * 4
 
 
 async def test_without_the_owners_login_a_bare_database_is_refused(
@@ -66,6 +74,20 @@ async def test_without_the_owners_login_a_bare_database_is_refused(
             pass
     assert refused.value.code == "database_behind"
     assert OWNER_URL in refused.value.remedy
+
+
+async def test_the_printed_migrations_make_the_same_database(bare_urls: DatabaseUrls, tmp_path: Path) -> None:
+    """For operators who let nobody but themselves change a schema."""
+    printed = io.StringIO()
+    config = alembic_config()
+    config.output_buffer = printed
+    command.upgrade(config, "head", sql=True)
+    assert bare_urls.owner is not None
+    owner = await asyncpg.connect(bare_urls.owner)
+    await owner.execute(printed.getvalue())
+    await owner.close()
+    async with open_database(tmp_path, environment(replace(bare_urls, owner=None))) as database:
+        assert await database.operators() == []
 
 
 async def test_a_migrated_database_opens_without_the_owners_login(
@@ -169,6 +191,7 @@ async def test_an_embedded_server_that_was_killed_is_up_again_for_the_next_trans
             async with database.app("a") as connection:
                 backend: int = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
             os.kill(parent_of(backend), signal.SIGKILL)
+            await asyncio.to_thread(wait_for_the_end_of, backend)
             assert await database.operators() == []
 
 
