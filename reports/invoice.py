@@ -1,6 +1,6 @@
 """An invoice or credit note as a page: everything the law wants on it, in the customer's language, as PDF/A-3b.
 
-    render_invoice_pdf(document, operator, customer, language_of(customer.language)) -> bytes
+    render_invoice_pdf(document, operator, customer, customer.language) -> bytes
 
 Amounts, quantities and prices are the document's own, written by `reports.figures`; nothing is computed here.
 Usage lines are worded in the page's language from their model, meter and tier; what a person worded (the
@@ -27,7 +27,7 @@ from billing.site import Customer, Operator
 from billing.tariff import METERS, PRICE_BASE
 from metering.refusal import Refusal
 from reports import figures
-from reports.languages import Words, words
+from reports.languages import Words, language_of, words
 from reports.parties import buyer_block, grouped_iban, seller_block
 from reports.pdf import html, to_pdf
 
@@ -104,18 +104,21 @@ class _Page:
 
 
 def render_invoice_pdf(
-    document: Document | Mapping[str, Any], operator: Operator, customer: Customer | None, language: str
+    document: Document | Mapping[str, Any],
+    operator: Operator,
+    customer: Customer | None,
+    language: str | None,
 ) -> bytes:
-    """The document, or its JSON, as the bytes of a PDF/A-3b in `language` (one of `languages.LANGUAGES`).
+    """The document, or its JSON, as the bytes of a PDF/A-3b in `language`, or in English where that has no words.
 
     Refuses (`not_rendered`) kinds of document that have no page of their own.
     """
     content = document if isinstance(document, Document) else from_json(document)
-    return to_pdf(invoice_html(content, operator, customer, language), "invoice.css")
+    return to_pdf(invoice_html(content, operator, customer, language_of(language)), "invoice.css")
 
 
 def invoice_html(document: Document, operator: Operator, customer: Customer | None, language: str) -> str:
-    """The page as HTML, before it is laid out."""
+    """The page as HTML, before it is laid out; `language` is one of `languages.LANGUAGES`."""
     if document.kind not in PRINTED_KINDS:
         raise Refusal(
             "not_rendered",

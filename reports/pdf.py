@@ -30,6 +30,7 @@ from weasyprint.text.fonts import FontConfiguration
 from weasyprint.urls import FatalURLFetchingError
 
 PDF_VARIANT = "pdf/a-3b"
+SHARED_STYLE = "page.css"
 
 _TEMPLATES = "reports.templates"
 _lock = threading.Lock()
@@ -45,7 +46,7 @@ def html(template: str, /, **values: object) -> str:
 
 
 def to_pdf(page: str, style_sheet: str) -> bytes:
-    """`page` (HTML of our templates) laid out by a style sheet of this package.
+    """`page` (HTML of our templates) laid out by a style sheet of this package, on top of SHARED_STYLE.
 
     The same page gives the same bytes on the same machine: dates and title come from the page itself, the
     file's identifier from its text.
@@ -60,7 +61,7 @@ def to_pdf(page: str, style_sheet: str) -> bytes:
 def _written(page: str, style_sheet: str) -> bytes:
     fonts = FontConfiguration()
     written: bytes | None = HTML(string=page, url_fetcher=_refuse).write_pdf(
-        stylesheets=[_style(style_sheet)],
+        stylesheets=[_style(SHARED_STYLE), _style(style_sheet)],
         font_config=fonts,
         pdf_variant=PDF_VARIANT,
         pdf_identifier=hashlib.sha256(page.encode()).hexdigest()[:32].encode(),

@@ -1,0 +1,194 @@
+"""Pages before they are laid out: what is printed, that nothing given becomes markup, and in which words."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
+
+import pytest
+from paper_examples import (
+    CUSTOMER,
+    DETAIL,
+    LINES,
+    OPERATOR,
+    draft,
+    issued,
+    lane,
+    report,
+    usage_line,
+    usage_row,
+)
+
+from billing.document import Document, Reference
+from billing.document_parts import AllowanceOrCharge, Tax
+from billing.draft import finish
+from billing.site import Address
+from metering.refusal import Refusal
+from reports.formats import render_document
+from reports.invoice import invoice_html
+from reports.parties import address_lines, grouped_iban
+from reports.usage_page import LISTED_ROWS, usage_html
+
+EVIL = '<b>Bold</b> & "Sons" <script>alert(1)</script>'
+
+
+def texts(page: str) -> str:
+    """The page's text: tags gone, spaces single."""
+    plain = re.sub(r"<[^>]*>", " ", page).replace("\u00a0", " ")
+    return re.sub(r"\s+", " ", plain)
+
+
+def invoice(document: Document, language: str = "en") -> str:
+    return texts(invoice_html(document, OPERATOR, CUSTOMER, language))
+
+
+def test_no_name_becomes_markup() -> None:
+    customer = replace(CUSTOMER, name=EVIL, address=Address(EVIL, EVIL, EVIL, "LT"), purchase_order=EVIL)
+    operator = replace(OPERATOR, name=EVIL, bic=EVIL)
+    lines = [usage_line(EVIL, "input", 10**9, "1")]
+    document = issued(draft(lines, customer=customer, operator=operator), EVIL)
+    page = invoice_html(replace(document, reason=EVIL, checkpoint=EVIL), operator, customer, "en")
+    assert "<script" not in page
+    assert "<b>" not in page
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 10
+
+    row = usage_row(1, 8, customer=EVIL, model=EVIL, region=EVIL, outcome=EVIL)
+    page = usage_html(report([row], [lane(EVIL, node=EVIL)], operator=operator), "lt")
+    assert "<script" not in page
+    assert "<b>" not in page
+
+
+def test_a_draft_says_so_and_has_no_number_and_no_way_to_pay() -> None:
+    page = invoice(draft())
+    assert page.count("DRAFT") >= 3
+    assert "Draft acme.2026-10.1: for review only." in page
+    assert "IBAN" not in page
+    assert "Amount payable" not in page
+    assert "JUODRAŠTIS" in invoice(draft(), "lt")
+
+
+def test_an_issued_invoice_says_when_and_how_to_pay() -> None:
+    page = invoice(issued(draft(), "TLC-2026-000001"))
+    assert "DRAFT" not in page
+    assert "Due date 15 Nov 2026" in page
+    assert "IBAN LT02 9999 9000 0000 0001" in page
+    assert "Payment reference TLC-2026-000001" in page
+    assert "Amount payable 4,159.36 EUR" in page
+
+
+def test_a_supplementary_invoice_names_the_earlier_ones() -> None:
+    first = issued(draft(LINES[:2]), "TLC-2026-000001")
+    page = invoice(issued(draft(LINES, [first]), "TLC-2026-000002"))
+    assert "you have also received: TLC-2026-000001 of 1 Nov 2026." in page
+
+
+def test_a_credit_note_names_the_invoice_and_asks_for_no_money() -> None:
+    first = issued(draft(), "TLC-2026-000001")
+    note = issued(draft(LINES[1:], [first]), "TLCK-2026-000001")
+    page = invoice(note)
+    assert "Credit note TLCK-2026-000001" in page
+    assert "This credit note corrects: TLC-2026-000001 of 1 Nov 2026." in page
+    assert "Amount credited 448.15 EUR" in page
+    assert "Due date" not in page
+    assert "IBAN" not in page
+    assert "Kreditinė PVM sąskaita faktūra" in invoice(note, "lt")
+
+
+def test_a_credit_without_usage_lines_prints_its_reason_as_it_was_worded() -> None:
+    first = issued(draft(), "TLC-2026-000001")
+    [entry, *_] = first.lines
+    part = replace(
+        entry.line, model=None, meter="adjustment", price_row=None, price_base=1, unit="item", tokens=0
+    )
+    line = replace(part, quantity=1, unit_price=Decimal("12.5"), list_price=Decimal("12.5"), amount=1_250)
+    worded = replace(entry, line=line, description="Gedimas spalio 12 d.", part="adjustment:1")
+    note = replace(
+        first, kind="credit_note", lines=(worded,), corrects=(Reference("X-1", date(2026, 11, 1)),)
+    )
+    page = invoice(finish(note))
+    assert "Adjustments 1 Gedimas spalio 12 d. 1 item 12.5 12.50" in page
+    assert "Price per unit" in page
+
+
+def test_allowances_charges_and_two_rates_of_vat_are_shown_each() -> None:
+    base = draft(LINES[:1])
+    exempt = replace(base.lines[0], tax_category="Z", tax_rate=Decimal(0))
+    document = finish(
+        replace(
+            base,
+            lines=(*base.lines, exempt),
+            allowances=(AllowanceOrCharge("Loyalty", "95", 3_704, "S", Decimal(21), 37_037, Decimal(10)),),
+            charges=(AllowanceOrCharge("Set-up", "ABK", 500, "S", Decimal(21)),),
+        )
+    )
+    taxes = (*document.taxes[:1], replace(document.taxes[1], reason="Zero rate, Article 42"))
+    assert all(isinstance(tax, Tax) for tax in taxes)
+    page = invoice(replace(document, taxes=taxes))
+    assert "Sum of lines 740.74 Allowance: Loyalty, 10% of 370.37 −37.04 Charge: Set-up 5.00" in page
+    assert "Total without VAT 708.70" in page
+    assert "VAT 21% on 338.33 (category S) 71.05" in page
+    assert "VAT 0% on 370.37 (category Z) 0.00" in page
+    assert "Zero rate, Article 42" in page
+
+
+def test_lines_of_one_model_stand_under_its_name_with_what_priced_them() -> None:
+    page = invoice(draft())
+    assert (
+        "claude-opus-4 &ensp; tariff vilnius@2026-10-01, row 2 1 Input tokens 123,456,789 tokens 3 370.37"
+        in page
+    )
+    assert "5 Output tokens · tier 2 tariff vilnius@2026-10-01, row 2 1,234,567 tokens 1.2 1.48" in page
+    assert "3 Input tokens contract acme, row 1 40,123,456 tokens 0.35 14.04" in page
+
+
+def test_decimal_marks_of_prices_stand_below_one_another() -> None:
+    page = invoice_html(draft(), OPERATOR, CUSTOMER, "en")
+    rooms = re.findall(r"padding-right: ([0-9.]+)ch\">([0-9.]+)<", page)
+    assert rooms == [("2.5", "3"), ("1", "0.3"), ("0", "0.35"), ("1", "1.6"), ("1", "1.2"), ("2.5", "100")]
+
+
+def test_kinds_without_a_page_and_unknown_formats_are_refused_by_name() -> None:
+    document = replace(draft(), kind="self_billed_invoice")
+    with pytest.raises(Refusal) as refused:
+        render_document(document, OPERATOR, CUSTOMER, "en", "pdf")
+    assert refused.value.code == "not_rendered"
+    with pytest.raises(Refusal) as refused:
+        render_document(draft(), OPERATOR, CUSTOMER, "en", "docx")
+    assert (refused.value.code, refused.value.remedy) == ("unknown_format", "one of: pdf")
+
+
+def test_addresses_and_ibans_as_they_are_printed() -> None:
+    assert address_lines(Address("Bandymų g. 12", "Kaunas", "44240", "LT"), "LT", "lt") == (
+        "Bandymų g. 12",
+        "44240 Kaunas",
+        "Lietuva",
+    )
+    assert address_lines(None, "DE", "en") == ("Germany",)
+    assert address_lines(Address(city="Nowhere"), "ZZ-X", "en") == ("Nowhere", "ZZ-X")
+    assert grouped_iban("LT02 9999 90000000 0001") == "LT02 9999 9000 0000 0001"
+
+
+def test_the_usage_report_says_what_is_missing() -> None:
+    page = texts(usage_html(report(DETAIL, [lane(holes=1_234, held=2, complete_to=None)]), "en"))
+    assert "Completeness Not complete" in page
+    assert "Complete up to nothing yet" in page
+    assert "The figures may still grow" in page
+    assert "vilnius-1 0 nothing yet 1,234 2 0" in page
+    assert "prompts, outputs, IP addresses and names of persons" in page
+
+
+def test_a_very_long_table_lists_the_greatest_rows_says_so_and_sums_all() -> None:
+    rows = [
+        usage_row(1, 8 * n, customer=f"c{n:04}", model="m", region="LT-VL", outcome="finished")
+        for n in range(1, LISTED_ROWS + 101)
+    ]
+    page = texts(usage_html(report(rows), "en"))
+    assert (
+        "The 500 rows with most tokens of 600; the CSV and JSON forms of this report hold all of them."
+        in page
+    )
+    assert "c0600 m 1 0 4,800" in page
+    assert "c0100" not in page
+    assert page.count("Total 600 0 1,442,400") == 5
