@@ -32,6 +32,8 @@ from metering.refusal import Fault, Refusal, Unavailable
 
 REFUSED, USAGE, DIFFERENCE, DOWN, BUG, INTERRUPTED = 1, 2, 3, 4, 70, 130
 
+_WIDEST = 10_000
+
 # The examples shown in each command's help, by command path: a test runs every one of them.
 EXAMPLES: dict[str, str] = {}
 
@@ -126,7 +128,8 @@ def _print(result: Result, as_json: bool) -> None:
     parts = [result.text] if isinstance(result.text, str | Table) else list(result.text)
     if parts == [""]:
         return
-    console = Console(highlight=False, soft_wrap=True)
+    # As wide as it needs to be: a terminal wraps lines, a pipe wants them whole; nothing is cut with an ellipsis.
+    console = Console(highlight=False, width=_WIDEST)
     for part in parts:
         if isinstance(part, str):
             sys.stdout.write(part + "\n")
