@@ -9,33 +9,16 @@ from the engine, so at most a buffer's worth of it is held here.
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol, cast
+from typing import cast
 
-from metering.engine_pool import EngineConnection, EnginePool
-from metering.event import Event
+from metering.capture_port import Capture
+from metering.engine_pool import EngineConnection
 from metering.exchange import Exchange
 from metering.http_refusal import Refused, answer_bytes
 from metering.http_request import Request, RequestReader
-from metering.sidecar_options import Patience
 
 _PENDING_BYTES = 64 * 1024
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class Capture(Protocol):
-    """What a connection needs of the sidecar around it."""
-
-    engine: EnginePool
-    patience: Patience
-    connections: set[ClientConnection]
-    stopping: bool
-
-    def reader(self) -> RequestReader: ...
-    def open(self, request: Request) -> Exchange | Refused: ...
-    def write_down(self, event: Event, *, unread_usage: bool) -> bool: ...
-    def refuse(self, refused: Refused) -> None: ...
-    def now_us(self) -> int: ...
-    def clock(self) -> float: ...
 
 
 class ClientConnection(asyncio.Protocol):

@@ -109,24 +109,28 @@ class StreamReader:
                 self.done = True
             elif event.startswith(_ERROR):
                 self.error = True
+            elif self._hide_final and _FINISHED.search(event):
+                return self._keep_waiting(event, event.rfind(b"}"), event.rfind(b"}"), 0, b"null")
             return self._release(self.fingerprint) + event
         if _NO_CHOICES.search(event):
             return self._last_chunk(event, usage)
         return self._chunk(event, usage)
 
     def _chunk(self, event: bytes, usage: re.Match[bytes]) -> bytes:
-        before = self._release(self.fingerprint)
         found = _INDEX.search(event)
         choice = int(found[1]) if found else 0
-        if not self._hide_each:
-            self._passed_on(choice, usage[1])
-            return before + event
         start, end = usage.span()
         if self._hide_final and _FINISHED.search(event):
-            self._waiting = (event[:start], event[end:], choice, usage[1])
-            return before
+            return self._keep_waiting(event, start, end, choice, usage[1])
+        before = self._release(self.fingerprint)
         self._passed_on(choice, usage[1])
-        return before + event[:start] + event[end:]
+        return before + (event[:start] + event[end:] if self._hide_each else event)
+
+    def _keep_waiting(self, event: bytes, start: int, end: int, choice: int, usage: bytes) -> bytes:
+        """Keep a choice's last chunk, less `start` to `end`, until its fingerprint is known."""
+        before = self._release(self.fingerprint)
+        self._waiting = (event[:start], event[end:], choice, usage)
+        return before
 
     def _last_chunk(self, event: bytes, usage: re.Match[bytes]) -> bytes:
         self.final = usage[1]

@@ -1,0 +1,31 @@
+"""The port between a client's connection and the sidecar around it: who may pass, and what is written down."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from metering.engine_pool import EnginePool
+from metering.event import Event
+from metering.exchange import Exchange
+from metering.http_refusal import Refused
+from metering.http_request import Request, RequestReader
+from metering.sidecar_options import Patience
+
+if TYPE_CHECKING:
+    from metering.client_connection import ClientConnection
+
+
+class Capture(Protocol):
+    """What a connection needs of the sidecar around it."""
+
+    engine: EnginePool
+    patience: Patience
+    connections: set[ClientConnection]
+    stopping: bool
+
+    def reader(self) -> RequestReader: ...
+    def open(self, request: Request) -> Exchange | Refused: ...
+    def write_down(self, event: Event, *, unread_usage: bool) -> bool: ...
+    def refuse(self, refused: Refused) -> None: ...
+    def now_us(self) -> int: ...
+    def clock(self) -> float: ...
