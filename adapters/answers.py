@@ -157,14 +157,12 @@ def short(document: Document) -> dict[str, Any]:
     return {key: value for key, value in to_json(document).items() if key not in PARTS_OF_A_DOCUMENT}
 
 
-async def find_document(database: Database, reference: str, operator: str | None = None) -> Found:
+async def find_document(database: Database, reference: str, operator: str | None = None) -> Document:
     """The document with this id or number. Refusals: unknown_document, which_operator."""
-    found: list[Found] = []
+    found: list[Document] = []
     for each in await named_operators(database, operator):
-        async with database.app(each, snapshot=True) as connection:
-            rows = await document_rows.load_documents(connection, each, references=[reference])
-            if rows:
-                found.append(Found(rows[0], await operator_facts(connection, each)))
+        async with database.app(each) as connection:
+            found += await document_rows.load_documents(connection, each, references=[reference])
     if not found:
         raise Refusal(
             "unknown_document",
@@ -173,7 +171,7 @@ async def find_document(database: Database, reference: str, operator: str | None
             remedy="`tally invoice list` shows ids and numbers",
         )
     if len(found) > 1:
-        owners = ", ".join(each.document.operator for each in found)
+        owners = ", ".join(each.operator for each in found)
         raise Refusal(
             "which_operator",
             f"several operators have a document {reference}: {owners}",
@@ -181,6 +179,11 @@ async def find_document(database: Database, reference: str, operator: str | None
             remedy="use its id",
         )
     return found[0]
+
+
+async def with_facts(database: Database, document: Document) -> Found:
+    """The document beside what its operator and customer are, which its file shows."""
+    return Found(document, await facts_of(database, document.operator))
 
 
 async def found_documents(

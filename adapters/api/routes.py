@@ -97,13 +97,14 @@ async def invoice(
     asker: AskerDependency, reference: Annotated[str, Path(description="An id or a number.")]
 ) -> dict[str, Any]:
     """One document with its lines."""
-    return to_json((await answers.find_document(asker.database, reference, asker.operator)).document)
+    return to_json(await answers.find_document(asker.database, reference, asker.operator))
 
 
 @router.get("/invoices/{reference}/files/{format}", tags=["invoices"], response_class=Response)
 async def invoice_file(asker: AskerDependency, reference: str, format: str) -> Response:
     """A document as a file: pdf."""
-    found = await answers.find_document(asker.database, reference, asker.operator)
+    document = await answers.find_document(asker.database, reference, asker.operator)
+    found = await answers.with_facts(asker.database, document)
     content = await rendering.render_aside(found, format)
     return _download(content, rendering.FORMATS[format], rendering.file_name(found.document, format))
 

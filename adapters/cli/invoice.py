@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from reports.explain import explain, explain_text
 
 from adapters import answers, rendering
 from adapters.cli.framework import Context, Result, command, table
@@ -20,6 +19,7 @@ from billing.document import Document, to_json
 from billing.issue import issue_documents, issue_period
 from billing.money import parse_amount
 from metering.refusal import Refusal
+from reports.explain import explain, explain_text
 
 SHOWN = (
     "number",
@@ -63,15 +63,14 @@ def register(app: typer.Typer) -> None:
     async def show(context: Context, reference: ReferenceArgument) -> Result:
         """One document with its lines."""
         async with context.database() as database:
-            document = to_json((await answers.find_document(database, reference)).document)
+            document = to_json(await answers.find_document(database, reference))
         return Result(document, _shown(document))
 
     @command(group, "explain", path="invoice explain", example="tally invoice explain acme.2026-10.1")
     async def explain_(context: Context, reference: ReferenceArgument) -> Result:
         """Each step from tokens to cents, and which version and row a price came from."""
         async with context.database() as database:
-            found = await answers.find_document(database, reference)
-        document = to_json(found.document)
+            document = to_json(await answers.find_document(database, reference))
         lines = explain(document)
         return Result({"id": document["id"], "lines": lines}, explain_text(document, lines))
 
@@ -97,7 +96,7 @@ def register(app: typer.Typer) -> None:
             else:
                 owners: dict[str, list[str]] = {}
                 for reference in references or []:
-                    found = (await answers.find_document(database, reference, operator)).document
+                    found = await answers.find_document(database, reference, operator)
                     owners.setdefault(found.operator, []).append(found.id)
                 for owner, ids in owners.items():
                     issued += await issue_documents(books, owner, ids, now())
@@ -129,7 +128,7 @@ def register(app: typer.Typer) -> None:
                 remedy="--net N, or --full [--reissue]",
             )
         async with context.database() as database:
-            found = (await answers.find_document(database, reference)).document
+            found = await answers.find_document(database, reference)
             note = await credit_invoice(
                 PostgresBooks(database),
                 found.operator,
@@ -173,7 +172,8 @@ def register(app: typer.Typer) -> None:
             )
         async with context.database() as database:
             if reference is not None:
-                found = [await answers.find_document(database, reference, operator)]
+                document = await answers.find_document(database, reference, operator)
+                found = [await answers.with_facts(database, document)]
             else:
                 found = await answers.found_documents(database, operator=operator, period=read_period(period))
         written: list[dict[str, str]] = []
