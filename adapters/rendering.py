@@ -10,7 +10,6 @@ from adapters.answers import Found
 from billing.document import Document
 from billing.site import in_force
 from metering.refusal import Refusal
-from reports.invoice import render_invoice_pdf
 
 FORMATS = {"pdf": "application/pdf"}
 
@@ -33,6 +32,9 @@ def render(found: Found, format: str) -> bytes:
     versions = facts.customers.get(document.customer, ())
     customer = in_force(versions, day) or (versions[-1] if versions else None)
     language = (customer.language if customer is not None else None) or operator.language
+    # Imported here: fonts and layout take half a second to load, which lists and bookings need not wait for.
+    from reports.invoice import render_invoice_pdf
+
     return render_invoice_pdf(document, operator, customer, language)
 
 

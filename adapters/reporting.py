@@ -18,7 +18,6 @@ from metering.refusal import Refusal
 from reports.languages import LANGUAGES
 from reports.usage import DAYS, DETAIL, UsageReport, usage_csv, usage_json
 from reports.usage import usage_report as make_usage_report
-from reports.usage_page import usage_pdf
 
 FORMATS = {"csv": "text/csv; charset=utf-8", "json": "application/json", "pdf": "application/pdf"}
 
@@ -61,6 +60,9 @@ async def _only_operator(database: Database, operator: str | None) -> str:
 
 
 def _pdf(report: UsageReport) -> bytes:
+    # Imported here: fonts and layout take half a second to load, which no other format needs.
+    from reports.usage_page import usage_pdf
+
     language = report.operator.language
     return usage_pdf(report, language if language in LANGUAGES else "en")
 

@@ -20,15 +20,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from adapters.postgres.database import Database
-from adapters.postgres.open import open_database
 from metering.refusal import Fault, Refusal, Unavailable
+
+if TYPE_CHECKING:
+    from adapters.postgres.database import Database
 
 REFUSED, USAGE, DIFFERENCE, DOWN, BUG, INTERRUPTED = 1, 2, 3, 4, 70, 130
 
@@ -57,6 +58,9 @@ class Context:
 
     @asynccontextmanager
     async def database(self) -> AsyncIterator[Database]:
+        # Imported here: a help text, a usage error and `--version` shall not wait for SQLAlchemy.
+        from adapters.postgres.open import open_database
+
         async with open_database(self.data, os.environ) as database:
             yield database
 

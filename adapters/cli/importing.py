@@ -16,13 +16,6 @@ from adapters.importing.run import ImportRequest, ImportResult, import_file
 from adapters.importing.void import void_import
 
 
-def spelled_out(argv: list[str]) -> list[str]:
-    """`import FILE …` is short for `import file FILE …`; `void` is the one other word."""
-    if argv[:1] == ["import"] and argv[1:2] not in ([], ["void"], ["file"], ["--help"], ["-h"]):
-        return ["import", "file", *argv[1:]]
-    return argv
-
-
 def register(app: typer.Typer) -> None:
     group = typer.Typer(
         no_args_is_help=True,

@@ -1,4 +1,4 @@
-"""`tally`: the command line. Each module beside this one holds the commands of one subject and wires their parts."""
+"""`tally`: the command line. Each module that subjects.py lists holds the commands of one subject and wires their parts."""
 
 from __future__ import annotations
 
@@ -8,34 +8,18 @@ from typing import Annotated
 
 import typer
 
-from adapters.cli import (
-    demo,
-    doctor,
-    framework,
-    importing,
-    invoice,
-    keys,
-    ledger,
-    period,
-    report,
-    servers,
-    site,
-    up,
-    usage,
-)
+from adapters.cli import framework
+from adapters.cli.subjects import SubjectGroup
 
 app = typer.Typer(
     name="tally",
+    cls=SubjectGroup,
     help="Token metering and billing for operators of AI nodes: every token proven, every cent exact.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-for _subject in (demo, site, keys, importing, usage, period, invoice, ledger, report, up, servers, doctor):
-    _subject.register(app)
 
 
 def _print_version(asked: bool) -> None:
@@ -53,5 +37,12 @@ def root(
     """Token metering and billing for operators of AI nodes: every token proven, every cent exact."""
 
 
+def _spelled_out(argv: list[str]) -> list[str]:
+    """`import FILE …` is short for `import file FILE …`; `void` is the one other word."""
+    if argv[:1] == ["import"] and argv[1:2] not in ([], ["void"], ["file"], ["--help"], ["-h"]):
+        return ["import", "file", *argv[1:]]
+    return argv
+
+
 def main() -> None:
-    sys.exit(framework.run(app, importing.spelled_out(sys.argv[1:])))
+    sys.exit(framework.run(app, _spelled_out(sys.argv[1:])))

@@ -1,20 +1,24 @@
-"""`tally sidecar`, `intake`, `api`: the long-running parts, each alone. `tally up` (up.py) runs all three."""
+"""`tally sidecar`, `tally intake`: capture and intake, each alone. `tally up` (up.py) runs both beside the API."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-import socket
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
-import uvicorn
 
-from adapters.api.app import make_app
 from adapters.cli.framework import Context, Result, command
-from adapters.cli.serving import Address, ListenOption, port_taken, ready, stop_signal
+from adapters.cli.serving import (
+    SIDECAR_LISTEN,
+    Address,
+    EngineOption,
+    ListenOption,
+    NodeOption,
+    log_to_stderr,
+    port_taken,
+    ready,
+    stop_signal,
+)
 from adapters.cli.wiring import DataFolder, make_intake, now
 from adapters.importing.ledger import operator_of_node
 from adapters.postgres import keys
@@ -25,11 +29,6 @@ from metering.keybook import KeyEntry, SnapshotKeyBook
 from metering.lane import Lane
 from metering.sidecar import Sidecar
 from metering.sidecar_options import SidecarOptions
-
-SIDECAR_LISTEN = "127.0.0.1:8080"
-API_LISTEN = "127.0.0.1:8090"
-NodeOption = Annotated[str | None, typer.Option("--node", metavar="N", help="Default: the only node.")]
-EngineOption = Annotated[str, typer.Option("--engine", metavar="URL", help="vLLM: http://127.0.0.1:8000")]
 
 
 def register(app: typer.Typer) -> None:
@@ -89,16 +88,6 @@ def register(app: typer.Typer) -> None:
                 await make_intake(DataFolder(context.data), database).run(stop)
         return Result({"stopped": True})
 
-    @command(app, "api", path="api", example="tally api --listen 127.0.0.1:8090")
-    async def api(context: Context, listen: ListenOption = API_LISTEN) -> Result:
-        """Serve usage, invoices, settlements and reports over HTTP, to keys with a role. Documentation at /docs."""
-        log_to_stderr()
-        address = Address.parse(listen, "--listen")
-        with stop_signal() as stop:
-            async with context.database() as database:
-                await serve_api(database, address, stop)
-        return Result({"stopped": True})
-
 
 async def open_lane(folder: DataFolder, database: Database, operator: str, node: str, lane: str) -> Lane:
     """The sidecar's lane, its key made at the first start and enrolled."""
@@ -106,43 +95,3 @@ async def open_lane(folder: DataFolder, database: Database, operator: str, node:
     async with database.intake() as connection:
         await enroll_lane(connection, operator, node, lane, "sidecar", LaneKey.public_bytes(key), now())
     return await asyncio.to_thread(Lane.open, folder.spool, operator=operator, node=node, lane=lane, key=key)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers, since stopping is decided here; says when it serves."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.serves = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.serves.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-async def serve_api(database: Database, address: Address, stop: asyncio.Event) -> None:
-    """Serves the API until `stop`; no access log, since that would keep the addresses of people."""
-    try:
-        listening = socket.create_server((address.host, address.port))
-    except OSError as problem:
-        raise port_taken(address, problem) from None
-    config = uvicorn.Config(
-        make_app(database), log_level="warning", access_log=False, lifespan="off", server_header=False
-    )
-    server = _Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
-    await server.serves.wait()
-    ready({"api": address.url(listening.getsockname()[1])})
-    await stop.wait()
-    server.should_exit = True
-    await serving
-
-
-def log_to_stderr() -> None:
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%SZ"
-    )

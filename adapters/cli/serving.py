@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
@@ -25,6 +26,10 @@ CHILD = "TALLY_CHILD_OF_UP"
 ListenOption = Annotated[
     str, typer.Option("--listen", metavar="HOST:PORT", help="Where to listen; port 0: a free one.")
 ]
+SIDECAR_LISTEN = "127.0.0.1:8080"
+API_LISTEN = "127.0.0.1:8090"
+NodeOption = Annotated[str | None, typer.Option("--node", metavar="N", help="Default: the only node.")]
+EngineOption = Annotated[str, typer.Option("--engine", metavar="URL", help="vLLM: http://127.0.0.1:8000")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,4 +86,11 @@ def port_taken(address: Address, problem: OSError) -> Refusal:
         f"cannot listen on {address.host}:{address.port}: {problem.strerror}",
         where="--listen",
         remedy="choose another port, or 0 for a free one",
+    )
+
+
+def log_to_stderr() -> None:
+    """What a server says while it runs, on standard error, with the time."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%SZ"
     )

@@ -19,8 +19,17 @@ from dataclasses import dataclass, field
 import typer
 
 from adapters.cli.framework import Context, Result, command
-from adapters.cli.servers import API_LISTEN, SIDECAR_LISTEN, EngineOption, NodeOption
-from adapters.cli.serving import CHILD, Address, ListenOption, ready, stop_signal
+from adapters.cli.serving import (
+    API_LISTEN,
+    CHILD,
+    SIDECAR_LISTEN,
+    Address,
+    EngineOption,
+    ListenOption,
+    NodeOption,
+    ready,
+    stop_signal,
+)
 from adapters.importing.ledger import operator_of_node
 from metering.refusal import Refusal, Unavailable
 
