@@ -15,7 +15,7 @@ from metering.capture_port import Capture
 from metering.engine_pool import EngineConnection
 from metering.exchange import Exchange
 from metering.http_refusal import Refused, answer_bytes
-from metering.http_request import Request, RequestReader
+from metering.http_request import Request
 
 _PENDING_BYTES = 64 * 1024
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
