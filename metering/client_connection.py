@@ -24,22 +24,6 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class ClientConnection(asyncio.Protocol):
     """Where a client's bytes, an exchange and a connection to the engine meet."""
 
-    __slots__ = (
-        "_capture",
-        "_connecting",
-        "_continued",
-        "_deadline_s",
-        "_engine",
-        "_exchange",
-        "_lingering",
-        "_pending",
-        "_pending_bytes",
-        "_reader",
-        "_stalled_s",
-        "_started_s",
-        "_transport",
-    )
-
     def __init__(self, capture: Capture) -> None:
         self._capture = capture
         self._reader = capture.reader()
