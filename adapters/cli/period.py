@@ -9,7 +9,7 @@ import typer
 from adapters import answers
 from adapters.cli.framework import Context, Result, command, table
 from adapters.cli.options import OperatorOption
-from adapters.cli.wiring import DataFolder, make_intake, now
+from adapters.cli.wiring import DataFolder, now, take_what_waits
 from adapters.postgres.books import PostgresBooks
 from billing.close import close_periods
 from billing.period import Period
@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
             operators = await answers.named_operators(database, operator)
             if not operators:
                 raise Refusal("no_operator", "no operator is declared", remedy="tally apply examples/vilnius")
-            await make_intake(DataFolder(context.data), database).take_pending()
+            await take_what_waits(DataFolder(context.data), database)
             rows = await close_periods(
                 PostgresBooks(database),
                 operators,

@@ -11,7 +11,7 @@ import typer
 from adapters import rendering, reporting
 from adapters.cli.framework import Context, Result, command
 from adapters.cli.options import OperatorOption
-from adapters.cli.wiring import DataFolder, make_intake
+from adapters.cli.wiring import DataFolder, take_what_waits
 from billing.period import Period
 from metering.refusal import Refusal
 
@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
         """Write the usage report of a month: by customer, model, day, region and outcome, and whether it is whole."""
         month = Period.parse(period)
         async with context.database() as database:
-            await make_intake(DataFolder(context.data), database).take_pending()
+            await take_what_waits(DataFolder(context.data), database)
             content, _ = await reporting.usage_report(database, operator, month, format)
         try:
             await asyncio.to_thread(out.write_bytes, content)

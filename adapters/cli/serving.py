@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,7 +91,9 @@ def port_taken(address: Address, problem: OSError) -> Refusal:
 
 
 def log_to_stderr() -> None:
-    """What a server says while it runs, on standard error, with the time."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%SZ"
-    )
+    """What a server says while it runs, on standard error, with the time in UTC."""
+    words = logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%SZ")
+    words.converter = time.gmtime
+    handler = logging.StreamHandler()
+    handler.setFormatter(words)
+    logging.basicConfig(level=logging.INFO, handlers=[handler])

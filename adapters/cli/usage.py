@@ -9,7 +9,7 @@ import typer
 from adapters import answers
 from adapters.cli.framework import DIFFERENCE, Context, Result, command, table
 from adapters.cli.options import OperatorOption, PeriodOption, read_period
-from adapters.cli.wiring import DataFolder, make_intake, now
+from adapters.cli.wiring import DataFolder, now, take_what_waits
 from adapters.postgres.streams import read_streams
 from adapters.postgres.usage_totals import BY, FIGURES
 from billing.streams import has_difference
@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
         words = [word.strip() for word in by.split(",") if word.strip()]
         span = answers.Span(read_period(period), since, until)
         async with context.database() as database:
-            await make_intake(DataFolder(context.data), database).take_pending()
+            await take_what_waits(DataFolder(context.data), database)
             document = await answers.usage(database, operator, span, words)
         return Result(document, _usage_table(document, words))
 
@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
     async def streams(context: Context, operator: OperatorOption = None) -> Result:
         """Per node and lane: complete up to when, what is missing, forked or held. Exit 3 if anything is."""
         async with context.database() as database:
-            await make_intake(DataFolder(context.data), database).take_pending()
+            await take_what_waits(DataFolder(context.data), database)
             document = await read_streams(database, now(), operator)
         lanes: Any = document["lanes"]
         columns = ("operator", "node", "lane", "kind", "complete_to", "holes", "forks", "held", "lag_s")

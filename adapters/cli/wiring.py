@@ -73,6 +73,17 @@ def make_intake(folder: DataFolder, database: Database) -> Intake:
     )
 
 
+async def take_what_waits(folder: DataFolder, database: Database) -> None:
+    """Takes in what waits in the folder's spool, so that an answer misses nothing that is here.
+
+    Where nothing waits here, whoever asks needs no login of tally_intake: intake then runs elsewhere, or as its own
+    command. Refusal `no_intake_login` where something waits and this command may not take it in.
+    """
+    waits = any(True for _ in Spool(folder.spool).pending())
+    if waits or database.urls.intake is not None:
+        await make_intake(folder, database).take_pending()
+
+
 def import_place(
     folder: DataFolder,
     database: Database,

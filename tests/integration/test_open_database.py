@@ -7,7 +7,7 @@ import io
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from alembic import command
 from sqlalchemy import text
 
 from adapters.postgres.database import Database, DatabaseUrls, driver
+from adapters.postgres.embedded import discard
 from adapters.postgres.migrate import HEAD, alembic_config, version
 from adapters.postgres.open import APP_URL, INTAKE_URL, OWNER_URL, open_database, outside_urls
 from metering.refusal import Refusal, Unavailable
@@ -54,6 +55,13 @@ def bare_urls(postgres: Server, tmp_path: Path) -> DatabaseUrls:
     name = f"bare_{time.monotonic_ns()}"
     postgres.run(f"CREATE DATABASE {name} OWNER tally_owner")
     return postgres.urls(name)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Iterator[Path]:
+    """A data folder with a server of its own; as root its cluster lies elsewhere, and would stay."""
+    yield tmp_path / "data"
+    discard(tmp_path / "data")
 
 
 async def test_many_commands_open_a_bare_database_at_once_and_one_migrates_it(
@@ -114,13 +122,13 @@ async def test_a_database_of_a_newer_version_is_refused(
     assert refused.value.code == "database_ahead"
 
 
-async def test_without_a_url_the_data_folder_has_a_database_of_its_own(tmp_path: Path) -> None:
-    async with open_database(tmp_path / "data", {}) as database:
+async def test_without_a_url_the_data_folder_has_a_database_of_its_own(data: Path) -> None:
+    async with open_database(data, {}) as database:
         assert await version(database) == HEAD
         async with database.intake() as connection:
             assert (await connection.execute(text("SELECT count(*) FROM operator"))).scalar_one() == 1
     began = time.monotonic()
-    async with open_database(tmp_path / "data", {}) as database:
+    async with open_database(data, {}) as database:
         assert await version(database) == HEAD
     print(f"started, opened and stopped in {time.monotonic() - began:.2f} s")
 
@@ -184,9 +192,9 @@ async def test_a_connection_that_was_cut_is_unavailable_and_the_next_transaction
 
 
 async def test_an_embedded_server_that_was_killed_is_up_again_for_the_next_transaction(
-    tmp_path: Path,
+    data: Path,
 ) -> None:
-    async with open_database(tmp_path / "data", {}) as database:
+    async with open_database(data, {}) as database:
         for _ in range(2):
             async with database.app("a") as connection:
                 backend: int = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
