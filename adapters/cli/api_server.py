@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
         with stop_signal() as stop:
             async with context.database() as database:
                 await serve_api(database, address, stop)
-        return Result({"stopped": True})
+        return Result(None)
 
 
 class _Server(uvicorn.Server):

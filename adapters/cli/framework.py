@@ -41,9 +41,12 @@ EXAMPLES: dict[str, str] = {}
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a command made: the JSON document, the same for people, and the exit code (0, or 3 for a difference)."""
+    """What a command made: the JSON document, the same for people, and the exit code (0, or 3 for a difference).
 
-    document: Mapping[str, object]
+    A server has no document: the line that it printed when it was ready is the one on stdout.
+    """
+
+    document: Mapping[str, object] | None
     text: str | Table | Sequence[str | Table] = ""
     exit_code: int = 0
 
@@ -127,7 +130,8 @@ async def _awaited(made: Awaitable[Result]) -> Result:
 
 def _print(result: Result, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(json.dumps(result.document, ensure_ascii=False) + "\n")
+        if result.document is not None:
+            sys.stdout.write(json.dumps(result.document, ensure_ascii=False) + "\n")
         return
     parts = [result.text] if isinstance(result.text, str | Table) else list(result.text)
     if parts == [""]:

@@ -76,7 +76,7 @@ def register(app: typer.Typer) -> None:
                 await stop.wait()
                 await server.drain()
                 renewing.cancel()
-        return Result({"stopped": True})
+        return Result(None)
 
     @command(app, "intake", path="intake", example="tally intake")
     async def intake(context: Context) -> Result:
@@ -86,7 +86,7 @@ def register(app: typer.Typer) -> None:
             async with context.database() as database:
                 ready({"intake": "spool"})
                 await make_intake(DataFolder(context.data), database).run(stop)
-        return Result({"stopped": True})
+        return Result(None)
 
 
 async def open_lane(folder: DataFolder, database: Database, operator: str, node: str, lane: str) -> Lane:

@@ -116,7 +116,7 @@ def register(app: typer.Typer) -> None:
                     # The sidecar first: what it seals while draining, intake still takes.
                     for child in sorted(children, key=lambda each: each.name != "sidecar"):
                         await child.stop()
-        return Result({"stopped": True})
+        return Result(None)
 
 
 async def _start_all(children: Sequence[Child]) -> None:

@@ -28,7 +28,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pytest
@@ -65,19 +65,22 @@ class Ran:
 
 @dataclass(slots=True)
 class Started:
-    """A command that runs: its process id, and what came of it once it has ended."""
+    """A command that runs: its process id, and what came of it once it has ended.
+
+    `stdout` and `stderr` are the files that it writes.
+    """
 
     arguments: tuple[str, ...]
     pid: int
     _answers: io.BufferedReader
-    _stdout: Path
-    _stderr: Path
+    stdout: Path
+    stderr: Path
 
     def wait(self) -> Ran:
         """Waits for its end."""
         line = self._answers.readline()
         assert line, f"lost sight of tally {' '.join(self.arguments)}"
-        ran = Ran(self.arguments, int(line), self._stdout.read_text(), self._stderr.read_text())
+        ran = Ran(self.arguments, int(line), self.stdout.read_text(), self.stderr.read_text())
         assert "Traceback" not in ran.stdout + ran.stderr, ran
         return ran
 
@@ -104,7 +107,7 @@ class Tally:
         with (
             (outputs / "out").open("wb") as out,
             (outputs / "err").open("wb") as err,
-            open(os.devnull) as none,
+            Path(os.devnull).open() as none,
         ):
             files = [none.fileno(), out.fileno(), err.fileno()]
             socket.send_fds(connection, [json.dumps(asked).encode()], files)
@@ -191,38 +194,35 @@ def over(urls: DatabaseUrls, data: Path, *site: Path) -> Tally:
 @contextmanager
 def program(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[Json]:
     """A server process for as long as the block; the line of JSON that it prints when it is ready."""
-    log = tempfile.TemporaryFile()
-    process = subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
-        cwd=ROOT,
-        env=dict(os.environ if environment is None else environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        line = process.stdout.readline()
-        told: Json = json.loads(line) if line.startswith("{") else {}
-        assert told.get("ready") is True, (line, _content(log))
-        yield told
-        process.send_signal(signal.SIGTERM)
-        process.stdout.read()
-        assert process.wait(PATIENCE_S) == 0, _content(log)
-        assert "Traceback" not in _content(log), _content(log)
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-        process.stdout.close()
-        log.close()
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            cwd=ROOT,
+            env=dict(os.environ if environment is None else environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        assert process.stdout is not None
+        with process, process.stdout as stdout:
+            try:
+                line = stdout.readline()
+                assert line.startswith("{"), _content(log)
+                told: Json = json.loads(line)
+                assert told.get("ready") is True, (line, _content(log))
+                yield told
+                process.send_signal(signal.SIGTERM)
+                assert stdout.read() == "", "a server prints one line only"
+                assert process.wait(PATIENCE_S) == 0, _content(log)
+                assert "Traceback" not in _content(log), _content(log)
+            finally:
+                process.kill()
 
 
-def _content(log: Any) -> str:
+def _content(log: IO[bytes]) -> str:
     log.seek(0)
-    text: bytes = log.read()
-    return text.decode()
+    return log.read().decode()
 
 
 def simulated_engine(*arguments: str) -> contextlib.AbstractContextManager[Json]:

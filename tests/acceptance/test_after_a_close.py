@@ -36,12 +36,14 @@ def import_tokens(tally: Tally, folder: Path, name: str, customer: str, millions
 
 
 def close(tally: Tally, *options: str) -> Json:
+    row: Json
     [row] = tally("period", "close", OCTOBER, *options)["operators"]
     return row
 
 
 def invoices(tally: Tally, *options: str) -> list[Json]:
-    return tally("invoice", "list", "--period", OCTOBER, *options)["invoices"]
+    listed: list[Json] = tally("invoice", "list", "--period", OCTOBER, *options)["invoices"]
+    return listed
 
 
 def test_late_usage_makes_a_supplementary_invoice_that_names_the_first(tally: Tally, tmp_path: Path) -> None:
