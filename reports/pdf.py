@@ -59,10 +59,9 @@ def to_pdf(page: str, style_sheet: str) -> bytes:
 
 
 def _written(page: str, style_sheet: str) -> bytes:
-    fonts = FontConfiguration()
     written: bytes | None = HTML(string=page, url_fetcher=_refuse).write_pdf(
         stylesheets=[_style(SHARED_STYLE), _style(style_sheet)],
-        font_config=fonts,
+        font_config=_fonts(),
         pdf_variant=PDF_VARIANT,
         pdf_identifier=hashlib.sha256(page.encode()).hexdigest()[:32].encode(),
     )
@@ -86,6 +85,12 @@ def _environment() -> Environment:
 def _style(name: str) -> CSS:
     text = (files(_TEMPLATES) / name).read_text(encoding="utf-8")
     return CSS(string=text, url_fetcher=_refuse)
+
+
+@cache
+def _fonts() -> FontConfiguration:
+    """One for the process: each new one costs a quarter of a megabyte that never comes back."""
+    return FontConfiguration()
 
 
 def _refuse(url: str, *_: Any, **__: Any) -> dict[str, Any]:
