@@ -95,8 +95,18 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one JSON
 Handler = Callable[..., Result | Awaitable[Result]]
 
 
-def command(app: typer.Typer, name: str, *, path: str, example: str) -> Callable[[Handler], Handler]:
-    """Registers a command as `path` (for instance `period close`), with an example that its help shows and a test runs."""
+def command(
+    app: typer.Typer,
+    name: str,
+    *,
+    path: str,
+    example: str,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> Callable[[Handler], Handler]:
+    """Registers a command as `path` (for instance `period close`), with an example that its help shows and a test runs.
+
+    `loop_factory` makes the event loop that it runs on, where asyncio's own will not do.
+    """
     EXAMPLES[path] = example
 
     def register(handler: Handler) -> Handler:
@@ -104,7 +114,11 @@ def command(app: typer.Typer, name: str, *, path: str, example: str) -> Callable
         def run(*args: Any, data: Path | None, json: bool, **kwargs: Any) -> None:
             context = Context(data=(data or default_data()).absolute(), json=json)
             made = handler(context, *args, **kwargs)
-            result = asyncio.run(_awaited(made)) if inspect.isawaitable(made) else made
+            if inspect.isawaitable(made):
+                with asyncio.Runner(loop_factory=loop_factory) as runner:
+                    result = runner.run(_awaited(made))
+            else:
+                result = made
             assert isinstance(result, Result)
             _print(result, json)
             raise typer.Exit(result.exit_code)

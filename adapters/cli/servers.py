@@ -6,6 +6,7 @@ import asyncio
 from typing import Annotated
 
 import typer
+import uvloop
 
 from adapters.cli.framework import Context, Result, command
 from adapters.cli.serving import (
@@ -37,6 +38,7 @@ def register(app: typer.Typer) -> None:
         "sidecar",
         path="sidecar",
         example="tally sidecar --engine http://127.0.0.1:8000 --listen 127.0.0.1:8080",
+        loop_factory=uvloop.new_event_loop,  # twice the requests a second of asyncio's own
     )
     async def sidecar(
         context: Context,
