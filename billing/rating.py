@@ -1,7 +1,7 @@
 """Rating: hourly usage of a period, and the facts in force, to exact lines. Pure, and a function of a set:
 neither the order of rows nor their number per cell shows.
 
-The order of steps is `rate`; CONTRACT.md, "The arithmetic of a bill", rules 1 to 6, is what they do:
+The order of steps is `rate`; rules 1 to 6 of docs/arithmetic.md are what they do:
 
     hourly usage → terms (tariff and contract version) → price row → disjoint meters → tiers → lines
 
@@ -236,6 +236,7 @@ def _reading_order(line: Line) -> tuple[object, ...]:
         line.contract_version or "",
         kind,
         int(number or 0),
+        isinstance(line.tier, str),
         line.tier if isinstance(line.tier, int) else 0,
         line.tier if isinstance(line.tier, str) else "",
     )
