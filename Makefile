@@ -1,7 +1,7 @@
 # Set-up is skipped when nothing changed: .venv/.ready is newer than what it was made from.
 PYTHON ?= python3
 RUN := .venv/bin/
-VLLM_TESTS := not proof and not vllm
+QUICK := not proof and not vllm
 
 .PHONY: help setup demo test check bench proof vllm vllm-recordings test-vllm clean
 
@@ -28,7 +28,7 @@ demo: setup
 	@$(RUN)tally demo --keep
 
 test: setup
-	@$(RUN)python -m pytest -m "$(VLLM_TESTS)" --cov --cov-report=term:skip-covered
+	@$(RUN)python -m pytest -m "$(QUICK)" --cov --cov-report=term:skip-covered
 
 check: setup
 	@$(RUN)ruff format --check .
@@ -40,7 +40,16 @@ bench: setup
 	@$(RUN)python -m bench
 
 proof: setup
-	@$(RUN)python -m pytest -m "proof" --no-cov
+	@TALLY_PROOF=1 $(RUN)python -m pytest -m "proof" --no-cov
+
+vllm: setup
+	@bash tests/engine/install.sh
+
+vllm-recordings: vllm
+	@$(RUN)python tests/integration/engine_recorder.py
+
+test-vllm: vllm
+	@$(RUN)python -m pytest -m vllm --no-cov
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from adapters import answers, rendering
+from adapters import answers
 from adapters.postgres.database import Database
 from adapters.postgres.site import operator_facts
 from adapters.postgres.streams import read_streams
 from adapters.postgres.usage_totals import usage_totals
 from billing.period import Period
 from metering.refusal import Refusal
-from reports.languages import LANGUAGES
-from reports.usage import DAYS, DETAIL, UsageReport, usage_csv, usage_json
+from reports.formats import USAGE, media_type, render_usage
+from reports.usage import DAYS, DETAIL
 from reports.usage import usage_report as make_usage_report
-
-FORMATS = {"csv": "text/csv; charset=utf-8", "json": "application/json", "pdf": "application/pdf"}
 
 
 async def usage_report(
@@ -29,9 +25,7 @@ async def usage_report(
 
     Refusals: unknown_format, unknown_operator, which_operator.
     """
-    if format not in FORMATS:
-        remedy = f"one of: {', '.join(FORMATS)}"
-        raise Refusal("unknown_format", f"not a format of reports: {format}", where="--format", remedy=remedy)
+    media_type(USAGE, format)
     owner = await _only_operator(database, operator)
     async with database.app(owner, snapshot=True) as connection:
         declared = (await operator_facts(connection, owner)).operator[-1]
@@ -44,8 +38,7 @@ async def usage_report(
     made_at = datetime.now(UTC)
     lanes: Any = (await read_streams(database, made_at, owner))["lanes"]
     report = make_usage_report(declared, period, detail=detail, days=days, lanes=lanes, made_at=made_at)
-    async with rendering.ONE_AT_A_TIME:
-        content = await asyncio.to_thread(_WRITERS[format], report)
+    content = await asyncio.to_thread(render_usage, report, declared.language, format)
     return content, f"usage-{owner}-{period}.{format}"
 
 
@@ -57,18 +50,3 @@ async def _only_operator(database: Database, operator: str | None) -> str:
             "which_operator", what, where="--operator", remedy="a report is of one operator: name it"
         )
     return named[0]
-
-
-def _pdf(report: UsageReport) -> bytes:
-    # Imported here: fonts and layout take half a second to load, which no other format needs.
-    from reports.usage_page import usage_pdf
-
-    language = report.operator.language
-    return usage_pdf(report, language if language in LANGUAGES else "en")
-
-
-_WRITERS: dict[str, Callable[[UsageReport], bytes]] = {
-    "csv": lambda report: usage_csv(report.detail),
-    "json": lambda report: (json.dumps(usage_json(report), ensure_ascii=False, indent=1) + "\n").encode(),
-    "pdf": _pdf,
-}

@@ -16,6 +16,7 @@ from billing.document import to_json
 from billing.period import Period
 from metering.identity import hash_secret
 from metering.refusal import Refusal
+from reports.formats import DOCUMENT, USAGE, media_type
 
 router = APIRouter(prefix="/v1")
 _bearer = HTTPBearer(
@@ -106,7 +107,7 @@ async def invoice_file(asker: AskerDependency, reference: str, format: str) -> R
     document = await answers.find_document(asker.database, reference, asker.operator)
     found = await answers.with_facts(asker.database, document)
     content = await rendering.render_aside(found, format)
-    return _download(content, rendering.FORMATS[format], rendering.file_name(found.document, format))
+    return _download(content, media_type(DOCUMENT, format), rendering.file_name(found.document, format))
 
 
 @router.get("/settlements", tags=["settlements"])
@@ -130,7 +131,7 @@ async def usage_report(
 ) -> Response:
     """The usage report of a month. A key for all operators names none, so it needs an installation with one."""
     content, name = await reporting.usage_report(asker.database, asker.operator, Period.parse(period), format)
-    return _download(content, reporting.FORMATS[format], name)
+    return _download(content, media_type(USAGE, format), name)
 
 
 def _period(text: str | None) -> Period | None:

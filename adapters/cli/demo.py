@@ -40,6 +40,7 @@ from billing.period import Period
 from billing.run_settlement import run_settlement
 from billing.settlement import settlement_json
 from metering.identity import hash_secret, new_id, new_secret
+from reports.formats import FORMATS, USAGE
 
 OPERATOR, NODE = "telecentras", "vilnius-1"
 WRITTEN_INVOICES = 10
@@ -221,7 +222,7 @@ async def _write(database: Database, out: Path, found: Sequence[answers.Found], 
         path = out / rendering.file_name(each.document, "pdf")
         path.write_bytes(await rendering.render_aside(each, "pdf"))
         written.append(path)
-    for format in reporting.FORMATS:
+    for format in FORMATS[USAGE]:
         content, name = await reporting.usage_report(database, OPERATOR, period, format)
         (out / name).write_bytes(content)
         written.append(out / name)

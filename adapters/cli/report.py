@@ -14,6 +14,7 @@ from adapters.cli.options import OperatorOption
 from adapters.cli.wiring import DataFolder, take_what_waits
 from billing.period import Period
 from metering.refusal import Refusal
+from reports.formats import FORMATS, USAGE
 
 
 def register(app: typer.Typer) -> None:
@@ -30,7 +31,7 @@ def register(app: typer.Typer) -> None:
         context: Context,
         period: Annotated[str, typer.Option("--period", metavar="P", help="A calendar month: 2026-10.")],
         out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write it.")],
-        format: Annotated[str, typer.Option(metavar="F", help=f"{', '.join(reporting.FORMATS)}.")] = "pdf",
+        format: Annotated[str, typer.Option(metavar="F", help=f"{', '.join(FORMATS[USAGE])}.")] = "pdf",
         operator: OperatorOption = None,
     ) -> Result:
         """Write the usage report of a month: by customer, model, day, region and outcome, and whether it is whole."""
