@@ -230,7 +230,7 @@ def _stamps(text: pa.Array, zone: str | None, refuse: Callable[..., None]) -> In
     written = _texts(text)
     split = pc.extract_regex(written, STAMP)
     good = pc.is_valid(split)
-    numeric = pc.match_substring_regex(written, r"^[0-9.]+$")
+    numeric = pc.match_substring_regex(written, r"^[0-9]+(\.[0-9]+)?$")
     refuse(
         _mask(numeric),
         lambda at: f"time is a bare number: {written[at].as_py()[:40]!r}",
