@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import json
-import uuid
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from uuid import UUID
 
 from sqlalchemy import text
 
 from adapters.importing.events import BETWEEN
 from adapters.postgres.database import Database
-from metering.identity import new_id
+from adapters.postgres.subjects import ensure_subjects, find_subjects
 from metering.refusal import Refusal
 
 EVER = datetime(2020, 1, 1, tzinfo=UTC)  # no event is older
 
-_MAKE_OWNED = text("""
-    INSERT INTO subject (operator, id, kind, slug, parent)
-    SELECT :o, w.id, :kind, w.slug, w.parent
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:slugs AS text[]), CAST(:parents AS uuid[])) AS w(id, slug, parent)
-    ON CONFLICT (operator, kind, parent, slug) DO NOTHING
-""")
-_OWNED = text("""
-    SELECT s.id, s.slug, s.parent
-    FROM subject s
-    JOIN unnest(CAST(:slugs AS text[]), CAST(:parents AS uuid[])) AS w(slug, parent) USING (slug, parent)
-    WHERE s.operator = :o AND s.kind = :kind
-""")
 _REMEMBER = text("""
     INSERT INTO import_file (operator, id, epoch, node, lane, file_sha256, options_sha256, events, first, last, totals,
                              state, imported_at)
@@ -98,41 +87,27 @@ async def operator_of_node(database: Database, node: str | None) -> tuple[str, s
 
 async def customers_of(
     database: Database, operator: str, slugs: Sequence[str]
-) -> tuple[dict[str, bytes], list[str]]:
+) -> tuple[dict[str, UUID], list[str]]:
     """Ids of this operator's customers among `slugs`, and the slugs that are no customer of its."""
     async with database.app(operator) as connection:
-        rows = await connection.execute(
-            text(
-                "SELECT slug, id FROM subject WHERE operator = :o AND kind = 'customer' AND slug = ANY(:slugs)"
-            ),
-            {"o": operator, "slugs": list(slugs)},
-        )
-        ids = {row.slug: row.id.bytes for row in rows}
+        ids = await find_subjects(connection, operator, "customer", slugs)
     return ids, [slug for slug in slugs if slug not in ids]
 
 
 async def make_owned(
-    database: Database, operator: str, kind: str, customers: Mapping[str, bytes], wanted: Iterable[str]
+    database: Database, operator: str, kind: str, customers: Mapping[str, UUID], wanted: Iterable[str]
 ) -> dict[str, bytes]:
     """Ids of projects or keys, `customer BETWEEN slug` → id; those that are not there yet are made."""
-    pairs = sorted(set(wanted))
-    if not pairs:
-        return {}
-    parents = [uuid.UUID(bytes=customers[pair.partition(BETWEEN)[0]]) for pair in pairs]
-    slugs = [pair.partition(BETWEEN)[2] for pair in pairs]
-    fresh = [uuid.UUID(bytes=new_id()) for _ in pairs]
-    said = {"o": operator, "kind": kind, "ids": fresh, "slugs": slugs, "parents": parents}
+    owned: dict[str, list[str]] = defaultdict(list)
+    for pair in sorted(wanted):
+        customer, _, slug = pair.partition(BETWEEN)
+        owned[customer].append(slug)
+    ids: dict[str, bytes] = {}
     async with database.app(operator) as connection:
-        await connection.execute(
-            _MAKE_OWNED,
-            said,
-        )
-        rows = await connection.execute(
-            _OWNED,
-            {name: said[name] for name in ("o", "kind", "slugs", "parents")},
-        )
-        by_pair = {(row.parent, row.slug): row.id.bytes for row in rows}
-    return {pair: by_pair[parent, slug] for pair, parent, slug in zip(pairs, parents, slugs, strict=True)}
+        for customer, slugs in owned.items():
+            made = await ensure_subjects(connection, operator, kind, slugs, customers[customer])
+            ids.update({f"{customer}{BETWEEN}{slug}": id.bytes for slug, id in made.items()})
+    return ids
 
 
 async def slugs_of(database: Database, operator: str) -> dict[bytes, str]:

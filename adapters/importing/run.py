@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -221,14 +222,14 @@ def _keep(known: Known, kept: Path) -> None:
 
 
 async def _subjects(
-    database: Database, operator: str, rows: SortedRows, customers: dict[str, bytes]
+    database: Database, operator: str, rows: SortedRows, customers: Mapping[str, UUID]
 ) -> SubjectIds:
     wanted: dict[str, set[str]] = {"project": set(), "key": set()}
     for part in rows.slices():
         for kind, pairs in wanted.items():
             pairs.update(pair for pair in owned(part, kind).unique().to_pylist() if pair is not None)
     return SubjectIds(
-        customers,
+        {slug: id.bytes for slug, id in customers.items()},
         await ledger.make_owned(database, operator, "project", customers, wanted["project"]),
         await ledger.make_owned(database, operator, "key", customers, wanted["key"]),
     )
