@@ -94,7 +94,7 @@ def register(app: typer.Typer) -> None:
             with progress_bar(context.stderr) as told:
                 place = import_place(DataFolder(context.data), database, told)
                 result = await void_import(place, id, reason, now())
-        return Result(import_document(result), f"{result.id}: {result.events} events taken back")
+        return Result(import_document(result), f"{result.id}: {_counted(result.events, 'event')} taken back")
 
 
 def import_document(result: ImportResult) -> dict[str, object]:
@@ -122,14 +122,18 @@ def _instant(moment: datetime | None) -> str | None:
 
 def _said(result: ImportResult) -> str:
     if result.dry_run:
-        head = f"dry run: {result.events} events would be imported"
+        head = f"dry run: {_counted(result.events, 'event')} would be imported"
     elif result.events:
-        head = f"{result.id}: {result.events} events in {result.batches} batches"
+        head = f"{result.id}: {_counted(result.events, 'event')} in {_counted(result.batches, 'batch', 'batches')}"
     else:
         head = f"{result.id}: nothing new"
     parts = [head]
     if result.already_known:
         parts.append(f"{result.already_known} known already")
     if result.skipped:
-        parts.append(f"{result.skipped} bad rows skipped")
+        parts.append(f"{_counted(result.skipped, 'bad row')} skipped")
     return ", ".join(parts)
+
+
+def _counted(count: int, one: str, many: str | None = None) -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
