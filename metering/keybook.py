@@ -98,7 +98,7 @@ class SnapshotKeyBook:
             try:
                 self.replace(await source())
                 away = False
-            except (Unavailable, OSError) as error:
+            except (Unavailable, Refusal, OSError) as error:  # a changed password is as good as away
                 if not away:
                     _log.warning("keys are not renewed, the last state is used: %s", error)
                 away = True

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from contextlib import AsyncExitStack, suppress
 from typing import Annotated
 
 import typer
@@ -28,8 +30,12 @@ from adapters.postgres.intake import enroll_lane
 from metering.identity import LaneKey
 from metering.keybook import KeyEntry, SnapshotKeyBook
 from metering.lane import Lane
+from metering.refusal import Unavailable
 from metering.sidecar import Sidecar
 from metering.sidecar_options import SidecarOptions
+from metering.spool import Spool
+
+_log = logging.getLogger(__name__)
 
 
 def register(app: typer.Typer) -> None:
@@ -38,7 +44,7 @@ def register(app: typer.Typer) -> None:
         "sidecar",
         path="sidecar",
         example="tally sidecar --engine http://127.0.0.1:8000 --listen 127.0.0.1:8080",
-        loop_factory=uvloop.new_event_loop,  # twice the requests a second of asyncio's own
+        loop_factory=uvloop.new_event_loop,  # some 5 % less CPU a request than asyncio's own
     )
     async def sidecar(
         context: Context,
@@ -56,17 +62,22 @@ def register(app: typer.Typer) -> None:
         log_to_stderr()
         address = Address.parse(listen, "--listen")
         folder = DataFolder(context.data)
+        folder.make()
         with stop_signal() as stop:
-            async with context.database() as database:
-                operator, node = await operator_of_node(database, node)
-                opened = await open_lane(folder, database, operator, node, lane)
+            async with AsyncExitStack() as stack:
+                ledger = _Ledger(context, stack)
+                operator, node = await _enrolled(folder, ledger, node, lane)
                 book = SnapshotKeyBook.load(folder.key_snapshot(operator))
 
                 async def current() -> dict[bytes, KeyEntry]:
+                    database = await ledger.open()
                     async with database.app(operator) as connection:
                         return await keys.key_book(connection, operator, now())
 
-                book.replace(await current())
+                if ledger.is_open:
+                    with suppress(Unavailable):  # then the renewing says so
+                        book.replace(await current())
+                opened = await _open_lane(folder, operator, node, lane)
                 server = Sidecar(SidecarOptions(engine=engine, node=node, operator=operator), opened, book)
                 try:
                     port = await server.start(address.host, address.port)
@@ -78,22 +89,61 @@ def register(app: typer.Typer) -> None:
                 await stop.wait()
                 await server.drain()
                 renewing.cancel()
+                await asyncio.gather(renewing, return_exceptions=True)
         return Result(None)
 
     @command(app, "intake", path="intake", example="tally intake")
     async def intake(context: Context) -> Result:
         """Take sealed batches from the spool into the ledger, exactly once, until it is stopped."""
         log_to_stderr()
+        folder = DataFolder(context.data)
+        folder.make()
         with stop_signal() as stop:
             async with context.database() as database:
                 ready({"intake": "spool"})
-                await make_intake(DataFolder(context.data), database).run(stop)
+                await make_intake(folder, database).run(stop)
         return Result(None)
 
 
-async def open_lane(folder: DataFolder, database: Database, operator: str, node: str, lane: str) -> Lane:
-    """The sidecar's lane, its key made at the first start and enrolled."""
+class _Ledger:
+    """The database of a sidecar: opened as soon as it answers, closed with the stack."""
+
+    def __init__(self, context: Context, stack: AsyncExitStack) -> None:
+        self._context = context
+        self._stack = stack
+        self._database: Database | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._database is not None
+
+    async def open(self) -> Database:
+        """Raises `Unavailable` while it does not answer."""
+        if self._database is None:
+            self._database = await self._stack.enter_async_context(self._context.database())
+        return self._database
+
+
+async def _enrolled(folder: DataFolder, ledger: _Ledger, node: str | None, lane: str) -> tuple[str, str]:
+    """(operator, node) of the lane, enrolled, its key made at the first start.
+
+    The engine stays reachable while the ledger is away: a lane that was enrolled before is known by its folder.
+    """
+    try:
+        database = await ledger.open()
+        operator, found = await operator_of_node(database, node)
+        key = LaneKey.load_or_create(folder.lane_key(found, lane))
+        async with database.intake() as connection:
+            await enroll_lane(connection, operator, found, lane, "sidecar", LaneKey.public_bytes(key), now())
+    except Unavailable as away:
+        known = [ref for ref in Spool(folder.spool).lanes() if ref.lane == lane and node in (None, ref.node)]
+        if len(known) != 1 or not folder.key_snapshot(known[0].operator).is_file():
+            raise
+        _log.warning("%s; the sidecar starts with the API keys that it knew", away.what)
+        return known[0].operator, known[0].node
+    return operator, found
+
+
+async def _open_lane(folder: DataFolder, operator: str, node: str, lane: str) -> Lane:
     key = LaneKey.load_or_create(folder.lane_key(node, lane))
-    async with database.intake() as connection:
-        await enroll_lane(connection, operator, node, lane, "sidecar", LaneKey.public_bytes(key), now())
     return await asyncio.to_thread(Lane.open, folder.spool, operator=operator, node=node, lane=lane, key=key)

@@ -10,6 +10,8 @@ DATA/scratch/       what an import sorts; nothing there outlives a command
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,7 +28,8 @@ from adapters.site_files.apply import add_private_customers
 from adapters.spool_source import SpoolSource
 from billing.intake import Intake
 from metering.batch import peek_seal, read_body
-from metering.refusal import Unavailable
+from metering.durable import make_folder
+from metering.refusal import Refusal, Unavailable
 from metering.spool import Spool
 
 
@@ -35,6 +38,22 @@ class DataFolder:
     """The places inside a data folder."""
 
     root: Path
+
+    def make(self) -> None:
+        """Makes it where it is missing, closed to others, as the embedded database does. Refusals: bad_data_folder."""
+        try:
+            if not self.root.is_dir():
+                make_folder(self.root.parent)
+                self.root.mkdir(mode=0o700, exist_ok=True)
+            if not os.access(self.root, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as problem:
+            raise Refusal(
+                "bad_data_folder",
+                f"{self.root} cannot be used: {problem.strerror}",
+                where=str(self.root),
+                remedy="name another with --data or TALLY_DATA",
+            ) from None
 
     @property
     def spool(self) -> Path:
@@ -90,6 +109,7 @@ def import_place(
     progress: Callable[[str, int, int], None] = lambda _w, _d, _t: None,
 ) -> ImportPlace:
     """Where `tally import` works."""
+    folder.make()
     archive = BatchFolder(folder.archive)
     intake = make_intake(folder, database)
 

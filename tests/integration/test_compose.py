@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,16 @@ def test_the_services_work_beside_an_outside_postgresql(
     assert usage["total"]["completion_tokens"] == answer["usage"]["completion_tokens"]
     assert doctor.result() == 0
     assert not (tmp_path / "data" / "postgres").exists()
+
+    # A restart of the sidecar while the database is away: it serves with the keys that it knew.
+    away = replace(here, texts={**here.texts, "@postgres:5432/": "@127.0.0.1:1/"})
+    sidecar = away.start(services["sidecar"])
+    try:
+        _ask(ready(sidecar)["sidecar"], key["secret"])
+    finally:
+        _stop(sidecar)
+    _, usage = here.run(services["intake"], "usage")
+    assert usage["total"]["requests"] == 2
 
 
 @contextmanager
