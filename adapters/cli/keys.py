@@ -96,7 +96,10 @@ def register(app: typer.Typer) -> None:
     @command(
         group, "revoke", path="key revoke", example="tally key revoke 8d7f9c2e-0000-4000-8000-000000000000"
     )
-    async def revoke(context: Context, id: Annotated[str, typer.Argument(metavar="ID")]) -> Result:
+    async def revoke(
+        context: Context,
+        id: Annotated[str, typer.Argument(metavar="ID", help="As `tally key list` shows it.")],
+    ) -> Result:
         """End a key: sidecars refuse it within seconds."""
         try:
             key = UUID(id)

@@ -54,7 +54,10 @@ def register(app: typer.Typer) -> None:
     @command(
         settlement, "show", path="settlement show", example="tally settlement show telecentras.2026-10.1"
     )
-    async def show(context: Context, id: Annotated[str, typer.Argument(metavar="ID")]) -> Result:
+    async def show(
+        context: Context,
+        id: Annotated[str, typer.Argument(metavar="ID", help="As `tally settlement list` shows it.")],
+    ) -> Result:
         """One settlement: who gets what."""
         async with context.database() as database:
             row = await answers.settlement(database, id)

@@ -44,9 +44,14 @@ def register(app: typer.Typer) -> None:
         context: Context,
         kind: Annotated[
             str | None,
-            typer.Argument(help="operator, node, customer, tariff, contract, party or share. Default: all."),
+            typer.Argument(
+                metavar="KIND",
+                help="operator, node, customer, tariff, contract, party or share. Default: all.",
+            ),
         ] = None,
-        id: Annotated[str | None, typer.Argument(help="One of them. Default: all of the kind.")] = None,
+        id: Annotated[
+            str | None, typer.Argument(metavar="ID", help="One of them. Default: all of the kind.")
+        ] = None,
     ) -> Result:
         """Print what is declared, as YAML that `tally apply` takes."""
         async with context.database() as database, site_store(database) as store:

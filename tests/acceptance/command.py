@@ -5,9 +5,9 @@
     refused = tally.refused("import", "cut.csv")        # must exit 1; the `error` object
     ran = tally.run("streams", "--json")                # whatever comes of it
 
-Commands run in processes of their own (`forked_tally.py` says how); servers and what is to be killed are started as
-`python -m adapters.cli`, from nothing. Where the public traces do not lie beside the repository (`TALLY_SHARED`, else
-../shared), `public_trace` skips the test and says so.
+Commands run in processes of their own (`forked_tally.py` says how); `from_nothing` pays for a fresh interpreter.
+Where the public traces do not lie beside the repository (`TALLY_SHARED`, else ../shared), `public_trace` skips the test
+and says so.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ import functools
 import io
 import json
 import os
+import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -75,6 +77,17 @@ class Started:
     _answers: io.BufferedReader
     stdout: Path
     stderr: Path
+
+    def ready(self) -> Json:
+        """Waits for a server's line of JSON."""
+        ends = time.monotonic() + PATIENCE_S
+        while not self.stdout.read_text().endswith("\n"):
+            assert time.monotonic() < ends, f"not ready: {self.stderr.read_text()}"
+            ended, _, _ = select.select([self._answers], [], [], 0.02)
+            assert not ended, self.wait()
+        told: Json = json.loads(self.stdout.read_text())
+        assert told["ready"] is True
+        return told
 
     def wait(self) -> Ran:
         """Waits for its end."""
@@ -151,8 +164,16 @@ class Tally:
     @contextmanager
     def serving(self, *arguments: str) -> Iterator[Json]:
         """A server for as long as the block; its line of JSON. It is asked to stop at the end and must exit 0."""
-        with program("adapters.cli", *arguments, environment=self._environment({})) as told:
-            yield told
+        server = self.start(*arguments)
+        try:
+            yield server.ready()
+        except BaseException:
+            os.kill(server.pid, signal.SIGKILL)
+            raise
+        os.kill(server.pid, signal.SIGTERM)
+        ended = server.wait()
+        assert ended.exit_code == 0, ended
+        assert ended.document["ready"] is True, ended  # which is all that it printed
 
     def _environment(self, added: Mapping[str, str]) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("TALLY_")}

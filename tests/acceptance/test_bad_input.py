@@ -202,7 +202,15 @@ def test_a_model_without_a_price_stops_the_close_and_is_named(
 # --- site files
 
 CUSTOMER = "kind: customer\nid: nova\noperator: telecentras\nname: Nova\ncountry: LT\n"
-TARIFF = "kind: tariff\nid: nova\noperator: telecentras\ncurrency: EUR\nprices:\n  - models: ['*']\n    input: 1\n    output: 2\n"
+TARIFF = """kind: tariff
+id: nova
+operator: telecentras
+currency: EUR
+prices:
+  - models: ['*']
+    input: 1
+    output: 2
+"""
 
 
 @pytest.mark.parametrize(
@@ -296,7 +304,7 @@ def test_all_faults_of_all_files_are_listed_at_once(tally: Tally, tmp_path: Path
     ]
 
 
-# --- imports
+# --- files of usage
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,12 +51,9 @@ def test_a_known_file_under_other_options_is_refused_unless_also(tally: Tally, t
 
 def test_the_same_rows_in_another_file_or_format_are_the_same_import(tally: Tally, tmp_path: Path) -> None:
     first = tally("import", str(write_rows(tmp_path / "usage.csv", [row("a"), row("b", prompt_tokens=300)])))
-    lines = [
-        '{"time": "2026-10-12T12:30:00+03:00", "customer": "acme", "model": "qwen3-32b", "prompt_tokens": %d,'
-        ' "completion_tokens": 20, "request_id": "%s"}' % each
-        for each in ((100, "a"), (300, "b"))
-    ]
-    (tmp_path / "usage.jsonl").write_text("\n".join(lines))
+    elsewhere = "2026-10-12T12:30:00+03:00"  # the same instant, written in another zone
+    rows = [row("a", time=elsewhere), row("b", time=elsewhere, prompt_tokens=300)]
+    (tmp_path / "usage.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
     again = tally("import", str(tmp_path / "usage.jsonl"))
 
