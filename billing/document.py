@@ -1,6 +1,6 @@
 """A document: an invoice or credit note as it is printed, stored and exchanged, and its JSON.
 
-The JSON's keys are CONTRACT.md's D with `lines`, `allowances`, `charges` and `taxes`
+The JSON's keys are D of docs/commands.md with `lines`, `allowances`, `charges` and `taxes`
 (`billing.document_parts`). Amounts in JSON are text with the currency's digits, quantities integers, prices
 and percents shortest text.
 
@@ -138,7 +138,7 @@ class Document:
 
 
 def to_json(document: Document) -> dict[str, Any]:
-    """The document as CONTRACT.md's JSON, keys in that order."""
+    """The document as the JSON of docs/commands.md, keys in that order."""
     currency = document.currency
     amounts = {
         name: format_minor(getattr(document, name), currency)

@@ -1,4 +1,5 @@
-"""The parts of a document: lines, allowances, charges, taxes, references, each with its JSON (CONTRACT.md).
+"""The parts of a document: lines, allowances, charges, taxes, references, each with its JSON
+(docs/commands.md).
 
 `part`, on lines, allowances and charges, is a key of our own: it names which part of the bill outside usage
 an entry stands for (`adjustment:<id>`), so that the next document can be computed from the issued ones

@@ -33,7 +33,7 @@ class StoredBatch:
 
 @dataclass(frozen=True, slots=True)
 class Lateness:
-    """When usage of a period comes too late to be billed (CONTRACT.md, `late_days`), for one operator."""
+    """When usage of a period comes too late to be billed (`late_days`), for one operator."""
 
     zone: ZoneInfo
     late_after: Mapping[Period, datetime]

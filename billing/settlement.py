@@ -116,7 +116,7 @@ def settle(
 
 
 def settlement_json(settlement: Settlement) -> dict[str, Any]:
-    """The settlement as CONTRACT.md's `settlement show`, and per share what is due now."""
+    """The document of `tally settlement show`."""
     currency = settlement.currency
     return {
         "id": settlement.id,

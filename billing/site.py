@@ -1,6 +1,6 @@
 """Who takes part: operators, their nodes and customers, the parties that share in revenue, and the shares.
 
-These are facts as declared in site files (CONTRACT.md, "Site files"), typed, without I/O. Each is one
+These are facts as declared in site files (docs/site-files.md), typed, without I/O. Each is one
 *version*: it holds from local midnight of `valid_from` (None: from ever) until the next version of that id
 begins or its `valid_until`, exclusive, is reached. `in_force` is that rule, for every kind alike.
 """

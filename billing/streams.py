@@ -79,7 +79,7 @@ def holes(stream: Stream) -> list[Hole]:
 
 
 def stream_row(stream: Stream, now: datetime) -> dict[str, object]:
-    """A row of CONTRACT.md's `streams`. `lag_s`: whole seconds since the lane is complete; null where none is due."""
+    """A row of `tally streams`. `lag_s`: whole seconds since the lane is complete; null where none is due."""
     missing = holes(stream)
     return {
         **stream.name._asdict(),
@@ -107,7 +107,7 @@ def stream_row(stream: Stream, now: datetime) -> dict[str, object]:
 
 
 def stream_document(streams: Sequence[Stream], set_aside: int, now: datetime) -> dict[str, object]:
-    """CONTRACT.md's `streams`. `set_aside` counts all batches that no key vouches for, of known lanes or not."""
+    """The document of `tally streams`. `set_aside` counts all batches that no key vouches for, of known lanes or not."""
     return {"lanes": [stream_row(stream, now) for stream in streams], "set_aside": set_aside}
 
 

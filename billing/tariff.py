@@ -1,7 +1,7 @@
 """What tokens cost: tariffs and contracts as dated, typed facts, and which of their rows prices a model.
 
 Prices are exact decimals per 1,000,000 tokens, requests or seconds. A row names by glob the models (and
-perhaps regions) that it prices; the first that matches prices all meters (CONTRACT.md, rule 3). This
+perhaps regions) that it prices; the first that matches prices all meters (arithmetic rule 3). This
 is the language only; turning quantities into lines is `billing.rating`.
 """
 

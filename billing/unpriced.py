@@ -23,7 +23,7 @@ class Unpriced:
 
 
 def unpriced_refusal(operator: str, period: Period, unpriced: Sequence[Unpriced]) -> Refusal:
-    """The refusal (`unpriced`) of a close, with each as a fault and as CONTRACT.md's `unpriced`."""
+    """The refusal (`unpriced`) of a close, with each as a fault and in the error's `unpriced`."""
     return Refusal(
         "unpriced",
         f"{operator}: usage in {period} that no price covers",

@@ -28,7 +28,7 @@ class Refusal(Exception):
     """Bad input or a wrong state, refused by name; nothing was changed.
 
     `code` is a stable word in snake_case that scripts may test (`unknown_customer`, `period_not_over`).
-    `extra` holds further JSON keys of the error object that CONTRACT.md names, for instance `unpriced`.
+    `extra` holds further JSON keys of the error object (docs/commands.md), for instance `unpriced`.
     """
 
     def __init__(

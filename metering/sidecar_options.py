@@ -34,8 +34,8 @@ class Patience:
 class SidecarOptions:
     """`engine` is its address, `http://HOST:PORT`; `node` and `operator` say whose events these are.
 
-    `sync_s` is the longest that a written event may wait for the disk (EVIDENCE.md's group). `bodies_bytes` bounds the
-    request bodies held at once.
+    `sync_s` is the longest that a written event may wait for the disk, and so what a power cut may take. `bodies_bytes`
+    bounds the request bodies held at once.
     """
 
     engine: str

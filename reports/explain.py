@@ -3,7 +3,7 @@
     [{"line": "1", "steps": [{"what": "quantity", "from": "hourly usage …", "to": "123456789 tokens"}, …]}, …,
      {"line": "document", "steps": [{"what": "net", "from": "…", "to": "…"}, …]}]
 
-Everything is read from the document's JSON (CONTRACT.md's D with its lines) and computed again with exact
+Everything is read from the document's JSON (D of docs/commands.md with its lines) and computed again with exact
 fractions; nothing is looked up. A line's amount is its rounded product, save on documents that follow earlier
 ones of the period: there it is the difference of rounded amounts (arithmetic rule 10), which a step then says.
 That the VAT of a document is the rounded share of its basis is asserted: a stored document always adds up.
@@ -31,7 +31,7 @@ Step = dict[str, str]
 
 
 def explain(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The `lines` of CONTRACT.md's `invoice explain`, from a document's JSON; the last one is the document's sums."""
+    """The `lines` of `tally invoice explain`, from a document's JSON; the last one is the document's sums."""
     document = from_json(content)
     lines = [{"line": entry.id, "steps": list(_line_steps(entry, document))} for entry in document.lines]
     return [*lines, {"line": WHOLE_DOCUMENT, "steps": list(_sum_steps(document))}]

@@ -33,7 +33,7 @@ FIGURES = (
     "generated_tokens",
     "audio_seconds",
 )
-"""The figures of a row of usage, in CONTRACT.md's order."""
+"""The figures of a row of usage, in the order of `tally usage`."""
 
 DETAIL = ("customer", "model", "region", "outcome")
 DAYS = ("day",)

@@ -1,6 +1,7 @@
 """Documents: drafts that come and go, issued ones that stay, their numbers, and what people adjusted.
 
-The content is CONTRACT.md's JSON; the columns beside it repeat what is searched for and what the database checks.
+The content is the JSON of docs/commands.md; the columns beside it repeat what is searched for and what the database
+checks.
 """
 
 from __future__ import annotations

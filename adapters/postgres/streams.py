@@ -18,7 +18,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 async def read_streams(database: Database, now: datetime, operator: str | None = None) -> dict[str, object]:
-    """CONTRACT.md's `streams` of one operator, or of all. What no readable claim belongs to counts for all."""
+    """The document of `tally streams`, of one operator, or of all. What no readable claim belongs to counts for all."""
     operators = [INSTALLATION, *await database.operators()] if operator is None else [operator]
     streams: list[Stream] = []
     aside = 0

@@ -43,7 +43,7 @@ Regions = Mapping[str, Sequence[tuple[datetime, str | None]]]
 async def usage_totals(
     conn: AsyncConnection, operator: str, start: datetime, end: datetime, by: Sequence[str], zone: ZoneInfo
 ) -> list[dict[str, Any]]:
-    """CONTRACT.md's `usage` rows of the hours [start, end): each word of `by` (from BY), then FIGURES.
+    """The rows of `tally usage` for the hours [start, end): each word of `by` (from BY), then FIGURES.
 
     Hours and days (`2026-10-25T00:00:00+03:00`) and months (`2026-10`) are in `zone`; of the two hours of one name in
     a night of October each has its row. Subjects are the ids that users wrote, None where an event has no project or

@@ -1,4 +1,4 @@
-"""Every kind of site document as one table of keys: what CONTRACT.md's "Site files" lists, in one place.
+"""Every kind of site document as one table of keys: what docs/site-files.md lists, in one place.
 
 Keys that the language has and rating has not yet are `NotRated`, so that files which use them are refused
 by name instead of being billed as if they didn't.

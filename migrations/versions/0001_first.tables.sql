@@ -1,4 +1,4 @@
--- Tables of the first schema, one group a subject of DESIGN.md. Every row names its operator and every key starts with
+-- Tables of the first schema, one group a subject. Every row names its operator and every key starts with
 -- it. Constraints repeat the invariants of the code, so that a mistake there stops at the database. What can't be said
 -- as a constraint is in 0001_first.triggers.sql, rights and row-level security in 0001_first.rights.sql.
 -- Money is in minor units (bigint) with the currency beside it; times are instants, hours whole UTC hours.
@@ -294,7 +294,7 @@ CREATE TABLE document (
     gross bigint NOT NULL,
     sign smallint NOT NULL,
     issue_date date,
-    content jsonb NOT NULL,         -- CONTRACT.md's document, lines included
+    content jsonb NOT NULL,         -- docs/commands.md: D, lines included
     created_at timestamptz NOT NULL,
     issued_at timestamptz,
     PRIMARY KEY (operator, id),

@@ -58,7 +58,7 @@ def check(archive: Path) -> subprocess.CompletedProcess[str]:
 
 def test_the_pages_query_sums_an_archive(archive: Path) -> None:
     query = block("sql").replace("'archive/", f"'{archive}/")
-    assert duckdb.sql(query).fetchall() == [("2026-10", "m", "finished", 7, 49, 7, 7)]
+    assert duckdb.connect().execute(query).fetchall() == [("2026-10", "m", "finished", 7, 49, 7, 7)]
 
 
 def test_the_pages_program_finds_a_whole_archive_good(archive: Path) -> None:

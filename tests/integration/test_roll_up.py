@@ -85,7 +85,7 @@ async def test_a_silent_lane_is_not_waited_for(world: World) -> None:
 
 
 async def test_a_late_batch_committed_beside_a_roll_up_is_kept(world: World) -> None:
-    """The interleaving of EVIDENCE.md: 30 are there, 5 are committed while the roll-up runs, and 35 must be left."""
+    """What two statements would lose: 30 are there, 5 are committed while the roll-up runs, and 35 must be left."""
     writer = Writer()
     await world.enrol(writer)
     intake = world.intake()

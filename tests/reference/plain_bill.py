@@ -1,4 +1,4 @@
-"""The bill again, slowly: plain fractions, one event at a time, straight from CONTRACT.md's arithmetic.
+"""The bill again, slowly: plain fractions, one event at a time, straight from docs/arithmetic.md.
 
 It reads the site file's YAML text and raw events, and shares no code with what it checks (a test reads its
 imports). Nothing here is fast or general; every rule stands where one would look for it.

@@ -46,7 +46,7 @@ from billing.money import format_price
         (ZONE, "UTC", "UTC"),
         (ZONE, "America/St_Thomas", "America/St_Thomas"),
         (LANGUAGE, "en-GB", "en-GB"),
-        (VAT_ID, "LT100001234510", "LT100001234510"),  # CONTRACT.md's
+        (VAT_ID, "LT100001234510", "LT100001234510"),  # docs/site-files.md's
         (VAT_ID, "EL 094 259 216", "EL094259216"),
         (VAT_ID, "CHE-116.281.710", "CHE116281710"),  # outside the EU only the rough shape is known
         (IBAN, "LT02 9999 9000 0000 0001", "LT029999900000000001"),
