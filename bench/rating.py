@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import resource
+import subprocess
 import sys
 import time
 from datetime import date
@@ -15,6 +16,7 @@ from decimal import Decimal
 import numpy as np
 import pyarrow as pa
 
+from bench.results import ROOT, Measured
 from billing.facts import Facts
 from billing.period import Period
 from billing.rating import rate
@@ -81,7 +83,8 @@ def usage(rows: int, customers: list[str]) -> pa.Table:
     )
 
 
-def measure(rows: int, customers: int) -> dict[str, int | float]:
+def rated_once(rows: int, customers: int) -> dict[str, int | float]:
+    """Rates drawn usage in this process."""
     names = [f"customer-{number}" for number in range(customers)]
     table, declared = usage(rows, names), facts(names)
     began = time.perf_counter()
@@ -97,6 +100,20 @@ def measure(rows: int, customers: int) -> dict[str, int | float]:
     }
 
 
+def measure(quick: bool) -> Measured:
+    """Five million hours of usage of 10,000 customers, in a process of its own for the sake of its memory."""
+    sizes = ("50000", "100") if quick else ()
+    told = subprocess.run(
+        [sys.executable, "-m", "bench.rating", *sizes], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    figures = json.loads(told.stdout)
+    units = {"seconds": "s", "rows_per_s": "/s", "peak_mib": "MiB"}
+    found = Measured()
+    for name, value in figures.items():
+        found.add(name, value, units.get(name, ""))
+    return found
+
+
 if __name__ == "__main__":
     rows, customers = (int(text) for text in sys.argv[1:3]) if len(sys.argv) > 2 else (5_000_000, 10_000)
-    print(json.dumps(measure(rows, customers)))
+    print(json.dumps(rated_once(rows, customers)))

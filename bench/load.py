@@ -1,0 +1,151 @@
+"""wrk and nginx: who asks, and who passes on what a sidecar is compared with.
+
+wrk keeps its connections busy, or pauses a random while (a given mean) before each request, which makes a rate. It
+counts from the first byte written to the last byte read, and reads whole answers, chunked ones too.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.command import stop
+from bench.results import Skipped
+
+PACKAGES = {"nginx": "nginx-light", "wrk": "wrk"}
+BODY = '{"model":"qwen3-32b","max_tokens":32,"messages":[{"role":"user","content":"What is a token, in one sentence?"}]%s}'
+
+_SCRIPT = """
+wrk.method, wrk.path = "POST", "/v1/chat/completions"
+wrk.body = os.getenv("BENCH_BODY")
+wrk.headers["Content-Type"] = "application/json"
+wrk.headers["Authorization"] = "Bearer " .. os.getenv("BENCH_SECRET")
+local pause = tonumber(os.getenv("BENCH_PAUSE_MS"))
+if pause > 0 then function delay() return math.random(0, 2 * pause) end end
+function done(summary, latency)
+  local errors = summary.errors
+  io.write(string.format("BENCH %d %d %d %d %d\\n", summary.requests, summary.duration,
+    errors.connect + errors.read + errors.write + errors.status + errors.timeout,
+    latency:percentile(50), latency:percentile(99)))
+end
+"""
+
+_NGINX = """
+daemon off; master_process off; pid {folder}/pid; error_log stderr crit; worker_rlimit_nofile 4096;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off; keepalive_requests 1000000000;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  upstream engine {{ server 127.0.0.1:{engine}; keepalive 256; keepalive_requests 1000000000; }}
+  server {{
+    listen 127.0.0.1:{port} backlog=1024;
+    location / {{
+      proxy_pass http://engine; proxy_http_version 1.1; proxy_set_header Connection "";
+      proxy_buffering {buffering};
+    }}
+  }}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one run of wrk saw; latencies in milliseconds."""
+
+    requests: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+
+    @property
+    def per_second(self) -> float:
+        return self.requests / self.seconds
+
+
+def need_tools() -> None:
+    """nginx and wrk, installed from Debian where they are missing and we may. Raises Skipped."""
+    missing = [package for program, package in PACKAGES.items() if not _found(program)]
+    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
+        for command in (["update"], ["install", "-y", "--no-install-recommends", *missing]):
+            subprocess.run(["apt-get", "-qq", *command], stdout=subprocess.DEVNULL, check=False)
+    still = [package for program, package in PACKAGES.items() if not _found(program)]
+    if still:
+        raise Skipped(f"it needs {' and '.join(still)}: apt-get install {' '.join(still)}")
+
+
+def _found(program: str) -> str | None:
+    return shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin")
+
+
+def wrk(port: int, *, stream: bool, secret: str, seconds: int, connections: int, pause_ms: int = 0) -> Load:
+    """Asks the server at `port` for so long. RuntimeError if anything but answers of status 2xx came back."""
+    environment = {
+        **os.environ,
+        "BENCH_BODY": BODY % (',"stream":true' if stream else ""),
+        "BENCH_SECRET": secret,
+        "BENCH_PAUSE_MS": str(pause_ms),
+    }
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(_SCRIPT)
+        script.flush()
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script.name]
+        done = subprocess.run(
+            [*command, f"http://127.0.0.1:{port}"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=seconds + 30,
+            check=True,
+        )
+    line = next(line for line in done.stdout.splitlines() if line.startswith("BENCH "))
+    requests, micros, errors, p50, p99 = (int(word) for word in line.split()[1:])
+    if errors or not requests:
+        raise RuntimeError(f"{errors} of {requests} requests failed")
+    return Load(requests, micros / 1e6, p50 / 1000, p99 / 1000)
+
+
+@contextmanager
+def nginx(engine: int, *, stream: bool) -> Iterator[int]:
+    """nginx with one process in front of `engine`, for as long as the block; its port. Streams pass unbuffered."""
+    program = _found("nginx")
+    assert program is not None, "need_tools() was not asked"
+    port = _free_port()
+    with tempfile.TemporaryDirectory(prefix="tally-bench-nginx-") as folder:
+        settings = Path(folder) / "nginx.conf"
+        buffering = "off" if stream else "on"
+        settings.write_text(_NGINX.format(folder=folder, engine=engine, port=port, buffering=buffering))
+        process = subprocess.Popen([program, "-p", folder, "-c", str(settings)], stdout=subprocess.PIPE)
+        try:
+            _wait_for(port, process)
+            yield port
+        finally:
+            stop(process)
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(100):
+        if process.poll() is not None:
+            raise RuntimeError(f"nginx ended with {process.returncode}")
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except ConnectionRefusedError:
+            time.sleep(0.05)
+        else:
+            return
+    raise RuntimeError("nginx does not listen")

@@ -1,0 +1,123 @@
+"""An engine that costs next to nothing: `python -m bench.stub_engine MODE`, canned answers at once.
+
+It prints its port. MODE is `json`: a chat completion of vLLM's shape; `chunks`: a stream of 32 chunks, each written by
+itself in a turn of the loop of its own, as an engine makes them. A request that asks for usage (the sidecar's do) gets
+it on every chunk and at the end, with 32 completion tokens; any other request of a stream gets none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import sys
+from typing import Any, cast
+
+import httptools
+import uvloop
+
+CHUNKS = 32
+_USAGE = {"prompt_tokens": 21, "total_tokens": 21 + CHUNKS, "completion_tokens": CHUNKS}
+_HEAD = b"HTTP/1.1 200 OK\r\ndate: Sun, 01 Nov 2026 08:00:00 GMT\r\nserver: uvicorn\r\n"
+_MODEL = {"created": 1_793_000_000, "model": "qwen3-32b", "system_fingerprint": "vllm-0.32.0-5f3a9c21"}
+
+
+def json_answer() -> bytes:
+    """A whole answer, not streamed."""
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": "lorem ipsum " * CHUNKS,
+        "refusal": None,
+        "tool_calls": [],
+    }
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "length"}
+    body = json.dumps(
+        {
+            "id": "chatcmpl-5f3a9c21",
+            "object": "chat.completion",
+            **_MODEL,
+            "choices": [choice],
+            "usage": {**_USAGE, "prompt_tokens_details": None},
+        }
+    ).encode()
+    return _HEAD + b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+
+
+def stream_pieces(*, usage: bool) -> list[bytes]:
+    """What is written one after the other: the head with the first chunk, the other chunks, the end."""
+    head = _HEAD + b"content-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+    events = [_event(number, usage) for number in range(1, CHUNKS + 1)]
+    last = [_data({**_stream(), "choices": [], "usage": _USAGE})] if usage else []
+    tail = b"".join(_chunk(event) for event in [*last, b"data: [DONE]\n\n"]) + b"0\r\n\r\n"
+    return [head + _chunk(events[0]), *(_chunk(event) for event in events[1:]), tail]
+
+
+def _stream() -> dict[str, Any]:
+    return {"id": "chatcmpl-5f3a9c21", "object": "chat.completion.chunk", **_MODEL}
+
+
+def _event(number: int, usage: bool) -> bytes:
+    finish = "length" if number == CHUNKS else None
+    choice = {"index": 0, "delta": {"content": " lorem"}, "logprobs": None, "finish_reason": finish}
+    told = {"prompt_tokens": 21, "total_tokens": 21 + number, "completion_tokens": number}
+    return _data({**_stream(), "choices": [choice], **({"usage": told} if usage else {})})
+
+
+def _data(value: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class StubConnection(asyncio.Protocol):
+    """Answers one request after the other."""
+
+    asks_usage = re.compile(rb'"include_usage":\s*true')
+
+    def __init__(self, whole: bytes | None) -> None:
+        self._whole = whole
+        self._with_usage, self._plain = stream_pieces(usage=True), stream_pieces(usage=False)
+        self._parser = httptools.HttpRequestParser(self)
+        self._usage = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._soon = asyncio.get_running_loop().call_soon
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_message_begin(self) -> None:
+        self._usage = False
+
+    def on_body(self, body: bytes) -> None:
+        self._usage = self._usage or self.asks_usage.search(body) is not None
+
+    def on_message_complete(self) -> None:
+        if self._whole is not None:
+            self._transport.write(self._whole)
+        else:
+            self._write(iter(self._with_usage if self._usage else self._plain))
+
+    def _write(self, pieces: Any) -> None:
+        piece = next(pieces, None)
+        if piece is not None and not self._transport.is_closing():
+            self._transport.write(piece)
+            self._soon(self._write, pieces)
+
+
+async def serve(mode: str) -> None:
+    """Serves until SIGTERM."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    whole = json_answer() if mode == "json" else None
+    server = await loop.create_server(lambda: StubConnection(whole), "127.0.0.1", 0, backlog=1024)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await stop.wait()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(sys.argv[1]))
