@@ -150,6 +150,7 @@ def intake_dies_outside(world: World) -> None:
     world.sidecar.signal(signal.SIGTERM)
     time.sleep(world.chance.uniform(0, 0.5))
     assert world.intake.kill() == -signal.SIGKILL
+    assert world.sidecar.wait() == 0, world.sidecar.trouble()
 
 
 # -- commands ------------------------------------------------------------------------------------------------------------
