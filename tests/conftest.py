@@ -24,11 +24,16 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from hypothesis import settings
 
 from adapters.postgres.database import Database, DatabaseUrls
 from adapters.postgres.migrate import migrate
 from adapters.postgres.roles import APP, DATABASE, INTAKE, OWNER, ROLES, role_sql
 from adapters.postgres.unprivileged import account_for_server, binaries_for, spawn_options
+
+# A test is right or wrong, not fast or slow: a loaded machine fails nothing.
+settings.register_profile("tallygrid", deadline=None)
+settings.load_profile("tallygrid")
 
 _PASSWORDS = {role: f"{role}-secret" for role in ROLES}
 
