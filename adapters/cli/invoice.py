@@ -179,12 +179,12 @@ def register(app: typer.Typer) -> None:
         written: list[dict[str, str]] = []
         with progress_bar(context.stderr) as told:
             for number, each in enumerate(found, start=1):
-                written.append(_write(each, format, out, alone=reference is not None))
+                written.append(_write(each, format, out, alone=reference is not None, first=number == 1))
                 told("rendering", number, len(found))
         return Result({"files": written}, [f"{file['path']}  {file['sha256']}" for file in written])
 
 
-def _write(found: answers.Found, format: str, out: Path, *, alone: bool) -> dict[str, str]:
+def _write(found: answers.Found, format: str, out: Path, *, alone: bool, first: bool) -> dict[str, str]:
     content = rendering.render(found, format)
     name = rendering.file_name(found.document, format)
     try:
@@ -192,7 +192,8 @@ def _write(found: answers.Found, format: str, out: Path, *, alone: bool) -> dict
             out.write_bytes(content)
             path = str(out)
         elif out.suffix == ".zip":
-            with zipfile.ZipFile(out, "a", zipfile.ZIP_DEFLATED) as packed:
+            # The first one makes the file anew: an older .zip of that name is not added to.
+            with zipfile.ZipFile(out, "w" if first else "a", zipfile.ZIP_DEFLATED) as packed:
                 packed.writestr(name, content)
             path = f"{out}/{name}"
         else:
