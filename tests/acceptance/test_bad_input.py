@@ -146,6 +146,7 @@ def test_what_is_not_there_or_makes_no_sense_is_refused_by_name(
 def test_a_refusal_reads_as_one_too_where_nobody_asked_for_json(tally: Tally) -> None:
     ran = tally.run("usage", "--by", "colour")
 
+    assert ran == tally.from_nothing("usage", "--by", "colour")  # as from a user's shell, to the letter
     assert (ran.exit_code, ran.stdout) == (1, "")
     assert ran.stderr.startswith("error: cannot be grouped by: colour [--by]\n")
     assert "one or more of: operator, customer, project" in ran.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.request
 from collections import defaultdict
 from collections.abc import Iterator
@@ -36,9 +37,13 @@ class Road:
 def road() -> Iterator[Road]:
     command = real_trace.import_command()
     with vilnius() as tally:
+        begun = time.monotonic()
         imported = tally(*command)
+        print(f"import of {imported['events']:,} requests: {time.monotonic() - begun:.1f} s")
         usage = tally("usage", "--by", "customer")
+        begun = time.monotonic()
         [drafted] = tally("period", "close", OCTOBER)["operators"]
+        print(f"close of {len(drafted['drafts'])} customers: {time.monotonic() - begun:.1f} s")
         issued = tally("invoice", "issue", "--period", OCTOBER)["invoices"]
         balance = tally("ledger", "trial-balance")
         yield Road(tally, imported, usage, drafted, issued, balance)
