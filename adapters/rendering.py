@@ -9,7 +9,6 @@ import re
 from adapters.answers import Found
 from billing.document import Document
 from billing.site import in_force
-from reports.formats import render_document
 
 
 def render(found: Found, format: str) -> bytes:
@@ -17,6 +16,10 @@ def render(found: Found, format: str) -> bytes:
 
     Versions that an issued document rests on cannot be changed, so it always comes out with the same words.
     """
+    from reports.formats import (
+        render_document,  # loads the page layout, which listing documents does not need
+    )
+
     document, facts = found.document, found.facts
     day = document.period.last_day
     operator = in_force(facts.operator, day) or facts.operator[-1]
