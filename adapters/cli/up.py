@@ -120,11 +120,14 @@ def register(app: typer.Typer) -> None:
 
 
 async def _start_all(children: Sequence[Child]) -> None:
-    for child in children:
-        try:
-            await child.start()
-        except Unavailable as failed:
+    """Starts them side by side; returns when all are ready. Refusals: child_failed, once none is starting any more."""
+    outcomes = await asyncio.gather(*(child.start() for child in children), return_exceptions=True)
+    for failed in outcomes:
+        if isinstance(failed, Unavailable):
             raise Refusal(failed.code, failed.what, remedy=failed.remedy) from None
+        if failed is not None:
+            raise failed
+    for child in children:
         if child.address is not None:
             at = child.arguments.index("--listen")
             del child.arguments[at : at + 2]
