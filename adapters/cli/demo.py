@@ -33,6 +33,7 @@ from adapters.postgres.database import Database
 from adapters.postgres.embedded import discard
 from adapters.postgres.keys import create_customer_key
 from adapters.postgres.site import site_store
+from adapters.simulated_engine.options import FAULTS
 from adapters.site_files.apply import add_private_customers, apply_site
 from adapters.site_files.reading import read_files
 from billing.close import close_periods
@@ -40,6 +41,7 @@ from billing.period import Period
 from billing.run_settlement import run_settlement
 from billing.settlement import settlement_json
 from metering.identity import hash_secret, new_id, new_secret
+from metering.refusal import Refusal
 from reports.formats import FORMATS, USAGE
 
 OPERATOR, NODE = "telecentras", "vilnius-1"
@@ -71,7 +73,7 @@ def register(app: typer.Typer) -> None:
         time_unit: Annotated[str | None, typer.Option(metavar="s|ms|us|ns", help="As for import.")] = None,
         time_origin: Annotated[str | None, typer.Option(metavar="T", help="As for import.")] = None,
         time_zone: Annotated[str | None, typer.Option(metavar="Z", help="As for import.")] = None,
-        limit: Annotated[int | None, typer.Option(help="Only so many requests of the trace.")] = None,
+        limit: Annotated[int | None, typer.Option(min=1, help="Only so many requests of the trace.")] = None,
         engine: Annotated[str, typer.Option(metavar="sim|URL", help="Simulated, or a running vLLM.")] = "sim",
         fault: Annotated[
             str | None, typer.Option(help="miscount: the simulated engine is wrong, and the check must fail.")
@@ -86,6 +88,7 @@ def register(app: typer.Typer) -> None:
         Exit 3 if the events are not the engine's own counters, to the token.
         """
         said = TraceOptions(mapped or [], set_to or [], time_unit, time_origin, time_zone, limit)
+        _check_options(trace, said, engine, fault)
         requests = read_trace(trace, said, now()) if trace is not None else _sample()
         root = _new_root()
         try:
@@ -96,6 +99,25 @@ def register(app: typer.Typer) -> None:
             if not keep:
                 await asyncio.to_thread(discard, root / "data")
                 shutil.rmtree(root / "data", ignore_errors=True)
+
+
+def _check_options(trace: Path | None, said: TraceOptions, engine: str, fault: str | None) -> None:
+    """Nothing that was said is ignored. Refusals: bad_option."""
+    if trace is None and said != TraceOptions([], [], None, None, None, None):
+        raise Refusal(
+            "bad_option",
+            "--map, --set, --time-… and --limit say how a trace is read",
+            where="--trace",
+            remedy="add --trace FILE",
+        )
+    if fault is not None and (fault not in FAULTS or engine != "sim"):
+        what = "a real engine is not made wrong" if fault in FAULTS else f"no such fault: {fault}"
+        raise Refusal(
+            "bad_option",
+            what,
+            where="--fault",
+            remedy=f"with the simulated engine, one of: {', '.join(FAULTS)}",
+        )
 
 
 def _new_root() -> Path:

@@ -177,7 +177,8 @@ def run(app: typer.Typer, argv: Sequence[str]) -> int:
     as_json = "--json" in argv
     try:
         outcome = app(args=list(argv), prog_name="tally", standalone_mode=False)
-        return outcome if isinstance(outcome, int) else 0
+        code = outcome if isinstance(outcome, int) else 0
+        return _interrupted(as_json) if code == INTERRUPTED else code  # typer makes an exit code of Ctrl-C
     except typer.Exit as left:
         return left.exit_code
     except Refusal as refusal:
@@ -199,14 +200,7 @@ def run(app: typer.Typer, argv: Sequence[str]) -> int:
         what = usage.format_message() or "no command"
         return _fail(as_json, USAGE, "usage", what, where, f"see `{where} --help`")
     except (typer.Abort, KeyboardInterrupt, asyncio.CancelledError):
-        return _fail(
-            as_json,
-            INTERRUPTED,
-            "interrupted",
-            "stopped by the keyboard",
-            "",
-            "run the command again: nothing is left half done",
-        )
+        return _interrupted(as_json)
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - the reader of our output has gone; python flushes at exit
         return 0
@@ -217,6 +211,11 @@ def run(app: typer.Typer, argv: Sequence[str]) -> int:
         return _fail(
             as_json, BUG, "bug", what, "", "this is a bug in Tallygrid; TALLY_TRACEBACK=1 shows where"
         )
+
+
+def _interrupted(as_json: bool) -> int:
+    remedy = "run the command again: nothing is left half done"
+    return _fail(as_json, INTERRUPTED, "interrupted", "stopped by the keyboard", "", remedy)
 
 
 def _fail(

@@ -287,7 +287,7 @@ def _forking_tally() -> str:
     server = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("forked_tally.py")), address],
         cwd=ROOT,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -35,6 +36,10 @@ def serve(path: str) -> None:
     sys.stdout.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     while True:
+        # Standard input is a pipe of the tests: when they are gone, however they ended, so is this.
+        waiting, _, _ = select.select([listening, sys.stdin], [], [])
+        if sys.stdin in waiting:
+            return
         connection, _ = listening.accept()
         if os.fork() == 0:
             listening.close()

@@ -7,6 +7,9 @@ A refused command prints one JSON document, `{error: {code, what, where, remedy,
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -131,6 +134,9 @@ def test_a_command_line_that_is_not_understood_is_usage(tally: Tally, arguments:
         ("key create --customer acme --expires 2026-01-01T00:00:00Z", "expires_in_the_past"),
         ("key revoke 8d7f9c2e-0000-4000-8000-000000000000", "unknown_key"),
         ("import void import-0000000000000000 --reason x", "unknown_import"),
+        ("demo --fault hiccup", "bad_option"),
+        ("demo --limit 5", "bad_option"),
+        ("demo --trace nowhere.csv", "no_such_file"),
         ("sidecar --engine http://127.0.0.1:8000 --listen nowhere", "bad_address"),
         ("sidecar --engine http://127.0.0.1:8000 --listen 127.0.0.1:0 --node kaunas-1", "unknown_node"),
     ],
@@ -150,6 +156,30 @@ def test_a_refusal_reads_as_one_too_where_nobody_asked_for_json(tally: Tally) ->
     assert (ran.exit_code, ran.stdout) == (1, "")
     assert ran.stderr.startswith("error: cannot be grouped by: colour [--by]\n")
     assert "one or more of: operator, customer, project" in ran.stderr
+
+
+def test_ctrl_c_ends_a_command_in_words_and_the_next_one_goes_on(prepared: Prepared, tmp_path: Path) -> None:
+    rows = [{**GOOD, "prompt_tokens": 1_000 + n, "time": "2026-09-12T09:30:00Z"} for n in range(50_000)]
+    file = write_rows(tmp_path / "usage.csv", rows)
+    before = prepared.tally("usage")["total"]["requests"]
+
+    importing = prepared.tally.start("import", str(file), "--json")
+    wait_for(lambda: list((prepared.tally.data / "scratch").glob("import-*")))
+    os.kill(importing.pid, signal.SIGINT)
+    stopped = importing.wait()
+    again = prepared.tally("import", str(file))
+
+    assert (stopped.exit_code, stopped.document["error"]["code"]) == (130, "interrupted")
+    assert again["events"] == len(rows)
+    assert prepared.tally("usage")["total"]["requests"] == before + len(rows)
+    assert list((prepared.tally.data / "scratch").iterdir()) == []
+
+
+def wait_for(there: Callable[[], object]) -> None:
+    ends = time.monotonic() + 30
+    while not there():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
 
 
 # --- periods
