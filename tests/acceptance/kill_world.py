@@ -36,22 +36,17 @@ CUSTOMERS = ("acme", "baltic-letters", "river-institute")
 NODE = "vilnius-1"
 LAST_REQUESTS = 16
 IMPORTED_DAYS = 4
+# customer, prompt, cached, completion and reasoning tokens
+ImportedRow = tuple[str, int, int, int, int]
 _ENGINE_SAYS = ("--prompt-tokens-details", "--tokens-per-second", "400", "--first-token-ms", "5")
-
-
-@dataclass(frozen=True, slots=True)
-class ImportedFile:
-    """A file of usage from elsewhere: rows (customer, prompt, cached, completion, reasoning)."""
-
-    path: Path
-    rows: tuple[tuple[str, int, int, int, int], ...]
 
 
 @dataclass
 class World:
     """`chance` decides everything that is left to chance; `commands` are those that may be killed.
 
-    `only_life`: the step and count at which the sidecar died, where it died once.
+    `imported`: the rows of the file that was imported. `only_life`: the step and count at which the sidecar died,
+    where it died once.
     """
 
     chance: random.Random
@@ -62,7 +57,7 @@ class World:
     sidecar: Running | None = None
     intake: Running | None = None
     only_life: str | None = None
-    imported: list[ImportedFile] = field(default_factory=list)
+    imported: list[ImportedRow] = field(default_factory=list)
     loads: list[Load] = field(default_factory=list)
 
     @property
@@ -117,13 +112,16 @@ class World:
         with urlopen(f"{self.engine}/simulated/requests", timeout=10) as answer:
             return set(json.loads(answer.read()))
 
-    def write_file(self, rows: int) -> ImportedFile:
+    def import_command(self, rows: int) -> tuple[str, ...]:
+        """The command that imports a new file of so many rows."""
+        return ("import", str(self._write_file(rows)), "--node", NODE)
+
+    def _write_file(self, rows: int) -> Path:
         """A file of usage of the month before, over several days."""
-        month = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-        start = (month - timedelta(days=1)).replace(day=5)
+        start = datetime.strptime(f"{month_before()}-05 +0000", "%Y-%m-%d %z")
         chance = self.chance
         made = []
-        path = self.data.parent / f"usage-{len(self.imported)}.csv"
+        path = self.data.parent / "usage.csv"
         with path.open("w", newline="") as file:
             writer = csv.writer(file)
             names = ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
@@ -135,8 +133,14 @@ class World:
                 time = start + timedelta(days=IMPORTED_DAYS) * number / rows
                 writer.writerow((time.isoformat(), customer, "qwen3-8b", *row))
                 made.append((customer, *row))
-        self.imported.append(ImportedFile(path, tuple(made)))
-        return self.imported[-1]
+        self.imported += made
+        return path
+
+
+def month_before() -> str:
+    """The calendar month that is over: 2026-10."""
+    now = datetime.now(UTC)
+    return f"{now.year - (now.month == 1)}-{(now.month - 2) % 12 + 1:02d}"
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """SIGKILL of anything at named steps and seeded moments of a run: afterwards nothing is lost and nothing counts twice.
 
-Each point is a world of its own (kill_world), in which something is killed (kill_points), everything is started again,
-more requests are served, months are closed and documents issued. Then an auditor who believes nobody (kill_auditor)
-lays the sender's book, the engine's, the archive and the commands' figures side by side.
+Each point (kill_points) is a world of its own (kill_world), in which something is killed (kill_scenes), everything is
+started again, more requests are served, months are closed and documents issued. Then an auditor who believes nobody
+(kill_auditor) lays the sender's book, the engine's, the archive and the commands' figures side by side.
 
 `make test` plays five points, `make proof` all of them, and then writes bench/results/kill.json. To play one again:
 
@@ -110,7 +110,7 @@ def _audit(world: World, figures: Figures) -> auditor.Findings:
     if world.only_life is not None:
         auditor.check_only_life(world.only_life, served, findings)
     auditor.check_requests(world.sender.book, world.heard_by_engine(), served, findings)
-    auditor.check_import([row for file in world.imported for row in file.rows], others, findings)
+    auditor.check_import(world.imported, others, findings)
     auditor.check_usage(run("usage", "--by", "model,outcome"), events, findings)
     for month in sorted({event["time"].astimezone(ZONE).strftime("%Y-%m") for event in events}):
         run("period", "close", month, "--issue", "--accept-unfinished")
