@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from uuid import UUID
 
 import numpy as np
@@ -29,6 +28,7 @@ from adapters.importing.formats import SourceFile, file_digest, open_source
 from adapters.importing.known import DAY_US, Known, find_known
 from adapters.importing.mapping import ImportOptions
 from adapters.importing.rows import ScratchRows, SortedRows
+from adapters.importing.scratch import scratch_folder
 from adapters.importing.seal_lane import ImportPlace, LaneRows, seal_and_accept
 from adapters.postgres.database import Database
 from metering.durable import make_folder, replace_file
@@ -71,9 +71,8 @@ async def import_file(place: ImportPlace, asked: ImportRequest, now: datetime) -
     """Imports a file and returns when intake has accepted its last batch. Refusals name file, line and remedy."""
     operator, node = await ledger.operator_of_node(place.database, asked.node)
     source = open_source(asked.path)
-    place.scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with TemporaryDirectory(dir=place.scratch, prefix="import-") as scratch:
-        rows, skipped = await asyncio.to_thread(_read, source, asked, Path(scratch), now, place.progress)
+    with scratch_folder(place.scratch) as scratch:
+        rows, skipped = await asyncio.to_thread(_read, source, asked, scratch, now, place.progress)
         epoch = await asyncio.to_thread(rows.epoch)
         raw = await asyncio.to_thread(file_digest, asked.path)
         earlier = await ledger.earlier_imports(place.database, operator, epoch, raw)

@@ -230,6 +230,24 @@ def test_a_model_without_a_price_stops_the_close_and_is_named(
     assert Prepared(tally, urls).content() == before
 
 
+def test_a_sale_whose_vat_is_not_built_yet_stops_the_close_by_name(
+    fresh_urls: Callable[[], DatabaseUrls], tmp_path: Path
+) -> None:
+    abroad = tmp_path / "abroad.yaml"
+    abroad.write_text(CUSTOMER.replace("country: LT", "country: DE\nbusiness: true\nvat_id: DE123456788"))
+    urls = fresh_urls()
+    tally = over(urls, tmp_path / "data", EXAMPLE, abroad)
+    rows = [{**GOOD, "prompt_tokens": 10_000_000, "customer": customer} for customer in ("nova", "acme")]
+    tally("import", str(write_rows(tmp_path / "usage.csv", rows)))
+    before = Prepared(tally, urls).content()
+
+    error = tally.refused("period", "close", OCTOBER, "--issue")
+
+    assert error["code"] == "tax_case_not_supported"
+    assert "nova" in str(error)
+    assert Prepared(tally, urls).content() == before
+
+
 # --- site files
 
 CUSTOMER = "kind: customer\nid: nova\noperator: telecentras\nname: Nova\ncountry: LT\n"

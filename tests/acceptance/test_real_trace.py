@@ -79,6 +79,7 @@ def test_an_import_killed_at_each_step_of_its_road_goes_on_where_it_stood() -> N
         assert (again["events"], again["already_known"]) == (0, real_trace.REQUESTS)
         [lane] = tally("streams")["lanes"]
         assert (lane["holes"], lane["forks"], lane["held"]) == (0, 0, 0)
+        assert list((tally.data / "scratch").iterdir()) == []  # what the killed ones left is gone too
 
 
 def test_documents_and_zero_bills_are_all_customers_with_usage(road: Road) -> None:
