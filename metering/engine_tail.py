@@ -1,0 +1,254 @@
+"""Following the lines of the engine's witness as they grow, across rotation, restarts and kills of either side.
+
+Every process of the engine writes a stream of numbered parts (engine_lines.py); all streams in the folder are followed
+at once, each from its own place: part, offset, number of the next line. The place is the reader's to keep: `commit`
+puts it on disk, after what was made of the lines is there too. A reader that was killed in between sees some lines
+again, which their stream and number tell. One file is open at a time, a chunk of it in memory.
+
+    {"v":1,"streams":{"1760000000000000-4711-scheduler":{"part":0,"offset":1482,"n":7}}}
+
+What is wrong with the files stops nothing and is named in `take_faults`: a line that cannot be read is passed over, a
+number that is missing says how many lines the witness could not write, a last line without its end is left where it is.
+Only a format version that this does not know holds its stream where it stands, to be read by a later version.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metering.durable import replace_file
+from metering.engine_lines import MAX_LINE_BYTES, Ended, EngineLine, parse_line, part_name
+from metering.refusal import Fault, Refusal
+
+CHUNK_BYTES = 256 * 1024
+
+#: A last line that has had no end for this long will not get one: a write takes microseconds.
+TORN_AFTER_S = 5.0
+
+#: More faults than this are only counted until somebody takes them.
+MOST_FAULTS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A line, and in which stream. Stream and `line.n` together are found once, or again after a kill."""
+
+    stream: str
+    line: EngineLine
+
+
+@dataclass(slots=True)
+class _Place:
+    """How far a stream was read. `n` is the number of its next line, None where no line was read yet."""
+
+    part: int
+    offset: int = 0
+    n: int | None = None
+    over: bool = False  # its last line says that nothing follows
+    named: int = -1  # the offset at which something was named, so that it is named once
+    is_held: bool = False  # its next line has a format that is not known here
+
+
+class EngineLines:
+    """The lines in one folder. For one reader; not safe among threads."""
+
+    def __init__(self, folder: Path, place_file: Path | None = None) -> None:
+        """`place_file` is where `commit` keeps the place; it need not be there yet, nor the folder.
+
+        Refusal `bad_engine_place` if it holds something else.
+        """
+        self._folder = folder
+        self._place_file = place_file
+        self._faults: list[Fault] = []
+        self._more_faults = 0
+        self._places = _read_places(place_file) if place_file else {}
+
+    def read(self) -> Iterator[Found]:
+        """The lines that are there and were not read yet, stream by stream, each in its order.
+
+        Ends when the ends of all files are reached; call it again for what has come since. A line counts as read
+        when it is handed out. A reader that stops early goes on there with its next call.
+        """
+        parts = self._parts()
+        for stream in sorted(self._places.keys() - parts.keys()):
+            del self._places[stream]
+        for stream, there in sorted(parts.items()):
+            place = self._places.setdefault(stream, _Place(there[0]))
+            while place.part in there or self._pass_over_missing(stream, place, there):
+                part = place.part
+                yield from self._read_part(stream, place)
+                if place.part == part:
+                    break
+
+    def commit(self) -> None:
+        """Keep the place on disk. What was read before is not found again, whatever is killed."""
+        assert self._place_file is not None, "a place is kept only where a place file was named"
+        streams = {
+            stream: {"part": place.part, "offset": place.offset, "n": place.n}
+            for stream, place in self._places.items()
+        }
+        content = json.dumps({"v": 1, "streams": streams}, separators=(",", ":")).encode()
+        replace_file(self._place_file, content)
+
+    def take_faults(self) -> list[Fault]:
+        """What was found wrong since the last call, oldest first."""
+        faults, self._faults = self._faults, []
+        if self._more_faults:
+            faults.append(Fault(f"{self._more_faults} more faults in the engine's lines", str(self._folder)))
+            self._more_faults = 0
+        return faults
+
+    def remove_read(self, *, unchanged_s: float) -> list[str]:
+        """Delete files that were read to their end and not changed for `unchanged_s`; returns their names.
+
+        Call it after `commit`. A stream that says that it is over needs no such wait, nor does a part that says that
+        another follows. A stream whose process was killed cannot say so. (A witness that is alive after all notices that
+        its file has gone, and writes another.) A file with a torn or unknown end stays.
+        """
+        removed = []
+        for stream, there in self._parts().items():
+            place = self._places.get(stream)
+            for part in there:
+                path = self._path(stream, part)
+                if place and (
+                    part < place.part or (part == place.part and self._is_done(path, place, unchanged_s))
+                ):
+                    path.unlink()
+                    removed.append(path.name)
+        return removed
+
+    def _is_done(self, path: Path, place: _Place, unchanged_s: float) -> bool:
+        there = path.stat()
+        if place.over:
+            return place.offset == there.st_size
+        return (
+            place.named != place.offset
+            and place.offset == there.st_size
+            and _age_s(there.st_mtime) > unchanged_s
+        )
+
+    def _parts(self) -> dict[str, list[int]]:
+        """The parts of every stream that are there, in order."""
+        parts: dict[str, list[int]] = {}
+        if self._folder.is_dir():
+            for path in self._folder.iterdir():
+                if name := part_name(path.name):
+                    parts.setdefault(name.stream, []).append(name.part)
+        return {stream: sorted(there) for stream, there in parts.items()}
+
+    def _pass_over_missing(self, stream: str, place: _Place, there: list[int]) -> bool:
+        later = [part for part in there if part > place.part]
+        if not later:
+            return False
+        self._fault(f"part {place.part} is missing", self._path(stream, place.part).name)
+        place.part, place.offset = later[0], 0
+        return True
+
+    def _read_part(self, stream: str, place: _Place) -> Iterator[Found]:
+        """What a part holds from `place` on. Leaves `place` in the next part if this one says that one follows."""
+        path = self._path(stream, place.part)
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
+            return
+        with file:
+            while True:
+                file.seek(place.offset)
+                chunk = file.read(CHUNK_BYTES)
+                end = chunk.rfind(b"\n") + 1
+                if end == 0:
+                    if len(chunk) <= MAX_LINE_BYTES:
+                        self._name_torn(path, place, len(chunk))
+                        return
+                    self._fault("a line is longer than any of the witness's", f"{path.name}:{place.offset}")
+                    end = len(chunk)
+                for content in chunk[:end].splitlines(keepends=True):
+                    line = self._meaning(path, place, content)
+                    if place.is_held:
+                        return
+                    place.offset += len(content)
+                    if line is None:
+                        continue
+                    following = _following(line)
+                    place.over = isinstance(line.said, Ended) and following is None
+                    if following is not None:
+                        place.part, place.offset = following, 0
+                    yield Found(stream, line)
+                    if following is not None:
+                        return
+
+    def _meaning(self, path: Path, place: _Place, content: bytes) -> EngineLine | None:
+        """The line, unless it cannot be read or was read before; an unknown format holds the stream."""
+        where = f"{path.name}:{place.offset}"
+        place.is_held = False
+        if content == b"\n":
+            return None
+        try:
+            line = parse_line(content)
+        except Refusal as refusal:
+            if refusal.code == "unknown_engine_line_format":
+                if place.named != place.offset:
+                    self._fault(refusal.what, where, refusal.remedy)
+                place.named = place.offset
+                place.is_held = True
+            else:
+                self._fault(refusal.what, where)
+            return None
+        expected, place.n = place.n, max(line.n + 1, place.n or 0)
+        if expected is not None and line.n < expected:
+            self._fault(f"line {line.n} is there twice", where)
+            return None
+        if expected is not None and line.n > expected:
+            self._fault(
+                f"{line.n - expected} lines before line {line.n} were not written or cannot be read", where
+            )
+        return line
+
+    def _name_torn(self, path: Path, place: _Place, tail: int) -> None:
+        if tail and place.named != place.offset and _age_s(path.stat().st_mtime) > TORN_AFTER_S:
+            place.named = place.offset
+            self._fault(f"the last line is torn: {tail} bytes without an end", f"{path.name}:{place.offset}")
+
+    def _path(self, stream: str, part: int) -> Path:
+        return self._folder / f"{stream}-{part:06d}.jsonl"
+
+    def _fault(self, what: str, where: str, remedy: str = "") -> None:
+        if len(self._faults) < MOST_FAULTS:
+            self._faults.append(Fault(what, where, remedy))
+        else:
+            self._more_faults += 1
+
+
+def _following(line: EngineLine) -> int | None:
+    return line.said.next if isinstance(line.said, Ended) else None
+
+
+def _age_s(changed_s: float) -> float:
+    return time.time() - changed_s
+
+
+def _read_places(place_file: Path) -> dict[str, _Place]:
+    try:
+        found: Any = json.loads(place_file.read_bytes())
+        if found["v"] != 1:
+            raise ValueError
+        return {
+            stream: _Place(
+                int(each["part"]), int(each["offset"]), None if each["n"] is None else int(each["n"])
+            )
+            for stream, each in found["streams"].items()
+        }
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise Refusal(
+            "bad_engine_place",
+            "the place in the engine's lines cannot be read",
+            where=str(place_file),
+            remedy="move it away: all lines that are there are then read again",
+        ) from None

@@ -1,0 +1,204 @@
+"""The engine's witness on a real vLLM: its lines and the engine's own counters agree to the token."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from engine_exchange import Request, exchange
+from engine_recorder import HOST, scrape, settled
+from engine_recordings import idle
+from engine_witness import (
+    ASYNC,
+    SYNC,
+    Asked,
+    all_lines,
+    completion_tokens,
+    core_pid,
+    delivered,
+    install_witness,
+    is_over,
+    mixed_load,
+    parent_pid,
+    put,
+    vllm_folder,
+    witnessed,
+)
+
+from metering.engine_lines import AfterEnd, Counted, Ended, Faults, Freed, Late, SteppedAside, counted
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The witness, built and installed as an operator would."""
+    vllm = vllm_folder()
+    if vllm is None:
+        pytest.skip("no real vLLM here: `make vllm` sets one up")
+    return install_witness(vllm, tmp_path_factory.mktemp("witness"))
+
+
+@contextmanager
+def busy_core(is_busy: bool) -> Iterator[None]:
+    """Another process that takes whatever the machine gives."""
+    if not is_busy:
+        yield
+        return
+    spinner = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        spinner.kill()
+        spinner.wait()
+
+
+def counters(port: int) -> Counted:
+    """What the engine's own counters show once it is idle."""
+    shown = asyncio.run(settled(port))
+    return Counted(shown["vllm:prompt_tokens_total"], shown["vllm:generation_tokens_total"])
+
+
+@pytest.mark.parametrize("options", [SYNC, ASYNC], ids=["plain", "async"])
+def test_lines_and_counters_agree_to_the_token_in_every_trial(
+    site: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    with witnessed(site, tmp_path, options) as port:
+        for trial in range(6):
+            load = mixed_load(seed=trial)
+            with busy_core(trial % 2 == 1):
+                heard = asyncio.run(put(port, load))
+            shown = counters(port)
+            lines = all_lines(tmp_path)
+            assert counted(lines) == shown
+            seen = delivered(lines)
+            for each in heard:
+                if each.asked.choices == 0:
+                    assert each.asked.id not in seen  # refused: it never reached the engine
+                elif each.answer is not None:
+                    assert seen[each.asked.id] == (each.asked.choices, completion_tokens(each.answer))
+            said = [line.said for line in lines]
+            assert not any(isinstance(each, Faults) for each in said)
+            late = sum(each.output_tokens for each in said if isinstance(each, Late))
+            after_end = sum(each.output_tokens for each in said if isinstance(each, AfterEnd))
+            hung_up = sum(each.answer is None for each in heard)
+            print(
+                f"trial {trial}: {hung_up} of {len(load)} hung up; {shown}; late {late}, after the end {after_end}"
+            )
+            assert hung_up >= len(load) / 8
+    assert [line.said for line in all_lines(tmp_path) if isinstance(line.said, Ended)]
+
+
+def long_streams(requests: int) -> list[Asked]:
+    """Streams that are still running when something is done to the engine."""
+    body = '{"model":"tiny","prompt":"the bill","max_tokens":900,"ignore_eos":true,"stream":true}'
+    ids = [f"{number:032x}" for number in range(1, requests + 1)]
+    json_body = ("Content-Type", "application/json")
+    return [
+        Asked(each, Request("POST", "/v1/completions", (json_body, ("X-Request-Id", each)), body), 1, None)
+        for each in ids
+    ]
+
+
+async def running_streams(port: int, requests: int) -> asyncio.Future[list[object]]:
+    """Begins long streams and returns while all of them run."""
+    streams = [exchange(HOST, port, each.request) for each in long_streams(requests)]
+    under_way = asyncio.gather(*streams, return_exceptions=True)
+    while idle(await scrape(port)):  # noqa: ASYNC110 - the engine sets no event of ours
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(0.5)
+    assert not under_way.done()
+    return under_way  # type: ignore[return-value]  # exceptions are among the results
+
+
+def test_sigterm_loses_nothing(site: Path, tmp_path: Path) -> None:
+    """Every request that runs when the server is told to end leaves its line, and the streams say that they are over."""
+
+    async def scene(port: int) -> None:
+        await put(port, mixed_load(seed=7, requests=40))
+        under_way = await running_streams(port, 12)
+        server = parent_pid(core_pid(all_lines(tmp_path)))
+        os.kill(server, signal.SIGTERM)
+        await under_way
+        while not is_over(server):  # noqa: ASYNC110 - another process sets no event of ours
+            await asyncio.sleep(0.1)
+
+    with witnessed(site, tmp_path, ASYNC) as port:
+        asyncio.run(scene(port))
+    lines = all_lines(tmp_path)
+    seen = delivered(lines)
+    assert all(seen[each.id][0] == 1 for each in long_streams(12))
+    assert [line.said for line in lines].count(Ended(None)) == 2  # the core's stream and the front end's
+
+
+def test_sigkill_of_the_core_loses_the_lines_of_what_it_had_not_freed_and_no_other(
+    site: Path, tmp_path: Path
+) -> None:
+    """What had ended before has its lines, whole; what was running has none. Nothing else is missing."""
+
+    async def scene(port: int) -> None:
+        await put(port, mixed_load(seed=8, requests=40))
+        under_way = await running_streams(port, 12)
+        os.kill(core_pid(all_lines(tmp_path)), signal.SIGKILL)
+        await under_way
+
+    with witnessed(site, tmp_path, SYNC) as port:
+        asyncio.run(scene(port))
+    lines = all_lines(tmp_path)
+    seen = delivered(lines)
+    assert not any(each.id in seen for each in long_streams(12))
+    answered = [each for each in mixed_load(seed=8, requests=40) if each.choices and each.hang_up_s is None]
+    assert all(seen[each.id][0] == each.choices for each in answered)
+    scheduler = [line.n for line in lines if isinstance(line.said, Freed)]
+    assert scheduler == sorted(scheduler)
+
+
+def test_on_an_engine_that_it_does_not_know_it_says_so_and_the_engine_serves(
+    site: Path, tmp_path: Path
+) -> None:
+    changed = tmp_path / "changed"
+    changed.mkdir()
+    # Read by every Python that starts: the witness is made to know no version that is there.
+    (changed / "sitecustomize.py").write_text(
+        "import tallygrid_vllm.versions as v\nv.OLDEST = v.NEWEST = (0, 1)\n"
+    )
+    folder = tmp_path / "lines"
+    with witnessed(Path(f"{changed}:{site}"), folder, ASYNC) as port:
+        heard = asyncio.run(put(port, mixed_load(seed=9, requests=24)))
+        assert all(each.answer.status == 200 for each in heard if each.answer and each.asked.choices)
+        assert counters(port).generation_tokens > 0
+    said = [line.said for line in all_lines(folder)]
+    aside = [each for each in said if isinstance(each, SteppedAside)]
+    assert [each.vllm for each in aside] == ["0.32.0"] * 2  # the scheduler and the front end
+    assert all("0.1 to 0.1" in each.why for each in aside)
+    assert not any(isinstance(each, Freed | Late | AfterEnd) for each in said)
+
+
+def test_the_witness_costs_no_throughput_that_can_be_seen(site: Path, tmp_path: Path) -> None:
+    """Requests a second with and without it, by turns on two servers: within what the machine itself varies."""
+    body = '{"model":"tiny","prompt":"the bill of a node","max_tokens":4,"ignore_eos":true}'
+    load = [
+        Asked("", Request("POST", "/v1/completions", (("Content-Type", "application/json"),), body), 1, None)
+    ] * 300
+
+    def rate(port: int) -> float:
+        begun = time.monotonic()
+        asyncio.run(put(port, load, at_once=16))
+        return len(load) / (time.monotonic() - begun)
+
+    with witnessed(None, None, ()) as plain, witnessed(site, tmp_path, SYNC) as watched:
+        rate(plain), rate(watched)
+        rates = [(rate(plain), rate(watched)) for _ in range(7)]
+    ratio = statistics.median(with_it / without for without, with_it in rates)
+    shown = [f"{without:.0f}/{with_it:.0f}" for without, with_it in rates]
+    print(f"requests/s without/with: {', '.join(shown)}; median ratio {ratio:.3f}")
+    assert ratio > 0.9
