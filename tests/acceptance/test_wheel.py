@@ -42,11 +42,13 @@ def run(*command: str | Path, folder: Path, **environment: str) -> str:
 
 
 def source_files() -> set[str]:
-    """Every file of our packages, as the wheel should name it."""
+    """Every file of our packages, as the wheel should name it; a folder with a pyproject.toml is a distribution apart."""
     names = set()
     for folder in (*PACKAGES, *EXAMPLES):
+        apart = [path.parent for path in (ROOT / folder).rglob("pyproject.toml")]
         for path in (ROOT / folder).rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts:
+            ours = not any(path.is_relative_to(other) for other in apart)
+            if ours and path.is_file() and "__pycache__" not in path.parts:
                 inside = path.relative_to(ROOT).as_posix()
                 names.add(inside.replace(folder, EXAMPLES.get(folder, folder), 1))
     return names
