@@ -29,6 +29,7 @@ INSTALLATION = "*"  # the operator of rows that belong to the installation itsel
 _CONNECT_TIMEOUT_S = 10.0
 _START_PATIENCE_S = 5.0  # how long a server that is just coming up is waited for
 _APP_POOL = 4
+_AT_ONCE = 24  # a close holds a transaction for each operator of the installation; more at once wait
 _INTAKE_POOL = 2
 
 _DOWN = (
@@ -178,7 +179,7 @@ def engine(url: str, pool_size: int = 0) -> AsyncEngine:
         "postgresql+asyncpg://",
         async_creator=creator,
         pool_size=pool_size,
-        max_overflow=pool_size,
+        max_overflow=_AT_ONCE - pool_size,
         pool_pre_ping=True,  # a server that was restarted under us costs a ping, not a failed command
     )
 
