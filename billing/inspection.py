@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from metering.batch import Seal, check_root, peek_seal, read_body, read_seal, seal_hash
-from metering.event import integers, word_codes
+from metering.event import integers
 from metering.refusal import Refusal
 
 
@@ -149,13 +149,6 @@ def inspect(delivery: Delivery, enrolled: Mapping[LaneName, Enrolment], *, with_
         events = read_body(seal, delivery.body)
         if with_root:
             check_root(seal, events)
-        _check_storable(events)
     except Refusal as fault:
         return Inspected(delivery, seal, named, None, fault)
     return Inspected(delivery, seal, named, events, None, root_checked=with_root)
-
-
-def _check_storable(events: pa.Table) -> None:
-    """PostgreSQL's text has no NUL; found here it is one lane's fault, found in COPY it would stop every lane."""
-    if any("\0" in word for word in word_codes(events, "model")[1]):
-        raise Refusal("bad_text", "the name of a model holds a NUL character")

@@ -136,8 +136,12 @@ def events_fault(table: pa.Table) -> tuple[str, str] | None:
         return "bad_event", f"{sorted(unknown)[0]!r} is no kind or outcome of an event"
     for name in ("endpoint", "model"):
         words = word_codes(table, name)[1]
-        if any(not word or len(word.encode()) > _MAX_WORD_BYTES for word in words):
-            return "bad_event", f"the name of a {name} is empty or longer than {_MAX_WORD_BYTES} bytes"
+        if any(not word or "\0" in word or len(word.encode()) > _MAX_WORD_BYTES for word in words):
+            # PostgreSQL keeps no NUL in text: such an event could be sealed and never be taken in.
+            return (
+                "bad_event",
+                f"the name of a {name} is empty, has a NUL or is longer than {_MAX_WORD_BYTES} bytes",
+            )
     if table.num_rows and int(integers(table, "time").min()) < EARLIEST_TIME_US:
         return "bad_event", "an event lies before 2020"
     usage = _of_kind(kinds, kind_words, "usage")

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ class EngineLines:
         self._more_faults = 0
         self._places = _read_places(place_file) if place_file else {}
 
-    def read(self) -> Iterator[Found]:
+    def read(self) -> Generator[Found, None, None]:
         """The lines that are there and were not read yet, stream by stream, each in its order.
 
         Ends when the ends of all files are reached; call it again for what has come since. A line counts as read

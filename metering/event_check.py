@@ -38,6 +38,8 @@ def _check_words(event: Event) -> None:
         raise _bad(f"{event.kind!r}, {event.outcome!r} is no kind and outcome")
     if not (0 < len(event.model) <= MAX_WORD_BYTES // 4 and 0 < len(event.endpoint) <= MAX_WORD_BYTES // 4):
         raise _bad(f"the name of a model or endpoint is empty or longer than {MAX_WORD_BYTES // 4} letters")
+    if "\0" in event.model:
+        raise _bad("the name of a model has a NUL")
     if len(event.request) != 16 or len(event.customer) != 16:
         raise _bad("an id has 16 bytes")
     if event.time_us < EARLIEST_TIME_US:

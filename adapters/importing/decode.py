@@ -163,9 +163,11 @@ def _identifier(text: pa.Array | None, count: int, name: str, refuse: Callable[.
 
 def _required_text(text: pa.Array, name: str, refuse: Callable[..., None]) -> pa.Array:
     written = _texts(text)
+    printable = pc.match_substring_regex(written, r"^[^\x00-\x1f\x7f]+$")
     long = pc.greater(pc.binary_length(written), 200)
     refuse(
-        _mask(pc.or_(pc.equal(written, ""), long)), lambda _at: f"{name} is empty or longer than 200 bytes"
+        _mask(pc.or_(pc.invert(printable), long)),
+        lambda _at: f"{name} is empty, longer than 200 bytes or holds a control character",
     )
     return written
 

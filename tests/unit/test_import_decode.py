@@ -64,6 +64,7 @@ def test_a_good_row_is_read_as_it_stands() -> None:
         ("customer", "Acme UAB", "not an id"),
         ("customer", "", "not an id"),
         ("model", "", "model is empty"),
+        ("model", "qwen\0", "control character"),
         ("outcome", "done", "no such outcome"),
     ],
 )

@@ -172,6 +172,7 @@ def test_rows_that_are_missing_or_too_many_are_refused() -> None:
         ("kind", ["usage", "usage", "gift"], "bad_event"),
         ("outcome", ["finished", "forgotten", "finished"], "bad_event"),
         ("model", ["m", "", "m"], "bad_event"),
+        ("model", ["m", "a\0b", "m"], "bad_event"),
         ("names", [b"\x11" * 16, None, b"\x11" * 16], "bad_event"),
         ("names", [None, None, None], "bad_event"),
         ("prompt_tokens", [-1, 130_000, -1_000], "bad_event"),
