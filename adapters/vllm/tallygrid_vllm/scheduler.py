@@ -157,9 +157,9 @@ _OBJECTION = objection(vllm_version, AsyncScheduler, SCHEDULER_METHODS)
 _Layer: type = Witnessing if _OBJECTION is None else SteppedAside
 
 
-class WitnessScheduler(_Layer, Scheduler):  # type: ignore[misc, valid-type]  # chosen once, at import
+class WitnessScheduler(_Layer, Scheduler):  # type: ignore[misc]  # chosen once, at import
     """For vLLM without async scheduling."""
 
 
-class AsyncWitnessScheduler(_Layer, AsyncScheduler):  # type: ignore[misc, valid-type]  # chosen once, at import
+class AsyncWitnessScheduler(_Layer, AsyncScheduler):  # type: ignore[misc]  # chosen once, at import
     """For vLLM with async scheduling, its default on GPUs."""

@@ -29,6 +29,9 @@ logger = logging.getLogger("vllm.tallygrid_vllm")
 class LineWriter:
     """One stream of lines. Safe among threads; a forked child goes on in a stream of its own."""
 
+    _closed: bool
+    _pid: int | None
+
     def __init__(
         self, folder: Path, role: str, opened: Mapping[str, object], part_bytes: int = DEFAULT_PART_BYTES
     ) -> None:
@@ -43,7 +46,7 @@ class LineWriter:
         self._faults = 0
         self._faults_said = 0
         self._last_fault = ""
-        folder.mkdir(parents=True, exist_ok=True)
+        self._forget()
         self._begin()
         os.register_at_fork(after_in_child=self._forget)
         atexit.register(self.close)
@@ -57,7 +60,7 @@ class LineWriter:
                 if self._pid is None:
                     self._begin()
                 if self._size >= self._part_bytes or not os.fstat(self._descriptor).st_nlink:
-                    self._turn_over()  # also where somebody deleted the file that is being written
+                    self._turn_over()  # where no links are left, somebody deleted the file
                 self._append(kind, said)
         except Exception as error:
             self.fault(kind, error)
@@ -92,52 +95,47 @@ class LineWriter:
 
     def _begin(self) -> None:
         """A new stream: this process's own, number 0, part 0, with a thread that puts it on disk."""
-        self._lock = threading.Lock()
-        self._dirty = threading.Event()
-        self._closed = False
-        self._n = 0
-        self._part = 0
-        self._full: list[int] = []
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._start_us = time.time_ns() // 1000
-        self._pid: int | None = os.getpid()
-        self._open_part()
-        threading.Thread(target=self._keep_on_disk, name="tallygrid-lines", daemon=True).start()
-
-    def _forget(self) -> None:
-        """In a forked child: the parent's stream is the parent's."""
-        self._lock = threading.Lock()
-        self._pid = None
-
-    def _open_part(self) -> None:
-        """Begin part 0 of a new stream."""
         while True:
             try:
                 self._descriptor = self._new_file(0, os.O_EXCL)
                 break
             except FileExistsError:
                 self._start_us += 1  # two streams of one process in one microsecond
+        self._pid = os.getpid()
         self._say_opened()
+        threading.Thread(target=self._keep_on_disk, name="tallygrid-lines", daemon=True).start()
+
+    def _forget(self) -> None:
+        """No stream yet; also in a forked child, for the parent's is the parent's."""
+        self._lock = threading.Lock()
+        self._dirty = threading.Event()
+        self._closed = False
+        self._n = 0
+        self._part = 0
+        self._full: list[int] = []
+        self._pid = None
 
     def _turn_over(self) -> None:
         """Go on in the next part; where none can be made, in this one. The thread puts the full one on disk."""
         try:
+            self._folder.mkdir(parents=True, exist_ok=True)
             fresh = self._new_file(self._part + 1, 0)
+            try:
+                self._append("ended", {"next": self._part + 1})
+            except OSError:
+                os.close(fresh)
+                raise
+            self._full.append(self._descriptor)
+            self._descriptor = fresh
+            self._part += 1
+            self._say_opened()
         except OSError as error:
             self.fault("next part", error)
-            return
-        try:
-            self._append("ended", {"next": self._part + 1})
-        except OSError:
-            os.close(fresh)
-            raise
-        self._full.append(self._descriptor)
-        self._descriptor = fresh
-        self._part += 1
-        self._say_opened()
 
     def _new_file(self, part: int, exclusively: int) -> int:
-        assert self._pid is not None
-        name = file_name(self._start_us, self._pid, self._role, part)
+        name = file_name(self._start_us, os.getpid(), self._role, part)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | exclusively
         return os.open(self._folder / name, flags, 0o640)
 
@@ -163,8 +161,12 @@ class LineWriter:
 
     def _say_faults(self) -> None:
         if self._faults > self._faults_said:
-            faults = self._faults
-            self._append("faults", {"count": faults, "what": self._last_fault})
+            faults, n = self._faults, self._n
+            try:
+                self._append("faults", {"count": faults, "what": self._last_fault})
+            except OSError:
+                self._n = n  # a missing number stands for a line about a request, never for this
+                raise
             self._faults_said = faults
 
     def _keep_on_disk(self) -> None:
