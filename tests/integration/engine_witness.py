@@ -104,6 +104,22 @@ def parent_pid(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+def processor_s(port: int) -> float:
+    """Processor seconds that the server on a port has used, all its processes together."""
+    wanted = f"\0--port\0{port}\0".encode()
+    group, used = set[str](), dict[str, float]()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+            if wanted in stat.with_name("cmdline").read_bytes():
+                group.add(fields[2])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        ticks = int(fields[11]) + int(fields[12])
+        used[fields[2]] = used.get(fields[2], 0) + ticks / os.sysconf("SC_CLK_TCK")
+    return sum(used[each] for each in group)
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A request of the load: its id, how many engine requests it makes, and when its client hangs up (None: never)."""

@@ -29,6 +29,7 @@ from engine_witness import (
     is_over,
     mixed_load,
     parent_pid,
+    processor_s,
     put,
     vllm_folder,
     witnessed,
@@ -121,7 +122,10 @@ async def running_streams(port: int, requests: int) -> asyncio.Future[list[objec
 
 
 def test_sigterm_loses_nothing(site: Path, tmp_path: Path) -> None:
-    """Every request that runs when the server is told to end leaves its line, and the streams say that they are over."""
+    """What runs when the server is told to end is let end, leaves its line, and the streams say that they are over.
+
+    With `--shutdown-timeout`, that is: by vLLM's default of 0 its server follows SIGTERM with SIGKILL at once.
+    """
 
     async def scene(port: int) -> None:
         await put(port, mixed_load(seed=7, requests=40))
@@ -132,11 +136,11 @@ def test_sigterm_loses_nothing(site: Path, tmp_path: Path) -> None:
         while not is_over(server):  # noqa: ASYNC110 - another process sets no event of ours
             await asyncio.sleep(0.1)
 
-    with witnessed(site, tmp_path, ASYNC) as port:
+    with witnessed(site, tmp_path, (*ASYNC, "--shutdown-timeout", "60")) as port:
         asyncio.run(scene(port))
     lines = all_lines(tmp_path)
     seen = delivered(lines)
-    assert all(seen[each.id][0] == 1 for each in long_streams(12))
+    assert [seen.get(each.id) for each in long_streams(12)] == [(1, 900)] * 12
     assert [line.said for line in lines].count(Ended(None)) == 2  # the core's stream and the front end's
 
 
@@ -184,21 +188,30 @@ def test_on_an_engine_that_it_does_not_know_it_says_so_and_the_engine_serves(
 
 
 def test_the_witness_costs_no_throughput_that_can_be_seen(site: Path, tmp_path: Path) -> None:
-    """Requests a second with and without it, by turns on two servers: within what the machine itself varies."""
-    body = '{"model":"tiny","prompt":"the bill of a node","max_tokens":4,"ignore_eos":true}'
-    load = [
-        Asked("", Request("POST", "/v1/completions", (("Content-Type", "application/json"),), body), 1, None)
-    ] * 300
+    """Two servers by turns, with it and without: the processor time of a request, and requests a second.
 
-    def rate(port: int) -> float:
-        begun = time.monotonic()
+    The rate varies by a third on a machine that others use too, so what is held is the processor time.
+    """
+    body = '{"model":"tiny","prompt":"the bill of a node","max_tokens":4,"ignore_eos":true}'
+    asked = Request("POST", "/v1/completions", (("Content-Type", "application/json"),), body)
+    load = [Asked("", asked, 1, None)] * 150
+
+    def turn(port: int) -> tuple[float, float]:
+        begun, used = time.monotonic(), processor_s(port)
         asyncio.run(put(port, load, at_once=16))
-        return len(load) / (time.monotonic() - begun)
+        return processor_s(port) - used, time.monotonic() - begun
 
     with witnessed(None, None, ()) as plain, witnessed(site, tmp_path, SYNC) as watched:
-        rate(plain), rate(watched)
-        rates = [(rate(plain), rate(watched)) for _ in range(7)]
-    ratio = statistics.median(with_it / without for without, with_it in rates)
-    shown = [f"{without:.0f}/{with_it:.0f}" for without, with_it in rates]
-    print(f"requests/s without/with: {', '.join(shown)}; median ratio {ratio:.3f}")
-    assert ratio > 0.9
+        turn(plain), turn(watched)
+        turns = [
+            (turn(plain), turn(watched)) if number % 2 else (turn(watched), turn(plain))[::-1]
+            for number in range(16)
+        ]
+    used_without, used_with = (sum(each[side][0] for each in turns) for side in (0, 1))
+    rates = [statistics.median(len(load) / each[side][1] for each in turns) for side in (0, 1)]
+    requests = len(load) * len(turns)
+    print(
+        f"processor ms a request without/with: {1000 * used_without / requests:.2f}/{1000 * used_with / requests:.2f}"
+        f" (ratio {used_with / used_without:.3f}); requests/s, median: {rates[0]:.0f}/{rates[1]:.0f}"
+    )
+    assert used_with / used_without < 1.05
