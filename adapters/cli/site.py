@@ -8,7 +8,7 @@ import typer
 
 from adapters.cli.framework import Context, Result, command
 from adapters.cli.wiring import now
-from adapters.postgres.site import site_store
+from adapters.postgres.site import site_reader, site_store
 from adapters.site_files.apply import apply_site, check_site, summary
 from adapters.site_files.reading import SiteFiles, read_files
 from adapters.site_files.writing import get_documents, to_yaml
@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
     async def check(context: Context, paths: PathsArgument) -> Result:
         """Only validate site files, beside what is applied already; changes nothing."""
         files = _read(context, paths)
-        async with context.database() as database, site_store(database) as store:
+        async with context.database() as database, site_reader(database) as store:
             placed = await check_site(store, files, now())
         document = summary(placed).to_json()
         return Result(document, [*_said(document), "no fault found; nothing was changed"])
@@ -54,7 +54,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
     ) -> Result:
         """Print what is declared, as YAML that `tally apply` takes."""
-        async with context.database() as database, site_store(database) as store:
+        async with context.database() as database, site_reader(database) as store:
             documents = await get_documents(store, kind, id)
         return Result({"documents": documents}, to_yaml(documents).rstrip("\n"))
 

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters.postgres import closes, documents, journal, settlements
 from adapters.postgres.database import Database
-from adapters.postgres.site import operator_facts
+from adapters.postgres.site import book_lock, operator_facts
 from adapters.postgres.usage import usage_table
 from billing.adjustment import Adjustment
 from billing.document import Document
@@ -37,7 +37,7 @@ class PostgresBooks:
     async def write(self, operator: str) -> AsyncIterator[PostgresBook]:
         """The operator's book under its lock, which is taken before the snapshot and outlasts the commit."""
         async with (
-            self._database.exclusively(f"book/{operator}"),
+            self._database.exclusively(book_lock(operator)),
             self._database.app(operator, snapshot=True) as connection,
         ):
             yield PostgresBook(connection, operator, self._clock)

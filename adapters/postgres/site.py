@@ -2,13 +2,15 @@
 
 An apply may concern several operators and the installation's parties, and is whole or not at all: so it is
 one transaction that looks at one operator after the other (`see`), under a lock that makes applies wait for
-each other.
+each other. Before it asks what issued documents rest on, it takes the books of the operators that it concerns,
+in the order in which a close takes them: a close that is under way has read its facts, and what it will issue
+rests on them. Whoever only reads takes no lock and waits for nobody.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import date, timedelta
 from itertools import groupby
 from uuid import UUID
@@ -53,22 +55,34 @@ _ISSUED = text("""
 
 
 class PostgresSiteStore:
-    """`adapters.site_files.store.SiteStore` in one transaction of `tally_app`."""
+    """`adapters.site_files.store.SiteStore` in one transaction of `tally_app`.
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    `take` holds the named lock until after the transaction; None: it is there to read, and takes no lock.
+    """
+
+    def __init__(
+        self, connection: AsyncConnection, take: Callable[[str], Awaitable[None]] | None = None
+    ) -> None:
         self._connection = connection
+        self._take = take
 
     async def load(self) -> Sequence[StoredDocument]:
-        await self._connection.execute(select(func.pg_advisory_xact_lock(_APPLY_LOCK)))
+        if self._take is not None:
+            await self._connection.execute(select(func.pg_advisory_xact_lock(_APPLY_LOCK)))
         found: list[StoredDocument] = []
         for operator in await self._operators():
             await see(self._connection, operator)
             found.extend(await site_documents(self._connection, operator))
         return found
 
-    async def issued(self) -> Mapping[Subject, Span]:
+    async def issued(self, concerned: Collection[str]) -> Mapping[Subject, Span]:
+        everybody = INSTALLATION in concerned
+        operators = [each for each in sorted(await self._operators()) if everybody or each in concerned]
+        if self._take is not None:
+            for operator in operators:
+                await self._take(book_lock(operator))
         spans: dict[Subject, Span] = {}
-        for operator in await self._operators():
+        for operator in operators:
             await see(self._connection, operator)
             for row in await self._connection.execute(_ISSUED):
                 owner = INSTALLATION if row.kind == "party" else operator
@@ -135,9 +149,26 @@ class PostgresSiteStore:
 
 @asynccontextmanager
 async def site_store(database: Database) -> AsyncIterator[PostgresSiteStore]:
-    """The store for one apply, check or get: committed when the block ends, rolled back by an exception."""
-    async with database.app(INSTALLATION) as connection:
+    """The store for one apply: committed when the block ends, rolled back by an exception."""
+    async with AsyncExitStack() as locks:
+
+        async def take(name: str) -> None:
+            await locks.enter_async_context(database.exclusively(name))
+
+        async with database.app(INSTALLATION) as connection:
+            yield PostgresSiteStore(connection, take)
+
+
+@asynccontextmanager
+async def site_reader(database: Database) -> AsyncIterator[PostgresSiteStore]:
+    """The store as it stands at one moment, for check and get; nothing is saved through it."""
+    async with database.app(INSTALLATION, snapshot=True) as connection:
         yield PostgresSiteStore(connection)
+
+
+def book_lock(operator: str) -> str:
+    """The name of the lock on an operator's book: whoever issues its documents, or changes its facts, holds it."""
+    return f"book/{operator}"
 
 
 async def site_documents(connection: AsyncConnection, operator: str) -> list[StoredDocument]:

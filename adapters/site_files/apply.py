@@ -44,8 +44,9 @@ async def check_site(store: SiteStore, files: SiteFiles, now: datetime) -> tuple
     faults = list(files.faults)
     placed = place_versions(files.documents, stored, now, faults)
     check_references(files.documents, placed, stored, faults)
-    if any(each.state != "unchanged" for each in placed):
-        check_issued(placed, stored, await store.issued(), faults)
+    concerned = {each.version.operator for each in placed if each.state != "unchanged"}
+    if concerned:
+        check_issued(placed, stored, await store.issued(concerned), faults)
     refuse_faults(faults)
     return tuple(placed)
 

@@ -7,7 +7,7 @@ transaction ends (no other apply runs beside it), and what `save` wrote is visib
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Protocol
@@ -40,10 +40,12 @@ class SiteStore(Protocol):
         """Every stored version, and the right to be the only apply until the transaction ends."""
         ...
 
-    async def issued(self) -> Mapping[Subject, Span]:
-        """Subjects that issued documents rest on, with the days: what these used can't be changed any more.
+    async def issued(self, concerned: Collection[str]) -> Mapping[Subject, Span]:
+        """Subjects that issued documents of these operators rest on, with the days: what these used can't be
+        changed any more. `*` among them stands for all operators.
 
-        Nodes are not among them; they go by their operator.
+        Until the transaction ends nobody else issues or settles for them. Nodes are not among the subjects; they
+        go by their operator.
         """
         ...
 
@@ -57,9 +59,7 @@ class SiteStore(Protocol):
 
 
 class MemorySiteStore:
-    """The twin: the same promises without a database. `subjects` and `operators` show what `save`
-    registered.
-    """
+    """The twin: the same promises without a database. `operators` shows what `save` registered."""
 
     def __init__(self) -> None:
         self.documents: dict[tuple[str, str, str, date | None], StoredDocument] = {}
@@ -72,7 +72,7 @@ class MemorySiteStore:
     async def load(self) -> Sequence[StoredDocument]:
         return list(self.documents.values())
 
-    async def issued(self) -> Mapping[Subject, Span]:
+    async def issued(self, concerned: Collection[str]) -> Mapping[Subject, Span]:  # noqa: ARG002 - spans are few
         return dict(self.spans)
 
     async def save(self, documents: Sequence[StoredDocument]) -> None:

@@ -87,7 +87,7 @@ async def test_saving_nothing_is_fine_and_nothing_is_issued_at_first(opened: Ope
     async with opened() as store:
         await store.save([])
         assert list(await store.load()) == []
-        assert await store.issued() == {}
+        assert await store.issued(["telecentras"]) == {}
 
 
 async def test_the_example_applies_once_and_comes_back_from_get_unchanged(opened: Opened) -> None:
@@ -204,7 +204,7 @@ async def test_issued_documents_hold_the_versions_that_they_name(database: Datab
             )
     both = Span(date(2026, 10, 1), date(2026, 11, 23))
     async with site_store(database) as store:
-        assert await store.issued() == {
+        assert await store.issued(["telecentras"]) == {
             Subject("telecentras", "operator", "telecentras"): both,
             Subject("telecentras", "customer", "acme"): both,
             Subject("telecentras", "tariff", "vilnius"): both,
