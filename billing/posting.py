@@ -35,7 +35,8 @@ def document_entry(document: Document, at: datetime) -> Entry:
 def settlement_entry(settlement: Settlement, at: datetime) -> Entry | None:
     """The entry for what a settlement makes due to parties; None where only the operator's own rest moved."""
     currency = settlement.currency
-    due = [(share.party, share.due) for share in settlement.shares if share.party != settlement.operator]
+    *parties, _rest = settlement.shares
+    due = [(share.party, share.due) for share in parties]
     payables = tuple(Posting("payable", party, currency, -amount) for party, amount in due if amount)
     if not payables:
         return None

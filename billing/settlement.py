@@ -85,19 +85,25 @@ def settle(
     `earlier` the period's settlements so far, oldest first.
     """
     settled: Counter[str] = Counter()
+    settled_rest = 0
     for settlement in earlier:
-        for part in settlement.shares:
+        # The last is the operator's rest by its place: by its name it could be taken for a party's.
+        *of_parties, of_operator = settlement.shares
+        for part in of_parties:
             settled[part.party] += part.due
+        settled_rest += of_operator.due
     named = [(part.party, part.percent) for part in share.parties] if share else []
     listed = {party for party, _ in named}
-    gone = [(party, Decimal(0)) for party in settled if party not in listed and party != operator]
+    gone = [(party, Decimal(0)) for party in settled if party not in listed]
     parties = [*named, *gone]
     rest = Decimal(100) - sum((percent for _, percent in parties), Decimal(0))
-    weights = [*parties, (operator, rest)]
-    amounts = split(base, [percent for _, percent in weights])
-    shares = tuple(
-        PartyShare(party, percent, amount, settled[party])
-        for (party, percent), amount in zip(weights, amounts, strict=True)
+    *amounts, kept = split(base, [*(percent for _, percent in parties), rest])
+    shares = (
+        *(
+            PartyShare(party, percent, amount, settled[party])
+            for (party, percent), amount in zip(parties, amounts, strict=True)
+        ),
+        PartyShare(operator, rest, kept, settled_rest),
     )
     assert sum(part.amount for part in shares) == base, "parts sum to the whole"
     if all(part.due == 0 for part in shares):

@@ -64,6 +64,7 @@ def _check_one(
     match document.kind:
         case "operator":
             _check_fixed(document, operators[document.id], faults)
+            _check_apart(document, "party", declared, faults)
             if "default_tariff" in body:
                 _refer(
                     document,
@@ -95,6 +96,8 @@ def _check_one(
             for operator_id in sorted(declared.owners("customer", document.id))[:1]:
                 if "tariff" in body:
                     _refer(document, ("tariff",), "tariff", body["tariff"], operator_id, declared, faults)
+        case "party":
+            _check_apart(document, "operator", declared, faults)
         case "share":
             _refer(document, ("operator",), "operator", document.id, None, declared, faults)
             for at, part in enumerate(body.get("parties", ())):
@@ -123,6 +126,15 @@ def _refer(
     known = declared.ids(kind, operator)
     remedy = near_miss(identity, known) if known else f"declare it: kind: {kind}"
     faults.append(Fault(what, document.place(*path), remedy))
+
+
+def _check_apart(document: SiteDocument, other: str, declared: Declared, faults: list[Fault]) -> None:
+    """Operators and parties stand side by side in a settlement, told apart by their ids."""
+    if declared.owners(other, document.id):
+        article = "an" if other == "operator" else "a"
+        what = f"{document.kind} {document.id} has the id of {article} {other}"
+        remedy = "take another id; an operator keeps what its parties leave, without a share of its own"
+        faults.append(Fault(what, document.place("id"), remedy))
 
 
 def _operators(

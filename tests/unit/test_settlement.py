@@ -57,6 +57,20 @@ def test_a_party_whose_share_ended_gives_back_what_it_was_settled() -> None:
     ]
 
 
+def test_a_party_with_the_operators_id_is_still_another() -> None:
+    """Site files refuse it; whatever was stored before they did still settles, again and again."""
+    version = share(operator="10", a="20")
+    first = settled(1000, version)
+    assert [(each.party, each.due) for each in first.shares] == [
+        ("operator", 100),
+        ("a", 200),
+        ("operator", 700),
+    ]
+    assert settle("operator", OCTOBER, "EUR", 1000, version, [first]) is None
+    second = settled(2000, version, first)
+    assert [each.due for each in second.shares] == [100, 200, 700]
+
+
 def test_nothing_to_settle_is_no_settlement() -> None:
     assert settle("operator", OCTOBER, "EUR", 0, share(a="15"), []) is None
     first = settled(1000, share(a="15"))

@@ -259,6 +259,17 @@ class TestBetweenOperators:
         (said,) = refusals(store, again)
         assert said.startswith("-:9: customer acme belongs to operator telecentras")
 
+    def test_operators_and_parties_have_ids_apart(self, store: MemorySiteStore) -> None:
+        party = "kind: party\nid: {}\nname: Fondas\ncountry: LT\n"
+        operator = "kind: operator\nid: fund\nname: F\ncountry: LT\ncurrency: EUR\ntimezone: Europe/Vilnius\n"
+        apply(store, party.format("fund"))
+        assert refusals(store, party.format("telecentras")) == [
+            "-:2: party telecentras has the id of an operator "
+            "(take another id; an operator keeps what its parties leave, without a share of its own)"
+        ]
+        (refused,) = refusals(store, operator)
+        assert "operator fund has the id of a party" in refused
+
     @pytest.mark.parametrize(
         ("key", "value"), [("timezone", "Europe/Riga"), ("country", "LV"), ("currency", "SEK")]
     )
