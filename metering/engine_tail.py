@@ -120,17 +120,14 @@ class EngineLines:
                 ):
                     path.unlink()
                     removed.append(path.name)
+                    if part == place.part:
+                        del self._places[stream]
+                        break
         return removed
 
     def _is_done(self, path: Path, place: _Place, unchanged_s: float) -> bool:
         there = path.stat()
-        if place.over:
-            return place.offset == there.st_size
-        return (
-            place.named != place.offset
-            and place.offset == there.st_size
-            and _age_s(there.st_mtime) > unchanged_s
-        )
+        return place.offset == there.st_size and (place.over or _age_s(there.st_mtime) > unchanged_s)
 
     def _parts(self) -> dict[str, list[int]]:
         """The parts of every stream that are there, in order."""
