@@ -8,7 +8,12 @@ number and by the seal that it names as previous. What comes out is one of:
     repeat   it was accepted before: the same number with the same hash
     fork     its number, or the seal that it follows, was taken by another batch: held, both are named
     hole     it follows a batch that has not come yet: held, and taken up when that one is accepted
+    ahead_of_time     it speaks of what is still to come: held, and taken up when that time has come
+    unknown_customer  nobody knows a customer of its events: held, and taken up when the subject is there
     …        anything else that is wrong with it: held by the name of the check
+
+A batch that is refused while a whole copy of it is accepted beside it (its body was damaged on one of two ways) is a
+repeat: what it stood for is there.
 
 A new epoch's first batch has number 0 and names the last seal of the epoch before (or `genesis`). Its sequence numbers
 start at 1 again; time does not: it only goes on, over all epochs of a lane.
@@ -19,7 +24,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from billing.inspection import Inspected, Place
 from metering.batch import GENESIS, Seal
@@ -28,8 +33,10 @@ from metering.seal import time_text
 
 #: How far a lane's clock may be ahead of intake's.
 AHEAD = timedelta(minutes=5)
-#: The hold that ends by itself, as soon as the missing batch is accepted.
+#: The holds that end by themselves: as soon as the missing batch is accepted, the time has come, the subject exists.
 HOLE = "hole"
+AHEAD_OF_TIME = "ahead_of_time"
+UNKNOWN_CUSTOMER = "unknown_customer"
 FORK = "fork"
 
 
@@ -95,6 +102,13 @@ def follow(mark: Mark, arrivals: Sequence[Inspected], now: datetime) -> Verdicts
             continue
         verdicts.accepted.append(batch)
         verdicts.mark = verdicts.mark.after(batch.seal, batch.hash)
+    accepted = {(batch.place, batch.hash) for batch in verdicts.accepted}
+    refused, verdicts.refused = verdicts.refused, []
+    for batch, fault in refused:
+        if (batch.place, batch.hash) in accepted:
+            verdicts.repeats.append(batch)
+        else:
+            verdicts.refused.append((batch, fault))
     taken = {mark.head, *(batch.hash for batch in verdicts.accepted)}
     for batch in (left for successors in waiting.values() for left in successors):
         (verdicts.repeats if batch.hash in taken else verdicts.open).append(batch)
@@ -160,9 +174,8 @@ def _numbers(mark: Mark, seal: Seal) -> tuple[str, str] | None:
 
 def _clock(mark: Mark, batch: Inspected, now: datetime) -> tuple[str, str] | None:
     seal, times_us = batch.seal, batch.times_us
-    latest_us = max(seal.complete_to_us, times_us[1] if times_us else 0)
-    if latest_us > _microseconds(now + AHEAD):
-        return "ahead_of_time", f"it speaks of {time_text(latest_us)}, which is still to come"
+    if batch.latest_us > _microseconds(now + AHEAD):
+        return AHEAD_OF_TIME, f"it speaks of {time_text(batch.latest_us)}, which is still to come"
     if mark.complete_to_us is None:
         return None
     before = time_text(mark.complete_to_us)
@@ -171,6 +184,11 @@ def _clock(mark: Mark, batch: Inspected, now: datetime) -> tuple[str, str] | Non
     if times_us is not None and times_us[0] <= mark.complete_to_us:
         return "time", f"an event of {time_text(times_us[0])}, where the lane was complete up to {before}"
     return None
+
+
+def due_at(batch: Inspected) -> datetime:
+    """From when on a batch that was ahead of time no longer is."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=batch.latest_us) - AHEAD
 
 
 def _microseconds(instant: datetime) -> int:

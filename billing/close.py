@@ -101,7 +101,9 @@ async def _close_book(
             "held_batches",
             f"{held} batches of {operator} are held, so its usage is not whole",
             where=operator,
-            remedy="`tally streams` names them",
+            remedy="`tally streams` names them and why: hole ends with the missing batch, ahead_of_time with its time,"
+            " unknown_customer with the subject restored, a damaged body with a whole copy of its batch;"
+            " a fork and the other codes have no command yet (docs/streams.md)",
         )
     row = await _close(book, facts, period, now, issue=issue, unfinished=unfinished)
     row["earlier"] = [

@@ -68,7 +68,8 @@ class Enrolment:
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """A batch that its lane's key signed. `events` is None where `fault` says why they can't be taken."""
+    """A batch that its lane's key signed. `events` is None where `fault` says why they can't be taken; `missing` are the
+    ids of customers that nobody knows."""
 
     delivery: Delivery
     seal: Seal
@@ -76,6 +77,7 @@ class Inspected:
     events: pa.Table | None
     fault: Refusal | None
     root_checked: bool = False
+    missing: frozenset[bytes] = frozenset()
 
     @property
     def name(self) -> LaneName:
@@ -105,6 +107,12 @@ class Inspected:
             return None
         times = integers(self.events, "time")
         return int(times[0]), int(times[-1])
+
+    @property
+    def latest_us(self) -> int:
+        """The latest instant that seal or events speak of."""
+        times_us = self.times_us
+        return max(self.seal.complete_to_us, times_us[1] if times_us else 0)
 
 
 def claimed_lane(delivery: Delivery) -> LaneName | None:

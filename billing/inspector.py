@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
+from billing.acceptance import UNKNOWN_CUSTOMER
 from billing.batch_paths import aside_path
 from billing.inspection import Delivery, Enrolment, Inspected, LaneName, claimed_lane, inspect_all
 from billing.intake_ports import Ledger, SetAside
@@ -50,12 +51,12 @@ class Inspector:
         if not unknown:
             return batch
         fault = Refusal(
-            "unknown_customer",
+            UNKNOWN_CUSTOMER,
             f"{len(unknown)} customers of its events are unknown, among them {min(unknown).hex()}",
             where=f"{batch.name} {batch.place}",
-            remedy="restore the subjects that the sidecar or import knew",
+            remedy="restore the subjects that the sidecar or import knew; the batch is then taken up",
         )
-        return replace(batch, events=None, fault=fault)
+        return replace(batch, events=None, fault=fault, missing=frozenset(unknown))
 
 
 def _aside(delivery: Delivery, refusal: Refusal) -> SetAside:

@@ -9,9 +9,9 @@ either a batch that will come again and is then a repeat, or one that is accepte
 transaction left in the archive are the same bytes under the same name when it is tried again. Several
 workers may run on one source: the lane's row lock and its mark decide, whoever comes second finds a repeat.
 
-What can't be accepted is stored and listed before it is acknowledged. What is held for a missing batch is a
-source of its own: when that batch is accepted, it is delivered again from where it is held. So is what was
-set aside because its lane was not enrolled yet.
+What can't be accepted is stored and listed before it is acknowledged. What is held for a missing batch, a time
+still to come or a customer that nobody knows is a source of its own: once that is there, it is delivered again
+from where it is held. So is what was set aside because its lane was not enrolled yet.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from itertools import chain
 
 import pyarrow as pa
 
-from billing.acceptance import AHEAD, Verdicts, follow, settle
+from billing.acceptance import AHEAD, AHEAD_OF_TIME, UNKNOWN_CUSTOMER, Verdicts, due_at, follow, settle
 from billing.batch_paths import archive_path, aside_path, held_path
 from billing.cells import cells_of, mark_late
 from billing.inspection import Delivery, Inspected, LaneName
@@ -43,7 +43,7 @@ from billing.intake_ports import (
     StoredBatch,
     Taking,
 )
-from metering.refusal import Unavailable
+from metering.refusal import Refusal, Unavailable
 from metering.steps import step
 
 logger = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ class Intake:
     async def _due(self) -> list[Delivery]:
         """Held batches whose turn has come."""
         found = []
-        for path in await self._ledger.due(POLL_BATCHES):
+        for path in await self._ledger.due(self._clock(), POLL_BATCHES):
             stored = await asyncio.to_thread(self._held.get, path)
             delivery = None if stored is None else Delivery(stored.note, stored.body, held_path=path)
             if delivery is not None and path.endswith(delivery.digest):
@@ -220,7 +220,7 @@ class Intake:
             accepted=accepted,
             marks={name: verdict.mark for name, verdict in verdicts.items() if verdict.accepted},
             cells=await self._cells([entry.inspected for entry in accepted], transaction, now),
-            held=[Held(batch, refusal, held_path(batch)) for batch, refusal in refused],
+            held=[_held(batch, refusal) for batch, refusal in refused],
             settled=[
                 (batch.name, batch.place, batch.hash)
                 for batch in chain((entry.inspected for entry in accepted), repeats, again)
@@ -281,6 +281,17 @@ def _next_poll(arrivals: Iterator[Delivery]) -> list[Delivery]:
         poll.append(delivery)
         size += len(delivery.note) + len(delivery.body)
     return poll
+
+
+def _held(batch: Inspected, refusal: Refusal) -> Held:
+    """The hold, with what it waits for where it ends by itself."""
+    return Held(
+        batch,
+        refusal,
+        held_path(batch),
+        due_at=due_at(batch) if refusal.code == AHEAD_OF_TIME else None,
+        missing=batch.missing if refusal.code == UNKNOWN_CUSTOMER else frozenset(),
+    )
 
 
 def _stored(path: str, delivery: Delivery) -> StoredBatch:

@@ -55,11 +55,13 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A verified batch that can't be accepted, why, and where it waits."""
+    """A verified batch that can't be accepted, why, and where it waits; until when, and for which customers."""
 
     inspected: Inspected
     refusal: Refusal
     path: str
+    due_at: datetime | None = None
+    missing: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +150,8 @@ class Ledger(Protocol):
         """Lists them; one that is listed already stays as it was."""
         ...
 
-    async def due(self, limit: int) -> Sequence[str]:
-        """Paths of at most `limit` held batches whose turn has come, a lane's in its order."""
+    async def due(self, now: datetime, limit: int) -> Sequence[str]:
+        """Paths of at most `limit` held batches whose turn has come at `now`, a lane's in its order."""
         ...
 
     async def forget_set_aside(self, path: str) -> None:

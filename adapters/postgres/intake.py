@@ -51,21 +51,27 @@ _KNOWN = text("""
     SELECT b.operator, b.node, b.lane, b.epoch, b.number, b.hash, b.previous
         FROM w JOIN batch b USING (operator, node, lane, previous)
 """)
+# What a hold that ends by itself waits for, besides the batch that it follows, is there.
+_MAY_GO_ON = """(h.code = 'hole' OR (h.code = 'ahead_of_time' AND h.due_at <= :now)
+    OR (h.code = 'unknown_customer' AND NOT EXISTS (
+        SELECT FROM unnest(h.missing) AS m(id) WHERE NOT EXISTS (
+            SELECT FROM subject s WHERE s.operator = h.operator AND s.kind = 'customer' AND s.id = m.id))))"""
 # What waits for a missing batch forms a chain behind it; its first link follows the lane's head.
-_DUE = text("""
+_DUE = text(f"""
     WITH RECURSIVE due AS (
         SELECT h.*, 1 AS turn FROM held h JOIN lane l USING (operator, node, lane)
-            WHERE h.code = 'hole' AND h.previous = coalesce(l.head, 'genesis')
+            WHERE {_MAY_GO_ON} AND h.previous = coalesce(l.head, 'genesis')
         UNION ALL
         SELECT h.*, due.turn + 1 FROM due JOIN held h USING (operator, node, lane)
-            WHERE h.code = 'hole' AND h.previous = due.hash AND due.turn < :most)
+            WHERE {_MAY_GO_ON} AND h.previous = due.hash AND due.turn < :most)
     SELECT path FROM (
         SELECT path, operator, node, lane, turn FROM due
         UNION ALL
-        SELECT s.path, operator, node, lane, 0 FROM set_aside s JOIN lane l USING (operator, node, lane)
+        SELECT s.path, l.operator, l.node, l.lane, 0 FROM set_aside s
+            JOIN lane l ON (l.operator, l.node, l.lane) = (s.claimed, s.node, s.lane)
             WHERE s.code = 'unknown_key') AS found
     ORDER BY operator, node, lane, turn, path LIMIT :most
-""")
+""")  # noqa: S608 - only a condition of our own is put in
 _SETTLED = text("""
     DELETE FROM held h USING unnest(CAST(:operators AS text[]), CAST(:nodes AS text[]), CAST(:lanes AS text[]),
             CAST(:epochs AS text[]), CAST(:numbers AS bigint[]), CAST(:hashes AS text[]))
@@ -122,9 +128,9 @@ class PostgresLedger:
             await conn.execute(delete(set_aside).where(set_aside.c.digest.in_(strays)))
             await conn.execute(insert_or_not(set_aside).on_conflict_do_nothing(), list(strays.values()))
 
-    async def due(self, limit: int) -> Sequence[str]:
+    async def due(self, now: datetime, limit: int) -> Sequence[str]:
         async with self._database.intake() as conn:
-            return list((await conn.execute(_DUE, {"most": limit})).scalars())
+            return list((await conn.execute(_DUE, {"now": now, "most": limit})).scalars())
 
     async def forget_set_aside(self, path: str) -> None:
         async with self._database.intake() as conn:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -114,15 +115,19 @@ def held_row(entry: Held, held_at: datetime) -> dict[str, object]:
         "what": entry.refusal.what,
         "path": entry.path,
         "held_at": held_at,
+        "due_at": entry.due_at,
+        "missing": [UUID(bytes=customer) for customer in sorted(entry.missing)] or None,
     }
 
 
 def set_aside_row(entry: SetAside, registered: Collection[str], seen_at: datetime) -> dict[str, object]:
-    """`registered`: the operators that there are; a claim of another one is listed under the installation."""
+    """`registered`: the operators that there are; a claim of another one is listed under the installation
+    until that operator is there and the lane enrolled."""
     claimed = entry.claimed or LaneName(INSTALLATION, "", "")
     return {
         "operator": claimed.operator if claimed.operator in registered else INSTALLATION,
         "digest": entry.digest,
+        "claimed": entry.claimed.operator if entry.claimed else "",
         "node": claimed.node,
         "lane": claimed.lane,
         "code": entry.refusal.code,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
     Column,
@@ -96,6 +97,8 @@ held = Table(
     Column("what", Text, nullable=False),
     Column("path", Text, nullable=False),
     instant("held_at"),
+    instant("due_at", nullable=True),
+    Column("missing", ARRAY(Uuid)),
     ForeignKeyConstraint(["operator", "node", "lane"], ["lane.operator", "lane.node", "lane.lane"]),
 )
 
@@ -104,6 +107,7 @@ set_aside = Table(
     metadata,
     operator_column(),
     Column("digest", Text, primary_key=True),
+    Column("claimed", Text, nullable=False),
     Column("node", Text, nullable=False),
     Column("lane", Text, nullable=False),
     Column("code", Text, nullable=False),

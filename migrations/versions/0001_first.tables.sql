@@ -153,6 +153,8 @@ CREATE TABLE held (
     what text NOT NULL,
     path text NOT NULL,
     held_at timestamptz NOT NULL,
+    due_at timestamptz,             -- of what is ahead of time: when it no longer is
+    missing uuid[],                 -- of what names unknown customers: which
     -- The hash is part of the key: both branches of a fork may be held, nothing is dropped.
     PRIMARY KEY (operator, node, lane, epoch, number, hash),
     FOREIGN KEY (operator, node, lane) REFERENCES lane,
@@ -163,6 +165,7 @@ COMMENT ON TABLE held IS 'Batches that verified under an enrolled key and can''t
 CREATE TABLE set_aside (
     operator text NOT NULL REFERENCES operator,     -- as claimed, where there is one of that id; else '*'
     digest text NOT NULL,           -- SHA-256 of the bytes as they came
+    claimed text NOT NULL,          -- the operator as claimed, whether there is one of that id or not
     node text NOT NULL,             -- as claimed, unproved; '' where nothing readable claims anything
     lane text NOT NULL,
     code text NOT NULL,

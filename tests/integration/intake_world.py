@@ -68,6 +68,7 @@ class Writer:
     previous: str = GENESIS
     time_us: int = us(START)
     node: str = NODE
+    operator: str = OPERATOR
 
     def seal(self, count: int = 3, *, customer: bytes = ACME, final: bool = False) -> SealedBatch:
         """The next batch, of `count` events a second apart."""
@@ -76,7 +77,7 @@ class Writer:
         events = [usage_event(time_us, customer=customer) for time_us in times]
         self.time_us = times[-1] if times else self.time_us + 1_000_000
         sealed = make_batch(
-            operator=OPERATOR,
+            operator=self.operator,
             node=self.node,
             lane=self.lane,
             kind=self.kind,
@@ -152,7 +153,13 @@ class World:
             async with self.database.intake() as conn:
                 public = LaneKey.public_bytes(writer.key)
                 await enroll_lane(
-                    conn, OPERATOR, writer.node, writer.lane, writer.kind, public, START - timedelta(days=1)
+                    conn,
+                    writer.operator,
+                    writer.node,
+                    writer.lane,
+                    writer.kind,
+                    public,
+                    START - timedelta(days=1),
                 )
 
     async def usage(self) -> Mapping[str, int]:

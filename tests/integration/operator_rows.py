@@ -22,7 +22,7 @@ ROWS = {
     "lane": "('%(op)s', 'n1', '0', 'sidecar', sha256('x'), now())",
     "batch": f"('%(op)s', 'n1', '0', {_EPOCH}, 0, {_SHA}, 'genesis', 1, 1, 1, now(), {_EIGHT}, 'p', 1, now(), false)",
     "held": f"('%(op)s', 'n1', '0', {_EPOCH}, 1, {_SHA}, {_SHA}, 'hole', 'why', 'p', now())",
-    "set_aside": f"('%(op)s', {_SHA}, 'n1', '0', 'unknown_key', 'why', 'p', now())",
+    "set_aside": f"('%(op)s', {_SHA}, '%(op)s', 'n1', '0', 'unknown_key', 'why', 'p', now())",
     "import_file": f"('%(op)s', 'i1', {_EPOCH}, 'n1', '0', {_SHA}, {_SHA}, 1, now(), now(), '{{}}', 'accepted', now())",
     "partial_sum": f"('%(op)s', '2026-10-05 08:00Z', '%(id)s', NULL, NULL, 'n1', 'm', {_CELL})",
     "hourly_usage": f"('%(op)s', '2026-10-05 07:00Z', '%(id)s', NULL, NULL, 'n1', 'm', {_CELL})",

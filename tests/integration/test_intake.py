@@ -5,11 +5,12 @@ is named.
 from __future__ import annotations
 
 import asyncio
+import uuid
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from intake_world import ACME, NOW, OPERATOR, World, Writer, make_world, us
+from intake_world import ACME, NOW, OPERATOR, START, World, Writer, make_world, us
 from sqlalchemy import text
 
 from adapters.postgres.database import Database
@@ -199,6 +200,24 @@ async def test_batches_of_a_lane_that_is_enrolled_later_are_taken_then(world: Wo
     assert list((world.data / "held").rglob("*.seal")) == []
 
 
+async def test_batches_of_an_operator_that_is_declared_later_are_taken_then(world: World) -> None:
+    writer = Writer(operator="veliau")
+    world.wire.send(writer.seal(customer=b"y" * 16))
+    intake = world.intake()
+    assert await intake.take_pending() == Summary(set_aside=1)
+    assert await world.rows("SELECT operator, claimed FROM set_aside") == [("*", "veliau")]
+
+    async with world.database.app("veliau") as conn:
+        await conn.execute(text("INSERT INTO operator VALUES ('veliau')"))
+        await conn.execute(
+            text("INSERT INTO subject VALUES ('veliau', :id, 'customer', 'late', NULL)"),
+            {"id": uuid.UUID(bytes=b"y" * 16)},
+        )
+    await world.enrol(writer)
+    assert await intake.take_pending() == Summary(accepted=1, events=3)
+    assert await world.rows("SELECT * FROM set_aside") == []
+
+
 async def test_what_is_taken_up_and_still_nobodys_is_not_taken_up_again(world: World) -> None:
     writer, stranger = Writer(), Writer()
     world.wire.send(stranger.seal())
@@ -223,6 +242,63 @@ async def test_a_clock_that_is_ahead_is_held(world: World) -> None:
     world.wire.send(writer.seal())
     assert await world.intake().take_pending() == Summary(held=1)
     assert await world.held() == [("a" * 32, 0, "ahead_of_time")]
+
+
+async def test_what_is_held_for_intakes_clock_goes_on_when_the_clock_is_mended(world: World) -> None:
+    writer = Writer()
+    await world.enrol(writer)
+    world.now = START - timedelta(days=1)
+    world.wire.send(writer.seal(), writer.seal(), writer.seal(0))
+    intake = world.intake()
+    assert await intake.take_pending() == Summary(held=3)
+    assert [code for _, _, code in await world.held()] == ["ahead_of_time", "hole", "hole"]
+    assert await intake.take_pending() == Summary(), "its time has not come, and it is not looked at in vain"
+
+    world.now = NOW
+    assert await intake.take_pending() == Summary(accepted=3, events=6)
+    assert await world.held() == []
+    assert list((world.data / "held").rglob("*.seal")) == []
+
+
+async def test_usage_of_a_customer_goes_on_when_the_subject_is_restored(world: World) -> None:
+    lost = b"x" * 16
+    writer = Writer()
+    await world.enrol(writer)
+    batches = [
+        writer.seal(),
+        writer.seal(),
+        writer.seal(customer=lost),
+        writer.seal(),
+        writer.seal(customer=lost),
+    ]
+    world.wire.send(batches[0], *batches[2:])
+    intake = world.intake()
+    assert await intake.take_pending() == Summary(accepted=1, held=3, events=3)
+    world.wire.send(batches[1])
+    assert await intake.take_pending() == Summary(accepted=1, held=3, events=3), (
+        "taken up, and its customer unknown"
+    )
+    assert [code for _, _, code in await world.held()] == ["unknown_customer", "hole", "hole"]
+    assert await intake.take_pending() == Summary()
+
+    async with world.database.app(OPERATOR) as conn:
+        await conn.execute(
+            text("INSERT INTO subject VALUES (:operator, :id, 'customer', 'lost', NULL)"),
+            {"operator": OPERATOR, "id": uuid.UUID(bytes=lost)},
+        )
+    assert await intake.take_pending() == Summary(accepted=3, events=9)
+    assert await world.held() == []
+
+
+async def test_a_damaged_and_a_whole_copy_in_one_poll_leave_no_hold(world: World) -> None:
+    writer = Writer()
+    await world.enrol(writer)
+    good = writer.seal()
+    world.wire.send_bytes(good.note, bytes([good.body[0] ^ 1]) + good.body[1:])
+    world.wire.send(good)
+    assert await world.intake().take_pending() == Summary(accepted=1, repeats=1, events=3)
+    assert await world.held() == []
+    assert not world.wire.sent
 
 
 async def test_a_clock_that_stepped_back_is_held(world: World) -> None:

@@ -219,7 +219,7 @@ async def test_a_copy_through_the_driver_belongs_to_the_transaction(database: Da
         async with database.intake() as connection:
             raw = await driver(connection)
             assert raw.is_in_transaction()
-            row: tuple[Any, ...] = ("*", "digest", "n", "0", "code", "what", "path", None)
+            row: tuple[Any, ...] = ("*", "digest", "", "n", "0", "code", "what", "path", None)
             await raw.copy_records_to_table("set_aside", records=[row])
 
     with pytest.raises(asyncpg.NotNullViolationError):

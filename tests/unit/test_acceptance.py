@@ -122,12 +122,13 @@ def test_of_two_successors_that_arrive_together_the_first_is_taken_and_the_secon
     assert [(batch, refusal.code) for batch, refusal in verdicts.refused] == [(two, "fork")]
 
 
-def test_a_damaged_copy_does_not_bar_the_good_one() -> None:
+def test_a_damaged_copy_does_not_bar_the_good_one_and_is_a_repeat_beside_it() -> None:
     good = arrived(seal(0, GENESIS), "hash-0")
     damaged = replace(good, events=None, fault=Refusal("body_digest", "…"))
     verdicts = follow(Mark("sidecar"), [damaged, good], NOW)
     assert verdicts.accepted == [good]
-    assert [refusal.code for _, refusal in verdicts.refused] == ["body_digest"]
+    assert verdicts.repeats == [damaged]
+    assert verdicts.refused == []
 
 
 MARK = Mark("sidecar", EPOCH, 4, "head", 100, NOW_US - 60_000_000, 50, 50)
