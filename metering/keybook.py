@@ -91,7 +91,7 @@ class SnapshotKeyBook:
         replace_file(self._path, _text(self._keys).encode(), mode=0o600)
         return True
 
-    async def refresh(self, source: Callable[[], Awaitable[Keys]], *, every_s: float = 2.0) -> None:
+    async def refresh(self, source: Callable[[], Awaitable[Keys]], *, every_s: float = 1.0) -> None:
         """Renew from `source` for ever (cancel it to stop). While the source is away the last state stays."""
         away = False
         while True:

@@ -19,6 +19,7 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,6 +71,23 @@ class Context:
     def say(self, text: str) -> None:
         """A line for the person who watches; never on stdout."""
         self.stderr.print(text, markup=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """Text without what a terminal would obey: names are as somebody else said them."""
+    return "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
+
+
+def instant_text(moment: datetime) -> str:
+    """An instant as JSON and tables write it: RFC 3339 in UTC, `2026-10-05T08:00:00Z`."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """`1 batch`, `1,234 batches`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def default_data() -> Path:
@@ -168,7 +186,7 @@ def table(
     for column in columns:
         drawn.add_column(column, justify="right" if column in right else "left", no_wrap=True)
     for row in rows:
-        drawn.add_row(*("" if cell is None else str(cell) for cell in row))
+        drawn.add_row(*("" if cell is None else printable(str(cell)) for cell in row))
     return drawn
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from adapters.cli.framework import Context, Result, command
+from adapters.cli.framework import Context, Result, command, counted, instant_text
 from adapters.cli.progress import progress_bar
 from adapters.cli.wiring import DataFolder, import_place, now
 from adapters.importing.mapping import COLUMNS, read_options
@@ -94,7 +94,7 @@ def register(app: typer.Typer) -> None:
             with progress_bar(context.stderr) as told:
                 place = import_place(DataFolder(context.data), database, told)
                 result = await void_import(place, id, reason, now())
-        return Result(import_document(result), f"{result.id}: {_counted(result.events, 'event')} taken back")
+        return Result(import_document(result), f"{result.id}: {counted(result.events, 'event')} taken back")
 
 
 def import_document(result: ImportResult) -> dict[str, object]:
@@ -117,23 +117,21 @@ def import_document(result: ImportResult) -> dict[str, object]:
 
 
 def _instant(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
+    return None if moment is None else instant_text(moment)
 
 
 def _said(result: ImportResult) -> str:
     if result.dry_run:
-        head = f"dry run: {_counted(result.events, 'event')} would be imported"
+        head = f"dry run: {counted(result.events, 'event')} would be imported"
     elif result.events:
-        head = f"{result.id}: {_counted(result.events, 'event')} in {_counted(result.batches, 'batch', 'batches')}"
+        head = (
+            f"{result.id}: {counted(result.events, 'event')} in {counted(result.batches, 'batch', 'batches')}"
+        )
     else:
         head = f"{result.id}: nothing new"
     parts = [head]
     if result.already_known:
         parts.append(f"{result.already_known} known already")
     if result.skipped:
-        parts.append(f"{_counted(result.skipped, 'bad row')} skipped")
+        parts.append(f"{counted(result.skipped, 'bad row')} skipped")
     return ", ".join(parts)
-
-
-def _counted(count: int, one: str, many: str | None = None) -> str:
-    return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -201,7 +201,12 @@ def _write(found: answers.Found, format: str, out: Path, *, alone: bool, first: 
             (out / name).write_bytes(content)
             path = str(out / name)
     except OSError as problem:
-        raise Refusal("cannot_write", f"cannot write: {problem.strerror}", where=str(out)) from None
+        raise Refusal(
+            "cannot_write",
+            f"cannot write: {problem.strerror}",
+            where=str(out),
+            remedy="name a file in a folder that you may write to",
+        ) from None
     return {"id": found.document.id, "path": path, "format": format, "sha256": rendering.digest(content)}
 
 

@@ -8,11 +8,12 @@ from uuid import UUID
 import typer
 
 from adapters import answers
-from adapters.cli.framework import Context, Result, command, table
+from adapters.cli.framework import Context, Result, command, instant_text, table
 from adapters.cli.options import CustomerOption, OperatorOption, read_time
 from adapters.cli.wiring import now
 from adapters.postgres import keys
 from adapters.postgres.database import INSTALLATION, Database
+from adapters.site_files.scalars import ID, WrongTextError
 from metering.identity import hash_secret, id_text, new_id, new_secret
 from metering.refusal import Refusal
 
@@ -36,7 +37,12 @@ def register(app: typer.Typer) -> None:
         _check_kind(customer, project, role)
         until = read_time(expires, "--expires")
         if until is not None and until <= now():
-            raise Refusal("expires_in_the_past", f"the key would have ended at {expires}", where="--expires")
+            raise Refusal(
+                "expires_in_the_past",
+                f"the key would have ended at {expires}",
+                where="--expires",
+                remedy="a time that is still to come",
+            )
         secret, key = new_secret(), UUID(bytes=new_id())
         async with context.database() as database:
             if customer is not None:
@@ -76,9 +82,8 @@ def register(app: typer.Typer) -> None:
             "project": project,
             "role": role,
         }
-        return Result(
-            document, [f"id      {document['id']}", f"secret  {secret}", "The secret is not shown again."]
-        )
+        context.say("The secret is not shown again. Running sidecars know it within two seconds.")
+        return Result(document, [f"id      {document['id']}", f"secret  {secret}"])
 
     @command(group, "list", path="key list", example="tally key list")
     async def list_(context: Context, operator: OperatorOption = None) -> Result:
@@ -125,6 +130,13 @@ def _check_kind(customer: str | None, project: str | None, role: str | None) -> 
         raise Refusal(
             "unknown_role", f"no such role: {role}", where="--role", remedy=f"one of: {', '.join(keys.ROLES)}"
         )
+    if project is not None:
+        try:
+            ID.read(project)
+        except WrongTextError as wrong:
+            raise Refusal(
+                "bad_id", f"{project!r} {wrong}", where="--project", remedy=f"allowed: {ID.allowed}"
+            ) from None
     if project is not None and customer is None:
         raise Refusal(
             "which_key", "a project belongs to a customer", where="--project", remedy="add --customer C"
@@ -153,7 +165,7 @@ def _row(key: keys.ApiKey) -> dict[str, object]:
         "customer": key.customer,
         "project": key.project,
         "role": key.role,
-        "created_at": key.created_at.isoformat(),
-        "expires_at": key.expires_at.isoformat() if key.expires_at else None,
+        "created_at": instant_text(key.created_at),
+        "expires_at": instant_text(key.expires_at) if key.expires_at else None,
         "state": state,
     }

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from adapters import answers
-from adapters.cli.framework import Context, Result, command, table
+from adapters.cli.framework import Context, Result, command, counted, table
 from adapters.cli.options import OperatorOption
 from adapters.cli.wiring import DataFolder, now, take_what_waits
 from adapters.postgres.books import PostgresBooks
@@ -81,13 +81,13 @@ def _said(row: dict[str, Any]) -> list[Any]:
     unfinished = " (the month is not over)" if row["unfinished"] else ""
     what = "issued" if row["issued"] else "drafted"
     lines: list[Any] = [
-        f"{row['operator']} {row['period']}{unfinished}: {len(made)} documents {what}, net {row['net']},"
+        f"{row['operator']} {row['period']}{unfinished}: {counted(len(made), 'document')} {what}, net {row['net']},"
         f" VAT {row['tax']}, gross {row['gross']} {row['currency']}"
     ]
     if row["waiting"]:
-        lines.append(f"  {len(row['waiting'])} customers owe too little and wait for a later close")
+        lines.append(f"  {counted(len(row['waiting']), 'customer')} owing too little, left for a later close")
     if row["zero"]:
-        lines.append(f"  {len(row['zero'])} customers have a bill of zero")
+        lines.append(f"  {counted(len(row['zero']), 'customer')} with a bill of zero")
     if any(row["late_not_billed"].values()):
         late = ", ".join(f"{tokens:,} {meter}" for meter, tokens in row["late_not_billed"].items() if tokens)
         lines.append(f"  too late to be billed: {late}")

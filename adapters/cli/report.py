@@ -42,6 +42,11 @@ def register(app: typer.Typer) -> None:
         try:
             await asyncio.to_thread(out.write_bytes, content)
         except OSError as problem:
-            raise Refusal("cannot_write", f"cannot write: {problem.strerror}", where=str(out)) from None
+            raise Refusal(
+                "cannot_write",
+                f"cannot write: {problem.strerror}",
+                where=str(out),
+                remedy="name a file in a folder that you may write to",
+            ) from None
         sha256 = rendering.digest(content)
         return Result({"path": str(out), "format": format, "sha256": sha256}, f"{out}  {sha256}")

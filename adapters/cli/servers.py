@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from contextlib import AsyncExitStack, suppress
 from typing import Annotated
 
@@ -65,6 +66,7 @@ def register(app: typer.Typer) -> None:
         folder.make()
         with stop_signal() as stop:
             async with AsyncExitStack() as stack:
+                _check_free(address)
                 ledger = _Ledger(context, stack)
                 operator, node = await _enrolled(folder, ledger, node, lane)
                 book = SnapshotKeyBook.load(folder.key_snapshot(operator))
@@ -103,6 +105,14 @@ def register(app: typer.Typer) -> None:
                 ready({"intake": "spool"})
                 await make_intake(folder, database).run(stop)
         return Result(None)
+
+
+def _check_free(address: Address) -> None:
+    """Refused before anything is enrolled: a start that cannot listen leaves nothing behind."""
+    try:
+        socket.create_server((address.host, address.port)).close()
+    except OSError as problem:
+        raise port_taken(address, problem) from None
 
 
 class _Ledger:

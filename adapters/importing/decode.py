@@ -112,13 +112,16 @@ def _mask(values: pa.Array) -> Mask:
 
 
 def _number(text: pa.Array | None, count: int, name: str, refuse: Callable[..., None]) -> pa.Array:
-    """Whole numbers 0 … 10^12; empty or absent: 0, and null for generated_tokens, which then counts as completion."""
+    """Whole numbers 0 … 10^12. Empty or absent: 0, and null for generated_tokens, which then counts as completion;
+    a row that leaves prompt or completion tokens empty is refused."""
     nullable = name == "generated_tokens"
     if text is None:
         return pa.nulls(count, pa.int64()) if nullable else pa.array(np.zeros(count, np.int64))
     written = _texts(text)
     empty = pc.equal(written, "")
     whole = pc.match_substring_regex(written, "^[0-9]{1,13}$")
+    if name in ("prompt_tokens", "completion_tokens"):
+        refuse(_mask(empty), lambda _at: f"{name} is empty", "write 0 where there were none")
     refuse(
         ~_mask(pc.or_(whole, empty)),
         lambda at: f"{name} is not a whole number from 0 to {MAX_QUANTITY}: {text[at].as_py()[:40]!r}",

@@ -72,6 +72,7 @@ class SourceFile:
                 "unreadable_file",
                 f"not a readable {self.format} file: {_first_line(problem)}",
                 where=str(self.path),
+                remedy="is it whole, UTF-8, and are its rows of a sensible length?",
             ) from None
 
     def where(self, line: int) -> str:
@@ -180,8 +181,18 @@ class _CsvHead(io.RawIOBase):
             head = first.decode("utf-8-sig").rstrip("\r")
         except UnicodeDecodeError:
             raise Refusal(
-                "unreadable_file", "the first line is not UTF-8 text", where=source.where(1)
+                "unreadable_file",
+                "the first line is not UTF-8 text",
+                where=source.where(1),
+                remedy="save it as UTF-8; a compressed file is named .gz or .zst",
             ) from None
+        if "\r" in head:
+            raise Refusal(
+                "unreadable_file",
+                "lines end with CR alone, as old Macs wrote them",
+                where=source.where(1),
+                remedy="save it with LF or CRLF line ends",
+            )
         names = [] if not head.strip() else next(csv.reader([head]))
         if not names:
             raise Refusal("empty_file", "the file has no head with column names", where=source.where(1))
@@ -228,8 +239,8 @@ def _read_cloud_events(source: SourceFile, stream: Any) -> Iterator[TextChunk]:
         yield from _read_json_lines(source, buffered)
         return
     try:
-        events = json.loads(buffered.read(), parse_int=str, parse_float=str)
-    except ValueError as problem:
+        events = json.loads(buffered.read(), parse_int=str, parse_float=str, object_pairs_hook=_once_each)
+    except (ValueError, RecursionError) as problem:
         raise Refusal("unreadable_file", f"not a JSON array: {problem}", where=str(source.path)) from None
     rows = [_flat(source, number, event) for number, event in enumerate(events, start=1)]
     good = [(row, number) for number, row in enumerate(rows, start=1) if row is not None]
@@ -268,11 +279,24 @@ def _text_lines(stream: Any, source: SourceFile) -> Iterator[str]:
 
 def _json_row(source: SourceFile, number: int, text: str) -> dict[str, str | None] | None:
     try:
-        value = json.loads(text, parse_int=str, parse_float=str)
+        value = json.loads(text, parse_int=str, parse_float=str, object_pairs_hook=_once_each)
+    except RecursionError:
+        source.faults.append(Fault("nested too deep", source.where(number), "a row is one flat object"))
+        return None
     except ValueError as problem:
         source.faults.append(Fault(f"not JSON: {problem}", source.where(number), "is the line cut in half?"))
         return None
     return _flat(source, number, value)
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The members of an object, of which none may stand twice: nobody could say which of the two counts."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"the key {twice[0]!r} stands twice")
+    return members
 
 
 def _flat(source: SourceFile, number: int, value: Any) -> dict[str, str | None] | None:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from adapters.postgres.database import Database, DatabaseUrls
 from adapters.postgres.embedded import Embedded
@@ -25,7 +26,9 @@ def outside_urls(environ: Mapping[str, str]) -> DatabaseUrls | None:
     """The logins of an operator's own PostgreSQL; None for the embedded one. Raises `Refusal` (`database_url`)."""
     urls = {name: environ[name] for name in (APP_URL, INTAKE_URL, OWNER_URL) if environ.get(name)}
     for name, url in urls.items():
-        if url.partition("+")[0].partition("://")[0] not in ("postgresql", "postgres"):
+        if url.partition("+")[0].partition("://")[0] not in ("postgresql", "postgres") or not _has_sane_port(
+            url
+        ):
             raise Refusal(
                 "database_url",
                 f"{name} is not the URL of a PostgreSQL database",
@@ -40,6 +43,14 @@ def outside_urls(environ: Mapping[str, str]) -> DatabaseUrls | None:
             remedy=f"set {APP_URL} to the login of {APP}, or unset all of them for the embedded database",
         )
     return DatabaseUrls(urls[APP_URL], urls.get(INTAKE_URL), urls.get(OWNER_URL)) if urls else None
+
+
+def _has_sane_port(url: str) -> bool:
+    try:
+        urlsplit(url).port  # noqa: B018 - reading it checks it
+    except ValueError:
+        return False
+    return True
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ from typing import Any
 
 from adapters.site_files import schema
 from adapters.site_files.kinds import KINDS_BY_NAME
-from adapters.site_files.nodes import MapNode, Node, ScalarNode, parse_documents
+from adapters.site_files.nodes import MAX_BYTES, MapNode, Node, ScalarNode, parse_documents
 from adapters.site_files.scalars import doubtful_vat_id
 from adapters.site_files.schema import MISSING, Reading, near_miss, shorten
 from billing.facts import EVERYWHERE
@@ -146,13 +146,19 @@ def _sources(
         path = Path(given)
         try:
             files = _files_of(path, faults)
-            found.extend((str(file), file.read_bytes()) for file in files)
+            found.extend((str(file), _bounded(file)) for file in files)
         except OSError as denied:
             place = str(denied.filename or path)
             faults.append(
                 Fault(f"cannot be read: {denied.strerror}", place, "name a readable file or folder")
             )
     return found
+
+
+def _bounded(file: Path) -> bytes:
+    """The file, or more of it than a site file may have, which is then refused: /dev/zero has no end."""
+    with file.open("rb") as opened:
+        return opened.read(MAX_BYTES + 1)
 
 
 def _files_of(path: Path, faults: list[Fault]) -> list[Path]:
