@@ -7,7 +7,7 @@ missing, nobody knows how long it was; that counts as one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from billing.acceptance import FORK, HOLE
@@ -27,6 +27,18 @@ class HeldBatch:
     previous: str
     code: str
     what: str
+
+
+@dataclass(frozen=True, slots=True)
+class AsideBatch:
+    """A batch that no enrolled key vouches for: whose it claims to be, what is wrong, and where it is kept below held/."""
+
+    operator: str
+    node: str
+    lane: str
+    code: str
+    what: str
+    path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +118,17 @@ def stream_row(stream: Stream, now: datetime) -> dict[str, object]:
     }
 
 
-def stream_document(streams: Sequence[Stream], set_aside: int, now: datetime) -> dict[str, object]:
-    """The document of `tally streams`. `set_aside` counts all batches that no key vouches for, of known lanes or not."""
-    return {"lanes": [stream_row(stream, now) for stream in streams], "set_aside": set_aside}
+def stream_document(
+    streams: Sequence[Stream], aside: Sequence[AsideBatch], now: datetime
+) -> dict[str, object]:
+    """The document of `tally streams`. `set_aside` counts all batches that no key vouches for, of known lanes or not;
+    the first of them are named.
+    """
+    return {
+        "lanes": [stream_row(stream, now) for stream in streams],
+        "set_aside": len(aside),
+        "set_aside_batches": [asdict(batch) for batch in aside[:_NAMED]],
+    }
 
 
 def has_difference(document: Mapping[str, object]) -> bool:

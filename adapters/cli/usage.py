@@ -49,6 +49,13 @@ def register(app: typer.Typer) -> None:
             for held in lane["held_batches"]:
                 where = f"{lane['node']}/{lane['lane']} {held['epoch']}-{held['number']}"
                 said.append(f"held: {where}: {held['code']}: {held['what']}")
+        aside: Any = document["set_aside_batches"]
+        for stray in aside:
+            claim = (
+                "/".join(part for part in (stray["node"], stray["lane"]) if part)
+                or "no lane that can be read"
+            )
+            said.append(f"set aside: claims {claim}: {stray['code']}: {stray['what']} (held/{stray['path']})")
         if document["set_aside"]:
             said.append(f"set aside, nobody's key vouches for them: {document['set_aside']} batches")
         return Result(document, said, DIFFERENCE if has_difference(document) else 0)

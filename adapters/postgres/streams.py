@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters.postgres.database import INSTALLATION, Database
 from adapters.postgres.intake_rows import lane_name
 from adapters.postgres.schema import held, lane, set_aside
 from billing.inspection import LaneName, Place
-from billing.streams import HeldBatch, Stream, stream_document
+from billing.streams import AsideBatch, HeldBatch, Stream, stream_document
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -21,24 +21,26 @@ async def read_streams(database: Database, now: datetime, operator: str | None =
     """The document of `tally streams`, of one operator, or of all. What no readable claim belongs to counts for all."""
     operators = [INSTALLATION, *await database.operators()] if operator is None else [operator]
     streams: list[Stream] = []
-    aside = 0
+    aside: list[AsideBatch] = []
     for owner in operators:
         async with database.app(owner, snapshot=True) as conn:
-            found, counted = await _of_operator(conn)
+            found, strays = await _of_operator(conn)
             streams += found
-            aside += counted
+            aside += strays
     return stream_document(streams, aside, now)
 
 
-async def _of_operator(conn: AsyncConnection) -> tuple[list[Stream], int]:
-    """The lanes that the connection sees, in their order, and how many batches are set aside."""
+async def _of_operator(conn: AsyncConnection) -> tuple[list[Stream], list[AsideBatch]]:
+    """The lanes that the connection sees, in their order, and the batches that are set aside, oldest first."""
     waiting: dict[LaneName, list[HeldBatch]] = defaultdict(list)
     for row in await conn.execute(select(held).order_by(held.c.held_at, held.c.epoch, held.c.number)):
         place = Place(row.epoch, row.number)
         waiting[lane_name(row)].append(HeldBatch(place, row.hash, row.previous, row.code, row.what))
-    names = (set_aside.c.operator, set_aside.c.node, set_aside.c.lane)
-    counted = await conn.execute(select(*names, func.count().label("batches")).group_by(*names))
-    aside = {lane_name(row): row.batches for row in counted}
+    strays = [
+        (lane_name(row), AsideBatch(row.operator, row.node, row.lane, row.code, row.what, row.path))
+        for row in await conn.execute(select(set_aside).order_by(set_aside.c.seen_at, set_aside.c.digest))
+    ]
+    aside = Counter(name for name, _ in strays)
     streams = []
     for row in await conn.execute(select(lane).order_by(lane.c.operator, lane.c.node, lane.c.lane)):
         name = lane_name(row)
@@ -50,10 +52,10 @@ async def _of_operator(conn: AsyncConnection) -> tuple[list[Stream], int]:
                 complete_to_us=_microseconds(row.complete_to),
                 ended=row.ended,
                 held=waiting[name],
-                set_aside=aside.get(name, 0),
+                set_aside=aside[name],
             )
         )
-    return streams, sum(aside.values())
+    return streams, [stray for _, stray in strays]
 
 
 def _microseconds(instant: datetime | None) -> int | None:
