@@ -2,14 +2,17 @@
 
 A pattern is text with `{n}` or `{n:06}` (padded with zeros to that width) once, and `{yyyy}` (the year of
 issue) at most once: "TLC-{yyyy}-{n:06}" gives TLC-2026-000042. There is one series per legal entity and
-kind of document, without gaps; where the pattern holds {yyyy}, one per year. Two kinds never share a
-pattern, or they would share numbers.
+kind of document, without gaps; where the pattern holds {yyyy}, one per year. A number names one document
+of an operator: no text may be a number of two kinds. "T-{yyyy}-{n}" and "T-2026-{n}" both give T-2026-1,
+"A{n}" and "A1{n}" both give A11; prefixes of which none begins another, as INV-, CN-, are always apart.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 from billing.ports import Series
 from metering.refusal import Refusal
@@ -23,26 +26,69 @@ DEFAULT_PATTERNS = {
 }
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _COUNT = re.compile(r"n(?::0([1-9]))?")
+_DIGITS = "1234567890"  # 1 first: of the numbers that two kinds share, the plainest is shown
+
+_Place = tuple[str, bool]
+"""One character of a number: which it may be, and whether any number of them stand here, none also."""
 
 
 def check_numbering(numbering: Mapping[str, str]) -> None:
-    """Refuse (`bad_numbering`) two kinds of document that would share numbers, defaults counted in.
+    """Refuse (`bad_numbering`) two kinds of document that could share a number, defaults counted in.
 
-    That each pattern by itself is well formed is checked where site files are read.
+    Any four digits count as a year. That each pattern by itself is well formed is checked where site files
+    are read.
     """
-    shapes: dict[str, str] = {}
-    for kind in DEFAULT_PATTERNS:
-        text = pattern(numbering, kind)
-        # padding aside: {n} and {n:06} meet at a million
-        shape = _FIELD.sub(lambda field: "{n}" if field[1].startswith("n") else field[0], text)
-        if shape in shapes:
+    for one, other in combinations(DEFAULT_PATTERNS, 2):
+        texts = pattern(numbering, one), pattern(numbering, other)
+        shared = _shared(_places(texts[0]), _places(texts[1]))
+        if shared is not None:
             raise Refusal(
                 "bad_numbering",
-                f"{shapes[shape]} and {kind} are both numbered {text}",
+                f"{one} {texts[0]} and {other} {texts[1]} could share a number, such as {shared}",
                 where="numbering",
-                remedy="give each kind of document letters of its own",
+                remedy="let each kind begin with letters of its own",
             )
-        shapes[shape] = kind
+
+
+def _places(text: str) -> list[_Place]:
+    """A pattern as the characters that its numbers have."""
+    places: list[_Place] = []
+    at = 0
+    for field in _FIELD.finditer(text):
+        places += [(letter, False) for letter in text[at : field.start()]]
+        width = _COUNT.fullmatch(field[1])
+        if width is None:
+            places += [(_DIGITS, False)] * 4
+        elif width[1] is None:
+            places += [(_DIGITS[:-1], False), (_DIGITS, True)]  # a count without padding begins with no 0
+        else:
+            places += [*[(_DIGITS, False)] * int(width[1]), (_DIGITS, True)]
+        at = field.end()
+    return [*places, *((letter, False) for letter in text[at:])]
+
+
+def _shared(one: Sequence[_Place], other: Sequence[_Place]) -> str | None:
+    """A shortest text that both describe, or None: both are read side by side, through each pair of places once."""
+    waiting = deque([(0, 0, "")])
+    seen = {(0, 0)}
+    while waiting:
+        i, j, text = waiting.popleft()
+        if i == len(one) and j == len(other):
+            return text
+        reached: list[tuple[int, int, str]] = []
+        if i < len(one) and one[i][1]:
+            reached.append((i + 1, j, text))
+        if j < len(other) and other[j][1]:
+            reached.append((i, j + 1, text))
+        if i < len(one) and j < len(other):
+            both = [letter for letter in one[i][0] if letter in other[j][0]]
+            if both:
+                reached.append((i + (not one[i][1]), j + (not other[j][1]), text + both[0]))
+        for step in reached:
+            if step[:2] not in seen:
+                seen.add(step[:2])
+                waiting.append(step)
+    return None
 
 
 def pattern(numbering: Mapping[str, str], kind: str) -> str:
@@ -51,7 +97,7 @@ def pattern(numbering: Mapping[str, str], kind: str) -> str:
 
 
 def first_number(numbering: Mapping[str, str]) -> int:
-    """With which number a series of this operator begins."""
+    """With which number the operator's series begin in its first year (`Book.take_numbers`)."""
     return int(numbering.get("start", "1"))
 
 

@@ -67,6 +67,12 @@ class Book(Protocol):
         """
         ...
 
+    async def unfinished_imports(self, start: datetime, end: datetime) -> Sequence[str]:
+        """Ids of imports with events in [start, end) that a killed command left half accepted, or half taken
+        back; a period with any can't close.
+        """
+        ...
+
     async def lane_heads(self) -> Mapping[str, str]:
         """ "node/lane" -> hash of the last accepted seal."""
         ...
@@ -100,8 +106,10 @@ class Book(Protocol):
         ...
 
     async def take_numbers(self, series: Series, count: int, start: int) -> int:
-        """Advance the series by `count` and return the first of them; a series that is not there begins at
-        `start`.
+        """Advance the series by `count` and return the first of them.
+
+        A series that is not there begins at `start`; but at 1 where the entity numbered something in an earlier
+        year, or this kind without years: `start` goes on where another system ended, and that happens once.
         """
         ...
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, delete, func, insert, or_, select
+from sqlalchemy import Select, case, delete, exists, func, insert, or_, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -118,15 +118,21 @@ def _row(content: Document) -> dict[str, Any]:
 
 
 async def take_numbers(conn: AsyncConnection, operator: str, series: Series, count: int, start: int) -> int:
-    """Takes `count` numbers of a series and returns the first; a series that is not there begins at `start`.
+    """Takes `count` numbers of a series and returns the first; a new one begins as `Book.take_numbers` says.
 
     The series' row stays locked until the transaction ends, and a rollback gives the numbers back: no gap opens.
     """
     assert count > 0
     key = {"operator": operator, "entity": series.entity, "kind": series.kind, "year": series.year}
+    earlier = exists().where(
+        number_series.c.operator == operator,
+        number_series.c.entity == series.entity,
+        number_series.c.year < series.year,
+        or_(number_series.c.year > 0, number_series.c.kind == series.kind),
+    )
     taken = await conn.execute(
         upsert(number_series)
-        .values(**key, next=start + count)
+        .values(**key, next=case((earlier, 1), else_=start) + count)
         .on_conflict_do_update(constraint="number_series_pkey", set_={"next": number_series.c.next + count})
         .returning(number_series.c.next - count)
     )

@@ -41,7 +41,7 @@ document = Table(
     Column("content", JSONB, nullable=False),
     instant("created_at"),
     instant("issued_at", nullable=True),
-    UniqueConstraint("operator", "kind", "number", name="document_number"),
+    UniqueConstraint("operator", "number", name="document_number"),
 )
 Index("document_period", document.c.operator, document.c.period, document.c.customer)
 

@@ -302,7 +302,7 @@ CREATE TABLE document (
     issued_at timestamptz,
     PRIMARY KEY (operator, id),
     -- Two documents under one number could not be told apart by the one who books them.
-    CONSTRAINT document_number UNIQUE (operator, kind, number),
+    CONSTRAINT document_number UNIQUE (operator, number),
     CONSTRAINT document_kind CHECK (kind IN
         ('invoice', 'credit_note', 'self_billed_invoice', 'self_billed_credit_note', 'prepayment_invoice')),
     CONSTRAINT document_state CHECK (state IN ('draft', 'issued')),

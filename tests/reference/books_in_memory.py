@@ -32,6 +32,9 @@ class BookInMemory:
     stated: Facts
     rows: pa.Table
     held: int = 0
+    unfinished: dict[str, tuple[datetime, datetime]] = field(
+        default_factory=dict
+    )  # first and last event by id
     heads: dict[str, str] = field(default_factory=dict)
     papers: dict[str, Document] = field(default_factory=dict)
     made_adjustments: list[Adjustment] = field(default_factory=list)
@@ -46,6 +49,9 @@ class BookInMemory:
 
     async def held_batches(self) -> int:
         return self.held
+
+    async def unfinished_imports(self, start: datetime, end: datetime) -> Sequence[str]:
+        return [id for id, (first, last) in self.unfinished.items() if first < end and last >= start]
 
     async def lane_heads(self) -> Mapping[str, str]:
         return dict(self.heads)
@@ -90,7 +96,13 @@ class BookInMemory:
             self.papers[document.id] = document
 
     async def take_numbers(self, series: Series, count: int, start: int) -> int:
-        first = self.next_numbers.get(series, start)
+        before = any(
+            each.entity == series.entity
+            and each.year < series.year
+            and (each.year > 0 or each.kind == series.kind)
+            for each in self.next_numbers
+        )
+        first = self.next_numbers.get(series, 1 if before else start)
         self.next_numbers[series] = first + count
         return first
 

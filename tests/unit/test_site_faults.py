@@ -40,7 +40,7 @@ name: Second
 country: LT
 currency: ISK
 smallest_document: 0.50               #! 0.5 has more decimals than ISK
-numbering:                            #! invoice and credit_note are both numbered A-{n:06}
+numbering:                            #! invoice A-{n} and credit_note A-{n:06} could share a number, such as A-111111
   invoice: "A-{n}"
   credit_note: "A-{n:06}"
   start: 0                            #! is out of range

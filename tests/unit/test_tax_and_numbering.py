@@ -6,6 +6,8 @@ from datetime import date
 from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from billing.numbering import check_numbering, render, series
 from billing.ports import Series
@@ -79,14 +81,54 @@ def test_a_series_starts_anew_each_year_only_where_the_pattern_holds_the_year() 
 
 
 @pytest.mark.parametrize(
-    "numbering",
-    [{"invoice": "A{n}", "credit_note": "A{n:06}"}, {"invoice": "CN-{yyyy}-{n:06}"}],
-    ids=["padding aside the same", "as another kind's default"],
+    ("numbering", "shared"),
+    [
+        ({"invoice": "A{n}", "credit_note": "A{n:06}"}, "A111111"),
+        ({"invoice": "CN-{yyyy}-{n:06}"}, "CN-1111-111111"),
+        ({"invoice": "T-{yyyy}-{n}", "credit_note": "T-2026-{n}"}, "T-2026-1"),
+        ({"invoice": "A{n}", "credit_note": "A1{n}"}, "A11"),
+        ({"invoice": "{n}-{yyyy}", "self_billed_invoice": "{yyyy}-{n:02}"}, "1111-1111"),
+        ({"invoice": "{n:02}", "credit_note": "0{n}"}, "01"),
+    ],
+    ids=[
+        "padding aside",
+        "another's default",
+        "a year spelt out",
+        "a digit more",
+        "turned round",
+        "a nought",
+    ],
 )
-def test_two_kinds_that_would_share_numbers_are_refused(numbering: dict[str, str]) -> None:
-    with pytest.raises(Refusal) as refused:
+def test_two_kinds_that_could_share_a_number_are_refused_with_one(
+    numbering: dict[str, str], shared: str
+) -> None:
+    with pytest.raises(Refusal, match=f"could share a number, such as {shared}$") as refused:
         check_numbering(numbering)
     assert refused.value.code == "bad_numbering"
+
+
+@pytest.mark.parametrize(
+    "numbering",
+    [
+        {"invoice": "TLC-{yyyy}-{n:06}", "credit_note": "TLCK-{yyyy}-{n:06}"},
+        {"invoice": "{yyyy}/{n:04}-F", "credit_note": "{yyyy}/{n:04}-K"},
+        {"invoice": "A{n}", "credit_note": "A0{n}"},
+    ],
+    ids=["prefixes", "endings", "no count begins with 0"],
+)
+def test_kinds_whose_numbers_are_apart_are_taken(numbering: dict[str, str]) -> None:
+    check_numbering(numbering)
+
+
+_LITERAL = st.text(alphabet="A1-", max_size=3)
+_PATTERN = st.tuples(_LITERAL, st.sampled_from(["{n}", "{n:02}"]), _LITERAL).map("".join)
+
+
+@given(_PATTERN, _PATTERN, st.integers(1, 2000), st.integers(1, 2000))
+def test_patterns_that_are_taken_never_meet(one: str, other: str, first: int, second: int) -> None:
+    if render(one, 2026, first) == render(other, 2026, second):
+        with pytest.raises(Refusal):
+            check_numbering({"invoice": one, "credit_note": other})
 
 
 def test_the_defaults_are_numbers_apart() -> None:
