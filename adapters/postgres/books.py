@@ -36,10 +36,7 @@ class PostgresBooks:
     @asynccontextmanager
     async def write(self, operator: str) -> AsyncIterator[PostgresBook]:
         """The operator's book under its lock, which is taken before the snapshot and outlasts the commit."""
-        async with (
-            self._database.exclusively(book_lock(operator)),
-            self._database.app(operator, snapshot=True) as connection,
-        ):
+        async with self._database.alone(operator, book_lock(operator)) as connection:
             yield PostgresBook(connection, operator, self._clock)
 
     @asynccontextmanager
@@ -64,6 +61,9 @@ class PostgresBook:
 
     async def held_batches(self) -> int:
         return await closes.held_batches(self._connection, self._operator)
+
+    async def unfinished_imports(self, start: datetime, end: datetime) -> Sequence[str]:
+        return await closes.unfinished_imports(self._connection, self._operator, start, end)
 
     async def lane_heads(self) -> Mapping[str, str]:
         return await closes.lane_heads(self._connection, self._operator)

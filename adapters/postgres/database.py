@@ -29,7 +29,9 @@ INSTALLATION = "*"  # the operator of rows that belong to the installation itsel
 _CONNECT_TIMEOUT_S = 10.0
 _START_PATIENCE_S = 5.0  # how long a server that is just coming up is waited for
 _APP_POOL = 4
-_AT_ONCE = 24  # a close holds a transaction for each operator of the installation; more at once wait
+_AT_ONCE = (
+    24  # transactions out of one pool; more at once wait. The books of a close are not of them: see `alone`
+)
 _INTAKE_POOL = 2
 
 _DOWN = (
@@ -39,7 +41,7 @@ _DOWN = (
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
-    asyncpg.InsufficientResourcesError,  # a full disk, no memory, too many connections
+    asyncpg.InsufficientResourcesError,  # a full disk, no memory
 )
 
 
@@ -66,8 +68,9 @@ class Database:
         self.urls = urls
         self._revive = revive
         self._app = engine(urls.app, _APP_POOL)
-        # Whoever waits for a lock keeps a connection; out of the pool, or the one who has the lock could find it empty.
-        self._locks = engine(urls.app)
+        # Whoever waits for a lock keeps a connection, and a close keeps one for each operator: out of the pool, or a
+        # command could wait for connections that it holds itself.
+        self._apart = engine(urls.app)
         self._intake = engine(urls.intake, _INTAKE_POOL) if urls.intake is not None else None
 
     @classmethod
@@ -93,7 +96,7 @@ class Database:
     async def close(self) -> None:
         """Closes every pooled connection."""
         await self._app.dispose()
-        await self._locks.dispose()
+        await self._apart.dispose()
         if self._intake is not None:
             await self._intake.dispose()
 
@@ -128,11 +131,28 @@ class Database:
     @asynccontextmanager
     async def exclusively(self, name: str) -> AsyncIterator[None]:
         """Holds the advisory lock of this name alone, waiting for its turn. Ends with the block, or with our life."""
-        async with self._connection(self._locks) as connection, connection.begin():
+        async with self._connection(self._apart) as connection, connection.begin():
             await connection.execute(
                 text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": f"tally.{name}"}
             )
             yield
+
+    @asynccontextmanager
+    async def alone(self, operator: str, name: str) -> AsyncIterator[AsyncConnection]:
+        """A snapshot transaction as `app` gives, begun under the advisory lock `name`, which outlasts its commit.
+
+        One connection for both, and not of the pool, so that a command may hold as many as PostgreSQL has. The lock is
+        the session's and ends with it. Raises `Unavailable` (`too_many_connections`) where PostgreSQL has none left.
+        """
+        async with self._connection(self._apart) as connection:
+            await connection.execute(
+                text("SELECT pg_advisory_lock(hashtextextended(:name, 0))"), {"name": f"tally.{name}"}
+            )
+            await connection.commit()  # the snapshot below is taken after the lock, not while waiting for it
+            await connection.execution_options(isolation_level="REPEATABLE READ")
+            async with connection.begin():
+                await see(connection, operator)
+                yield connection
 
     def _connection(self, pool: AsyncEngine) -> AbstractAsyncContextManager[AsyncConnection]:
         return connected(pool, self._revive)
@@ -240,6 +260,12 @@ def _translated(error: BaseException) -> Unavailable | Refusal | None:
         if isinstance(cause, asyncpg.InvalidCatalogNameError):
             return Refusal(
                 "database_missing", str(cause), remedy="`tally database prepare` prints the SQL that makes it"
+            )
+        if isinstance(cause, asyncpg.TooManyConnectionsError):
+            return Unavailable(
+                "too_many_connections",
+                "PostgreSQL has no connection left for this command",
+                remedy="raise its max_connections, or name fewer operators at once: a close holds one for each",
             )
         if isinstance(cause, _DOWN):
             return _down(cause)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -24,6 +25,7 @@ from billing.period import Period
 from billing.ports import Book, Books, PeriodClose, Series
 from billing.posting import document_entry
 from billing.settlement import PartyShare, Settlement
+from metering.refusal import Unavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -202,6 +204,25 @@ async def test_more_writers_than_the_pool_has_connections_all_get_their_turn(boo
     await asyncio.gather(*(add(number) for number in range(1, 21)))
     async with books.read("telecentras") as book:
         assert len(await book.documents()) == 20
+
+
+async def test_thirty_books_are_open_at_once_without_waiting_for_a_pool(books: Books) -> None:
+    began = time.monotonic()
+    async with AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(books.write(f"operator-{n}")) for n in range(30)]
+        assert [await book.held_batches() for book in opened] == [0] * 30
+    assert time.monotonic() - began < 10
+
+
+async def test_more_books_than_postgresql_has_connections_are_refused_by_that_name(books: Books) -> None:
+    async def open_a_hundred() -> None:
+        async with AsyncExitStack() as stack:
+            for n in range(100):
+                await stack.enter_async_context(books.write(f"operator-{n}"))
+
+    with pytest.raises(Unavailable) as refused:
+        await open_a_hundred()
+    assert refused.value.code == "too_many_connections"
 
 
 async def test_a_reader_sees_one_moment(books: Books) -> None:
