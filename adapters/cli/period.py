@@ -11,6 +11,7 @@ from adapters.cli.framework import Context, Result, command, counted, table
 from adapters.cli.options import OperatorOption
 from adapters.cli.wiring import DataFolder, now, take_what_waits
 from adapters.postgres.books import PostgresBooks
+from adapters.postgres.streams import read_streams
 from billing.close import close_periods
 from billing.period import Period
 from metering.refusal import Refusal
@@ -50,6 +51,12 @@ def register(app: typer.Typer) -> None:
                 now(),
                 issue=issue,
                 accept_unfinished=accept_unfinished,
+            )
+            aside: Any = (await read_streams(database, now()))["set_aside"]
+        if aside:
+            context.say(
+                f"warning: {counted(aside, 'batch', 'batches')} set aside, for no key vouches for them; what usage they"
+                " may hold is not billed. tally streams names them."
             )
         return Result({"operators": rows}, [line for row in rows for line in _said(row)])
 
