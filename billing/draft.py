@@ -18,10 +18,11 @@ from billing.bill import (
 from billing.document import CREDIT_NOTE, INVOICE, ISSUED, Document
 from billing.document_parts import AllowanceOrCharge, DocumentLine, Reference
 from billing.line import BASE_WINDOW, NO_FACTOR, UNBILLED, Line
-from billing.money import format_minor
+from billing.money import MAX_MINOR, format_minor
 from billing.period import Period
 from billing.site import Customer, Operator
 from billing.tax import TaxCase, tax_case, taxes
+from metering.refusal import Refusal
 
 ADJUSTMENT_METER = "adjustment"
 _METER_WORDS = {
@@ -116,12 +117,26 @@ def make_draft(
 
 
 def finish(document: Document) -> Document:
-    """The document with its lines numbered from 1 and its VAT computed on its own basis."""
+    """The document with its lines numbered from 1 and its VAT computed on its own basis.
+
+    Refuses (`amount_too_large`) what is beyond `MAX_MINOR`: a price or a meter is wrong, and the ledger could
+    not hold it.
+    """
     lines = tuple(replace(line, id=str(number)) for number, line in enumerate(document.lines, 1))
     amounts = [(TaxCase(line.tax_category, line.tax_rate), line.line.amount) for line in lines]
     for turn, modifiers in ((-1, document.allowances), (1, document.charges)):
         amounts += [(TaxCase(each.tax_category, each.tax_rate), turn * each.amount) for each in modifiers]
-    return replace(document, lines=lines, taxes=taxes(amounts))
+    finished = replace(document, lines=lines, taxes=taxes(amounts))
+    largest = max((abs(amount) for _, amount in amounts), default=0)
+    if max(largest, abs(finished.gross)) > MAX_MINOR:
+        shown = format_minor(max(largest, abs(finished.gross)), document.currency)
+        raise Refusal(
+            "amount_too_large",
+            f"{document.customer} would be asked for {shown} {document.currency} for {document.period}",
+            where=document.customer,
+            remedy="look at the prices and the usage: see `tally usage --by customer,model`",
+        )
+    return finished
 
 
 def next_ordinal(documents: Sequence[Document]) -> int:

@@ -38,7 +38,10 @@ _WITH_TWO_DECIMALS = frozenset(
         """,
     )
 )
-_AMOUNT = re.compile(r"(-?)([0-9]{1,15})(?:\.([0-9]{1,2}))?")
+# Wide enough for every sum of documents, each of which is at most MAX_MINOR: what was written is read again.
+_AMOUNT = re.compile(r"(-?)([0-9]{1,30})(?:\.([0-9]{1,2}))?")
+MAX_MINOR = 10**17
+"""The most, in minor units, that any amount on a document may be; far below what the ledger's columns hold."""
 
 
 def minor_digits(currency: str) -> int:
@@ -71,11 +74,6 @@ def _rounded(numerator: int, denominator: int) -> int:
 def exact_minor(value: Decimal | Fraction, currency: str) -> Fraction:
     """`value` in major units as an exact number of minor units."""
     return Fraction(value) * Fraction(10 ** minor_digits(currency))
-
-
-def to_minor(value: Decimal | Fraction, currency: str) -> int:
-    """`value` in major units, rounded to whole minor units."""
-    return round_half_away(exact_minor(value, currency))
 
 
 def line_amount(quantity: int, unit_price: Decimal, price_base: int, currency: str) -> int:
@@ -120,16 +118,6 @@ def format_price(price: Decimal) -> str:
     if "." in text:
         text = text.rstrip("0").rstrip(".")
     return "0" if text in ("-0", "") else text
-
-
-def exact_product(left: Decimal, right: Decimal) -> Decimal:
-    """left × right with every digit kept, whatever the decimal context's precision."""
-    sign_l, digits_l, exponent_l = left.as_tuple()
-    sign_r, digits_r, exponent_r = right.as_tuple()
-    assert isinstance(exponent_l, int), "prices are finite"
-    assert isinstance(exponent_r, int), "factors are finite"
-    coefficient = int("".join(map(str, digits_l))) * int("".join(map(str, digits_r)))
-    return Decimal((sign_l ^ sign_r, tuple(map(int, str(coefficient))), exponent_l + exponent_r))
 
 
 def split(total: int, weights: Sequence[Decimal]) -> tuple[int, ...]:

@@ -62,7 +62,7 @@ def test_amounts_are_text_with_the_currencys_digits(minor: int, currency: str, t
     assert money.parse_amount(text, currency) == minor
 
 
-@given(MINORS, st.sampled_from(["EUR", "ISK", "SEK"]))
+@given(st.integers(-1000 * money.MAX_MINOR, 1000 * money.MAX_MINOR), st.sampled_from(["EUR", "ISK", "SEK"]))
 def test_an_amount_reads_back_as_it_was_written(minor: int, currency: str) -> None:
     assert money.parse_amount(money.format_minor(minor, currency), currency) == minor
 
@@ -94,11 +94,6 @@ def test_currencies_with_more_than_two_decimals_or_unknown_are_refused(currency:
 )
 def test_prices_are_shortest_text_and_never_an_exponent(price: str, text: str) -> None:
     assert money.format_price(Decimal(price)) == text
-
-
-def test_products_keep_every_digit() -> None:
-    long = Decimal("1." + "0" * 40 + "1")
-    assert money.exact_product(long, long) == Decimal("1." + "0" * 40 + "2" + "0" * 40 + "1")
 
 
 def test_a_left_over_cent_goes_to_the_largest_remainder_then_to_the_first_named() -> None:
