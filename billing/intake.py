@@ -20,7 +20,7 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, timedelta
 from itertools import chain
@@ -43,6 +43,7 @@ from billing.intake_ports import (
     StoredBatch,
     Taking,
 )
+from billing.polls import next_poll, still_going, survives, take_apart
 from metering.refusal import Refusal, Unavailable
 from metering.steps import step
 
@@ -99,41 +100,39 @@ class Intake:
         self._damaged: set[str] = set()
 
     async def run(self, stop: asyncio.Event, poll_every: timedelta = POLL_EVERY) -> None:
-        """Takes what comes until `stop` is set, then once more; waits for a database or disk that is down."""
+        """Takes what comes until `stop` is set, then once more; waits for a database or disk that is down, and goes
+        on beside whatever else fails.
+        """
         loop = asyncio.get_running_loop()
         wait, roll_up_at = poll_every, loop.time()
         while not stop.is_set():
-            try:
-                await self.take_pending()
-                if loop.time() >= roll_up_at:
-                    await self.roll_up()
-                    roll_up_at = loop.time() + ROLL_UP_EVERY.total_seconds()
-                wait = poll_every
-            except Unavailable as down:
-                wait = min(max(2 * wait, poll_every), _LONGEST_WAIT)
-                logger.warning(
-                    "%s; intake tries again in %.1f s, nothing is lost", down.what, wait.total_seconds()
-                )
+            well = await survives(self.take_pending)
+            if loop.time() >= roll_up_at:
+                well = await survives(self.roll_up) and well
+                roll_up_at = loop.time() + ROLL_UP_EVERY.total_seconds()
+            wait = poll_every if well else min(max(2 * wait, poll_every), _LONGEST_WAIT)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), wait.total_seconds())
-        with contextlib.suppress(Unavailable):
-            await self.take_pending()
+        await survives(self.take_pending)
 
     async def take_pending(self) -> Summary:
         """One sweep: takes whatever the source has, and what goes on with it, until nothing is left.
 
-        Raises `Unavailable` when database or disk are down; what is not committed then comes again.
+        Raises `Unavailable` when database or disk are down; what is not committed then comes again. What else fails is
+        raised at the end, when the other operators' batches are taken.
         """
-        taken = Summary()
+        taken, failed = Summary(), dict[str, Exception]()
         try:
             arrivals = await asyncio.to_thread(self._source.deliveries)
-            while poll := await asyncio.to_thread(_next_poll, arrivals):
-                taken += await self.take(poll)
-            while due := await self._due():
-                taken += await self.take(due)
+            while poll := await asyncio.to_thread(next_poll, arrivals, POLL_BATCHES, POLL_BYTES):
+                taken = sum(await take_apart(self.take, poll, failed), taken)
+            while due := still_going(await self._due(), failed):
+                taken = sum(await take_apart(self.take, due, failed), taken)
         except Unavailable:
             self._forget()
             raise
+        for fault in failed.values():
+            raise fault
         return taken
 
     async def roll_up(self) -> int:
@@ -268,19 +267,6 @@ class Intake:
             held=len(taking.held),
             events=sum(entry.inspected.seal.events for entry in taking.accepted),
         )
-
-
-def _next_poll(arrivals: Iterator[Delivery]) -> list[Delivery]:
-    """The next batches of a sweep, at most POLL_BATCHES and about POLL_BYTES; empty at its end."""
-    poll: list[Delivery] = []
-    size = 0
-    while len(poll) < POLL_BATCHES and size < POLL_BYTES:
-        delivery = next(arrivals, None)
-        if delivery is None:
-            break
-        poll.append(delivery)
-        size += len(delivery.note) + len(delivery.body)
-    return poll
 
 
 def _held(batch: Inspected, refusal: Refusal) -> Held:

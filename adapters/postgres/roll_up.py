@@ -10,15 +10,19 @@ hour is not waited for, and nothing is wrong if it speaks after all: its partial
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters.postgres.database import Database
 from adapters.postgres.schema import QUANTITY_COLUMNS
 from metering.steps import step
+
+logger = logging.getLogger(__name__)
 
 SILENT = timedelta(hours=1)
 _HOURS_AT_ONCE = 24
@@ -59,15 +63,20 @@ _LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended('tally.roll_up/'
 async def roll_up(database: Database, now: datetime) -> int:
     """Rolls up every whole hour of every operator that has partial sums; returns how many hours.
 
-    An operator at whom another worker is just now is left to it. Some hours a transaction, so that a kill loses little.
+    An operator at whom another worker is just now is left to it. One whose sums the database refuses is logged and
+    passed over. Some hours a transaction, so that a kill loses little.
     """
     async with database.intake() as conn:
         whole = (await conn.execute(_WHOLE_TO, {"now": now, "silent_since": now - SILENT})).all()
     hours = 0
     for row in whole:
         bound = row.whole_to.replace(minute=0, second=0, microsecond=0)
-        while rolled := await _some_hours(database, row.operator, bound):
-            hours += rolled
+        try:
+            while rolled := await _some_hours(database, row.operator, bound):
+                hours += rolled
+        except DBAPIError as fault:
+            # A sum beyond 64 bits, say. Its partial sums stay, and readers add them up as before.
+            logger.error("hours of operator %s are not rolled up: %s", row.operator, fault.orig)
     return hours
 
 

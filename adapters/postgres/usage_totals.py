@@ -1,7 +1,8 @@
 """Totals of usage, grouped by what `tally usage --by` offers.
 
-The database sums; names, regions and local days are put on afterwards. Days, months and changes of region are cut at
-instants that Python's zones give, so the bill and the totals agree about where a day begins.
+The database sums, in numbers without end: a total may exceed 64 bits where no cell does. Names, regions and local days
+are put on afterwards. Days, months and changes of region are cut at instants that Python's zones give, so the bill and
+the totals agree about where a day begins.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ARRAY, BigInteger, ColumnElement, DateTime, Select, cast, func, literal, select
+from sqlalchemy import ARRAY, ColumnElement, DateTime, Numeric, Select, cast, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters.postgres.schema import site_document, usage_cell
@@ -63,7 +64,7 @@ async def usage_totals(
     sums: dict[tuple[Any, ...], Sequence[int]] = {}
     for row in await conn.execute(query):
         key = tuple(reader(row) for reader in read)
-        figures = row[-len(FIGURES) :]
+        figures = [int(figure) for figure in row[-len(FIGURES) :]]
         before = sums.get(key)  # two nodes of one region, two customers' projects of one name
         sums[key] = (
             figures if before is None else [one + other for one, other in zip(before, figures, strict=True)]
@@ -134,10 +135,9 @@ def _query(
         groups["node"] = cell.node
     figures: dict[str, ColumnElement[Any]] = {name: func.sum(cell[name]) for name in FIGURES if name in cell}
     figures["aborted"] = func.coalesce(func.sum(cell.requests).filter(cell.outcome == "aborted"), 0)
-    # As bigint: sums beyond it are refused rather than told, as rating refuses them.
     columns = [expression.label(word) for word, expression in groups.items()]
     return (
-        select(*columns, *(cast(figures[name], BigInteger).label(f"sum_{name}") for name in FIGURES))
+        select(*columns, *(cast(figures[name], Numeric).label(f"sum_{name}") for name in FIGURES))
         .where(cell.operator == operator, cell.hour >= start, cell.hour < end)
         .group_by(*(column.name for column in columns))
         .having(func.count() > 0)  # without groups there would be one row of nulls

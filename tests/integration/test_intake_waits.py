@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -108,3 +108,45 @@ async def test_postgresql_reads_every_type_back_as_it_was(world: World) -> None:
         (uuid.UUID(bytes=b"a" * 16), at, "žalias", -(2**31), -(2**63), True),
         (None, at, None, 2**31 - 1, 2**63 - 1, False),
     ]
+
+
+class Stumbling(PostgresLedger):
+    """A ledger with a bug that shows for one operator."""
+
+    async def known_customers(self, operator: str, ids: Collection[bytes]) -> Collection[bytes]:
+        if operator == "veliau":
+            raise RuntimeError("a bug")
+        return await super().known_customers(operator, ids)
+
+
+async def test_a_running_intake_outlives_a_fault_that_concerns_one_operator(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs, writer = Writer(operator="veliau"), Writer()
+    async with world.database.app("veliau") as conn:
+        await conn.execute(text("INSERT INTO operator VALUES ('veliau')"))
+    await world.enrol(theirs, writer)
+    intake = Intake(
+        world.wire,
+        Stumbling(world.database),
+        BatchFolder(world.data / "archive"),
+        BatchFolder(world.data / "held"),
+        clock=lambda: world.now,
+    )
+    world.wire.send(theirs.seal(), writer.seal())
+    with pytest.raises(RuntimeError, match="a bug"):
+        await intake.take_pending()
+    assert (await world.usage())["requests"] == 3
+    assert len(world.wire.sent) == 1, "what failed is not acknowledged"
+
+    stop = asyncio.Event()
+    running = asyncio.create_task(intake.run(stop, poll_every=timedelta(milliseconds=20)))
+    world.wire.send(writer.seal())
+    async with asyncio.timeout(10):
+        while len(world.wire.sent) > 1:  # noqa: ASYNC110 - the wire is a plain dictionary
+            await asyncio.sleep(0.01)
+    stop.set()
+    await running
+    assert (await world.usage())["requests"] == 6
+    assert "usage of operator veliau is not taken in: RuntimeError" in caplog.text
+    assert "Traceback" in caplog.text

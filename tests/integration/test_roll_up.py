@@ -130,3 +130,27 @@ async def test_two_workers_roll_up_one_after_the_other(world: World) -> None:
     await asyncio.gather(*(world.intake().roll_up() for _ in range(3)))
     assert await _sizes(world) == (0, 20)
     assert (await world.usage())["requests"] == 40
+
+
+async def test_sums_that_the_database_refuses_stay_and_stop_no_other_operator(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = Writer()
+    await world.enrol(writer)
+    world.wire.send(writer.seal(2))
+    await world.intake().take_pending()
+    async with world.database.app("aukstis") as conn:
+        await conn.execute(text("INSERT INTO operator VALUES ('aukstis')"))
+    async with world.database.intake() as conn:
+        await conn.execute(text("SELECT ensure_usage_partitions('aukstis', '2026-10-01')"))
+        await conn.execute(
+            text(
+                "INSERT INTO partial_sum SELECT 'aukstis', :hour, customer, project, key, node, model, outcome, band,"
+                " late, 1, 1000000000000000000, 0, 0, 0, 0, 0, 0 FROM partial_sum, generate_series(1, 10)"
+            ),
+            {"hour": START},
+        )
+    world.now = NOW + timedelta(hours=2)
+    assert await world.intake().roll_up() == 1, "telecentras comes after aukstis, and is rolled up"
+    assert await _sizes(world) == (10, 1)
+    assert "hours of operator aukstis are not rolled up" in caplog.text

@@ -90,6 +90,14 @@ async def ask(
         return await usage_totals(connection, "telecentras", *span, by, VILNIUS)
 
 
+async def test_totals_go_on_beyond_64_bits(database: Database) -> None:
+    hour = datetime(2026, 10, 5, 8, tzinfo=UTC)
+    await fill(database, [], [cell(hour, prompt_tokens=10**18)] * 10)
+    [row] = await ask(database, "customer")
+    assert row["prompt_tokens"] == 10**19
+    assert total([row])["prompt_tokens"] == 10**19
+
+
 async def test_rating_gets_rolled_up_and_partial_usage_with_names_for_ids(database: Database) -> None:
     hour = datetime(2026, 10, 5, 8, tzinfo=UTC)
     odd = 'a "model",\nwith everything'

@@ -1,0 +1,89 @@
+"""Polls: how arrivals are cut into transactions, and how a fault stays with the operator whose it is.
+
+A poll holds batches of many operators, because one commit for all of them is what makes intake fast. Where such a
+transaction fails for a reason that nobody foresaw, its batches are tried again operator by operator: whoever is not
+concerned goes on, and whoever is, is named. The fault itself is kept, and raised when the sweep is through.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TypeVar
+
+from billing.inspection import Delivery, claimed_lane
+from metering.refusal import Unavailable
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def next_poll(arrivals: Iterator[Delivery], most: int, size_bytes: int) -> list[Delivery]:
+    """The next batches of a sweep, at most `most` and about `size_bytes`; empty at its end."""
+    poll: list[Delivery] = []
+    size = 0
+    while len(poll) < most and size < size_bytes:
+        delivery = next(arrivals, None)
+        if delivery is None:
+            break
+        poll.append(delivery)
+        size += len(delivery.note) + len(delivery.body)
+    return poll
+
+
+def still_going(deliveries: Sequence[Delivery], failed: dict[str, Exception]) -> list[Delivery]:
+    """Those of operators that have not failed; what claims nothing readable goes under ''."""
+    return [each for each in deliveries if _operator(each) not in failed] if failed else list(deliveries)
+
+
+async def take_apart(
+    take: Callable[[Sequence[Delivery]], Awaitable[T]],
+    deliveries: Sequence[Delivery],
+    failed: dict[str, Exception],
+) -> list[T]:
+    """Takes all at once, and where that fails operator by operator; whose fails again is added to `failed`.
+
+    Raises `Unavailable` as `take` does: that is nobody's fault, and nothing else would go on either.
+    """
+    going = still_going(deliveries, failed)
+    if not going:
+        return []
+    try:
+        return [await take(going)]
+    except Unavailable:
+        raise
+    except Exception:
+        logger.warning("a transaction of %d batches failed; they are tried operator by operator", len(going))
+    shares: dict[str, list[Delivery]] = defaultdict(list)
+    for delivery in going:
+        shares[_operator(delivery)].append(delivery)
+    taken: list[T] = []
+    for operator, share in sorted(shares.items()):
+        try:
+            taken.append(await take(share))
+        except Unavailable:
+            raise
+        except Exception as fault:
+            logger.error("usage of operator %s is not taken in: %s", operator, type(fault).__name__)
+            failed[operator] = fault
+    return taken
+
+
+async def survives(work: Callable[[], Awaitable[object]]) -> bool:
+    """Does `work`; False where it failed, which is logged: what is down in one line, a bug with its traceback."""
+    try:
+        await work()
+    except Unavailable as down:
+        logger.warning("%s; intake tries again, nothing is lost", down.what)
+        return False
+    except Exception:
+        logger.exception("a part of intake failed; the rest goes on, and it is tried again")
+        return False
+    return True
+
+
+def _operator(delivery: Delivery) -> str:
+    claimed = claimed_lane(delivery)
+    return "" if claimed is None else claimed.operator
