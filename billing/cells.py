@@ -53,14 +53,6 @@ def cells_of(batches: Sequence[tuple[str, pa.Table]]) -> pa.Table:
     return _grouped(_joined(filled))
 
 
-def sums_of(parts: Sequence[pa.Table]) -> pa.Table:
-    """Several tables of cells as one: what `cells_of` all their batches at once gives."""
-    filled = [part for part in parts if part.num_rows]
-    if not filled:
-        return CELL_SCHEMA.empty_table()
-    return _grouped(pa.concat_tables(filled).unify_dictionaries().combine_chunks())
-
-
 def mark_late(table: pa.Table, is_late: Callable[[datetime], bool]) -> pa.Table:
     """`table` with the column `late` (bool): what `is_late` says of each cell's hour. It is asked once an hour."""
     hours = table["hour"].combine_chunks().dictionary_encode()

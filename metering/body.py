@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from metering import canonical, merkle
 from metering.event import (
     EARLIEST_TIME_US,
+    END_OF_TIME_US,
     EVENT_SCHEMA,
     ID,
     KINDS,
@@ -42,6 +43,7 @@ from metering.event import (
     totals,
     word_codes,
 )
+from metering.event_check import NO_WORD, is_word
 from metering.pages import unpacked_bytes
 from metering.refusal import Refusal
 from metering.seal import MAX_BODY_BYTES, Seal
@@ -56,7 +58,6 @@ _DICTIONARY_COLUMNS = [*_WORD_COLUMNS, "customer", "project", "key"]
 _PARQUET_SCHEMA = pa.schema(
     [field.with_type(pa.string()) if field.type == WORD else field for field in EVENT_SCHEMA],
 )
-_MAX_WORD_BYTES = 1_024
 
 
 def encode_body(table: pa.Table) -> tuple[bytes, int]:
@@ -135,15 +136,11 @@ def events_fault(table: pa.Table) -> tuple[str, str] | None:
     if unknown:
         return "bad_event", f"{sorted(unknown)[0]!r} is no kind or outcome of an event"
     for name in ("endpoint", "model"):
-        words = word_codes(table, name)[1]
-        if any(not word or "\0" in word or len(word.encode()) > _MAX_WORD_BYTES for word in words):
-            # PostgreSQL keeps no NUL in text: such an event could be sealed and never be taken in.
-            return (
-                "bad_event",
-                f"the name of a {name} is empty, has a NUL or is longer than {_MAX_WORD_BYTES} bytes",
-            )
-    if table.num_rows and int(integers(table, "time").min()) < EARLIEST_TIME_US:
-        return "bad_event", "an event lies before 2020"
+        if not all(map(is_word, word_codes(table, name)[1])):
+            return "bad_event", f"the name of a {name} {NO_WORD}"
+    times = integers(table, "time")
+    if ((times < EARLIEST_TIME_US) | (times >= END_OF_TIME_US)).any():
+        return "bad_event", "an event lies outside 2020 to 2099"
     usage = _of_kind(kinds, kind_words, "usage")
     void = _of_kind(kinds, kind_words, "void")
     if (np.asarray(table.column("names").is_null()) != usage).any():

@@ -28,8 +28,10 @@ KINDS = ("usage", "amendment", "void")
 #: Largest absolute value of any quantity of one event. 10,000 of them in a batch stay far below 2^63.
 MAX_QUANTITY = 10**12
 
-#: No event is older than this instant (2020-01-01T00:00Z): a clock that says so is wrong.
+#: No event is older than the first instant (2020-01-01T00:00Z), or as late as the second (2100-01-01T00:00Z): a clock
+#: that says so is wrong. What is between them, every calendar knows.
 EARLIEST_TIME_US = 1_577_836_800_000_000
+END_OF_TIME_US = 4_102_444_800_000_000
 
 #: Bounds of the prompt bands, in tokens. An event's band is the largest bound below its prompt tokens.
 BANDS = (0, 32_000, 128_000, 200_000, 256_000, 512_000, 1_000_000)

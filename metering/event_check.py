@@ -6,13 +6,24 @@ could not be sealed, and nothing behind it either.
 
 from __future__ import annotations
 
-from metering.event import EARLIEST_TIME_US, KINDS, MAX_QUANTITY, OUTCOMES, Event
+from metering.event import EARLIEST_TIME_US, END_OF_TIME_US, KINDS, MAX_QUANTITY, OUTCOMES, Event
 from metering.refusal import Refusal
 
 MAX_WORD_BYTES = 1_024
 
+NO_WORD = f"is empty, has a NUL or is longer than {MAX_WORD_BYTES} bytes"
+
 _KINDS = frozenset(KINDS)
 _OUTCOMES = frozenset(OUTCOMES)
+
+
+def is_word(word: str) -> bool:
+    """Whether a model or endpoint may be named so. PostgreSQL keeps no NUL in text: such an event could be sealed and
+    never be taken in.
+    """
+    # A letter has four bytes at most, so that most names need not be encoded to be measured.
+    short = len(word) <= MAX_WORD_BYTES // 4 or len(word.encode()) <= MAX_WORD_BYTES
+    return bool(word) and short and "\0" not in word
 
 
 def check_event(event: Event) -> None:
@@ -36,14 +47,12 @@ def check_event(event: Event) -> None:
 def _check_words(event: Event) -> None:
     if event.outcome not in _OUTCOMES or event.kind not in _KINDS:
         raise _bad(f"{event.kind!r}, {event.outcome!r} is no kind and outcome")
-    if not (0 < len(event.model) <= MAX_WORD_BYTES // 4 and 0 < len(event.endpoint) <= MAX_WORD_BYTES // 4):
-        raise _bad(f"the name of a model or endpoint is empty or longer than {MAX_WORD_BYTES // 4} letters")
-    if "\0" in event.model:
-        raise _bad("the name of a model has a NUL")
+    if not (is_word(event.model) and is_word(event.endpoint)):
+        raise _bad(f"the name of a model or endpoint {NO_WORD}")
     if len(event.request) != 16 or len(event.customer) != 16:
         raise _bad("an id has 16 bytes")
-    if event.time_us < EARLIEST_TIME_US:
-        raise _bad("the event lies before 2020")
+    if not EARLIEST_TIME_US <= event.time_us < END_OF_TIME_US:
+        raise _bad("the event lies outside 2020 to 2099")
 
 
 def _check_quantities(event: Event) -> None:

@@ -13,7 +13,7 @@ them, in this order, once, with one space between:
     number 4                                dense within the epoch, from 0
     first 11                                first sequence number; the first of an epoch is 1
     last 12                                 last one; first − 1 in a heartbeat
-    complete_to 2026-10-05T08:00:10.000000Z below every time that the lane will write later
+    complete_to 2026-10-05T08:00:10.000000Z below every time that the lane will write later; 2020 to 2099
     opened 9                                requests that the lane has opened, over its whole life
     closed 9                                … and closed: usage events up to `last`, over its whole life
     events 2                                last − first + 1
@@ -47,7 +47,7 @@ from hashlib import sha256
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from metering import note
-from metering.event import EARLIEST_TIME_US, MAX_QUANTITY, QUANTITIES, Totals
+from metering.event import EARLIEST_TIME_US, END_OF_TIME_US, MAX_QUANTITY, QUANTITIES, Totals
 from metering.merkle import EMPTY_ROOT
 from metering.refusal import Refusal
 
@@ -247,7 +247,7 @@ def _check_sense(seal: Seal) -> None:
         (0 <= seal.events <= MAX_EVENTS, f"more than {MAX_EVENTS} events, or fewer than none"),
         (seal.last == seal.first + seal.events - 1, "first, last and events do not agree"),
         (seal.number > 0 or seal.first == 1, "the first seal of an epoch begins at sequence number 1"),
-        (seal.complete_to_us >= EARLIEST_TIME_US, "complete_to lies before 2020"),
+        (EARLIEST_TIME_US <= seal.complete_to_us < END_OF_TIME_US, "complete_to lies outside 2020 to 2099"),
         (0 <= seal.closed <= seal.opened < _MAX_COUNT, "more requests closed than opened"),
         ((seal.body_sha256 is None) == heartbeat, "a body without events, or events without a body"),
         (

@@ -10,7 +10,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from billing.cells import CELL_SCHEMA, KEYS, cells_of, mark_late, sums_of
+from billing.cells import CELL_SCHEMA, KEYS, cells_of, mark_late
 from metering.event import BANDS, MAX_QUANTITY, QUANTITIES, Event, events_table
 
 START_US = 1_790_000_000_000_000
@@ -108,14 +108,6 @@ def test_cells_are_the_sums_of_their_events(given_batches: Batches) -> None:
     cells = cells_of(tables(given_batches))
     assert cells.schema == CELL_SCHEMA
     assert as_sums(cells) == by_hand(given_batches)
-
-
-@given(batches, batches)
-@settings(max_examples=50, deadline=None)
-def test_the_sum_of_parts_is_the_sum_of_the_whole(one: Batches, two: Batches) -> None:
-    whole = cells_of(tables([*one, *two]))
-    parts = sums_of([cells_of(tables(one)), cells_of(tables(two))])
-    assert as_sums(parts) == as_sums(whole)
 
 
 def test_more_keys_than_an_integer_holds_are_folded_all_the_same() -> None:

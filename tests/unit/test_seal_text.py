@@ -101,6 +101,8 @@ def test_every_line_must_be_there_once_and_in_its_place() -> None:
         ("complete_to 2026-10-05T08:00:10.000000Z", "complete_to 2026-10-05T08:00:10.0Z"),
         ("complete_to 2026-10-05T08:00:10.000000Z", "complete_to 2026-02-30T08:00:10.000000Z"),
         ("complete_to 2026-10-05T08:00:10.000000Z", "complete_to 1999-10-05T08:00:10.000000Z"),
+        ("complete_to 2026-10-05T08:00:10.000000Z", "complete_to 2100-01-01T00:00:00.000000Z"),
+        ("complete_to 2026-10-05T08:00:10.000000Z", "complete_to 9999-12-31T23:59:59.999999Z"),
         ("body_bytes 7000", "body_bytes 900001"),
         ("body_bytes 7000", "body_bytes 0"),
         ("rows_bytes 7400", "rows_bytes 80000000"),

@@ -169,6 +169,8 @@ def test_rows_that_are_missing_or_too_many_are_refused() -> None:
         ("time", [START_US, START_US + 2, START_US + 1], "time_order"),
         ("time", [START_US, START_US, START_US + 11], "complete_to"),
         ("time", [0, START_US, START_US], "bad_event"),
+        ("model", ["m", "x" * 1_025, "m"], "bad_event"),
+        ("model", ["m", "ė" * 513, "m"], "bad_event"),
         ("kind", ["usage", "usage", "gift"], "bad_event"),
         ("outcome", ["finished", "forgotten", "finished"], "bad_event"),
         ("model", ["m", "", "m"], "bad_event"),
@@ -245,3 +247,12 @@ def test_ten_thousand_events_of_the_widest_kind_are_too_large_for_one_batch() ->
 def test_the_seal_of_a_slice_of_a_table_is_that_of_its_rows_alone() -> None:
     table = pa.concat_tables([events_table([CHAT], 1), three_events()])
     assert small_batch(table=table.slice(1)).body == small_batch().body
+
+
+@pytest.mark.parametrize("time_us", [4_102_444_800_000_000, 253_402_300_800_000_000, 2**63 - 1])
+def test_a_time_that_no_calendar_has_is_no_events_even_where_the_seal_does_not_speak_for_it(
+    time_us: int,
+) -> None:
+    """Only an import's last seal bounds its events' times: 2100, the year 10000, the last microsecond of 64 bits."""
+    seal, body = forged(with_column("time", [START_US, START_US, time_us]), kind="import")
+    assert code_of(seal, body) == "bad_event"
