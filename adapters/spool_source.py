@@ -7,17 +7,20 @@ Two workers may read one spool; what the other has taken away meanwhile is passe
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 from billing.inspection import Delivery
-from metering.lane_folder import BODY_SUFFIX
+from metering.lane_folder import BODY_SUFFIX, lane_path
 from metering.refusal import Unavailable
 from metering.seal import MAX_BODY_BYTES, MAX_NOTE_BYTES
-from metering.spool import Spool, SpooledBatch
+from metering.spool import LaneRef, Spool, SpooledBatch
 
 
 class SpoolSource:
-    """Reads and acknowledges what waits in a spool. `Unavailable` where its folder can't be read."""
+    """Reads and acknowledges what waits in a spool. `Unavailable` where its folder can't be read; a lane of which that
+    is true is passed over with a warning, and stops no other.
+    """
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
@@ -25,12 +28,23 @@ class SpoolSource:
     def deliveries(self) -> Iterator[Delivery]:
         """Every batch that waits, lane by lane in the order of the chain; read one at a time."""
         try:
-            for spooled in self._spool.pending():
+            lanes = self._spool.lanes()
+        except OSError as error:
+            raise _unavailable(error) from error
+        for lane in lanes:
+            yield from self._of_lane(lane)
+
+    def _of_lane(self, lane: LaneRef) -> Iterator[Delivery]:
+        """What waits of one lane, as far as it can be read: what comes behind would only be held."""
+        try:
+            for spooled in self._spool.pending_of(lane):
                 delivery = _read(spooled)
                 if delivery is not None:
                     yield delivery
         except OSError as error:
-            raise _unavailable(error) from error
+            self._spool.warn_once(
+                Path(error.filename or lane_path(self._spool.folder, *astuple(lane))), error.strerror
+            )
 
     def acknowledge(self, tokens: Sequence[object]) -> None:
         """Deletes these batches from the spool; those gone already are fine."""

@@ -14,6 +14,8 @@ back after a power cut is a repeat, which intake knows in O(1). The folder is la
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,10 @@ from metering.lane_folder import BODY_SUFFIX, DONE_SUFFIX, SEAL_SUFFIX, lane_pat
 from metering.refusal import Unavailable
 from metering.seal import MAX_BODY_BYTES, MAX_NOTE_BYTES, peek_seal
 from metering.steps import step
+
+_log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[0-9]+-([0-9a-f]{32})-([0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,7 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._warned: set[Path] = set()
 
     def lanes(self) -> list[LaneRef]:
         """Every lane that has a folder here, sorted."""
@@ -84,20 +91,36 @@ class Spool:
     def pending(self) -> Iterator[SpooledBatch]:
         """The batches that wait, lane after lane, each lane in the order of its chain.
 
-        Lists one folder a lane and opens no file. What is published while it runs may or may not be seen.
+        Lists one folder a lane and opens no file. What is published while it runs may or may not be seen. A lane whose
+        folder can't be read is passed over with a warning.
         """
         for lane in self.lanes():
-            yield from self.pending_of(lane)
+            try:
+                yield from self.pending_of(lane)
+            except OSError as error:
+                self.warn_once(lane_path(self.folder, lane.operator, lane.node, lane.lane), error.strerror)
 
     def pending_of(self, lane: LaneRef) -> Iterator[SpooledBatch]:
-        """The batches of one lane that wait, in the order of its chain."""
+        """The batches of one lane that wait, in the order of its chain. OSError where its folder can't be read.
+
+        A file that ends in `.seal` and is not named as a batch is passed over with a warning.
+        """
         sealed = lane_path(self.folder, lane.operator, lane.node, lane.lane) / "sealed"
         for path in sorted(sealed.iterdir()):
             if path.suffix == DONE_SUFFIX:
                 _delete(path)
             elif path.suffix == SEAL_SUFFIX:
-                _, epoch, number = path.stem.split("-")
-                yield SpooledBatch(BatchRef(lane, epoch, int(number), path))
+                named = _NAME.fullmatch(path.stem)
+                if named is None:
+                    self.warn_once(path, "its name is not ORDINAL-EPOCH-NUMBER.seal")
+                else:
+                    yield SpooledBatch(BatchRef(lane, named[1], int(named[2]), path))
+
+    def warn_once(self, path: Path, why: str | None) -> None:
+        """Says that a path is passed over; a spool is read several times a second, and says it the first time."""
+        if path not in self._warned:
+            self._warned.add(path)
+            _log.warning("%s in the spool is passed over: %s", path.relative_to(self.folder), why)
 
     def acknowledge(self, spooled: SpooledBatch) -> None:
         """Delete a batch that intake has, durably archived and committed. Twice is once."""

@@ -13,7 +13,7 @@ from adapters.spool_source import SpoolSource
 from billing.intake_ports import StoredBatch
 from metering.lane_folder import LaneFolder
 from metering.refusal import Unavailable
-from metering.spool import Spool
+from metering.spool import Spool, SpooledBatch
 
 
 def test_a_batch_comes_back_as_it_was_put(tmp_path: Path) -> None:
@@ -102,3 +102,26 @@ def test_a_batch_that_another_worker_took_meanwhile_is_passed_over(tmp_path: Pat
     next(arrivals)
     other.acknowledge([delivery.token for delivery in other.deliveries()])
     assert list(arrivals) == []
+
+
+def test_a_lane_that_cannot_be_read_and_a_stray_file_stop_no_other_lane(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("sidecar-0", "sidecar-1", "sidecar-2"):
+        lane = LaneFolder.open(tmp_path, OPERATOR, NODE, name)
+        lane.publish(Writer(lane=name).seal(2))
+        lane.close()
+    of_lane = tmp_path / OPERATOR / NODE
+    (of_lane / "sidecar-0" / "sealed").rename(tmp_path / "elsewhere")
+    (of_lane / "sidecar-0" / "sealed").write_bytes(b"a file where a folder belongs")
+    (of_lane / "sidecar-1" / "sealed" / "0.seal").write_bytes(b"")
+    (of_lane / "sidecar-1" / "sealed" / f"{0:08}-{'a' * 32}-0.seal").mkdir()
+
+    spool = Spool(tmp_path)
+    source = SpoolSource(spool)
+    for _ in range(2):
+        assert [d.token.ref.lane.lane for d in source.deliveries() if isinstance(d.token, SpooledBatch)] == [
+            "sidecar-2"
+        ]
+    assert len([record for record in caplog.records if "passed over" in record.message]) == 3
+    assert [spooled.ref.lane.lane for spooled in spool.pending()][-1] == "sidecar-2"
