@@ -53,7 +53,7 @@ async def close_periods(
 
     What one operator's close refuses, refuses the whole: every book stays open until all are closed, and none
     is kept then. Refuses `unknown_operator`, `period_not_begun`, `period_not_over`, `held_batches`,
-    `unpriced`, `unknown_customer`, `tax_case_not_supported`.
+    `import_unfinished`, `unpriced`, `unknown_customer`, `tax_case_not_supported`.
     """
     rows: list[dict[str, Any]] = []
     async with AsyncExitStack() as stack:
@@ -105,12 +105,27 @@ async def _close_book(
             " unknown_customer with the subject restored, a damaged body with a whole copy of its batch;"
             " a fork and the other codes have no command yet (docs/streams.md)",
         )
+    waiting = await _waiting_until(book, period)
+    for closed in (*waiting, period):
+        await _check_imports(book, facts.operator[-1], closed)
     row = await _close(book, facts, period, now, issue=issue, unfinished=unfinished)
     row["earlier"] = [
-        await _close(book, facts, earlier, now, issue=issue, unfinished=False)
-        for earlier in await _waiting_until(book, period)
+        await _close(book, facts, earlier, now, issue=issue, unfinished=False) for earlier in waiting
     ]
     return row
+
+
+async def _check_imports(book: Book, operator: Operator, period: Period) -> None:
+    """Refuses `import_unfinished`: what a killed import left is not the file's usage."""
+    unfinished = await book.unfinished_imports(*period.bounds(operator.zone))
+    if unfinished:
+        raise Refusal(
+            "import_unfinished",
+            f"{', '.join(unfinished)} of {operator.id} is not finished, so the usage of {period} is not whole",
+            where=unfinished[0],
+            remedy="give its command again to finish it, or take back what was accepted with"
+            f" `tally import void {unfinished[0]} --reason …`",
+        )
 
 
 def _check_time(operator: Operator, period: Period, now: datetime, accept_unfinished: bool) -> bool:

@@ -12,6 +12,7 @@ The steps, in the order of the road (each is reached when the thing that it name
     fsync           the write-ahead file is on disk
     rotate          a new write-ahead segment has taken over, the old one still lies there
     interrupted     recovery: the new epoch's segment with its interrupted events is on disk
+    listed          an import is listed as running, nothing of it is sealed yet
     making          body and seal are on disk, not named by the head yet
     head            the head names the new seal, which is not visible in the spool yet
     sealed          the batch is visible in the spool

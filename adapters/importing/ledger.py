@@ -1,8 +1,7 @@
-"""What an import asks of PostgreSQL: where the node belongs, which subjects there are, what was imported before."""
+"""What an import asks of PostgreSQL: where the node belongs, which subjects there are, what lanes hold."""
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,46 +13,33 @@ from sqlalchemy import text
 from adapters.importing.events import BETWEEN
 from adapters.postgres.database import Database
 from adapters.postgres.subjects import ensure_subjects, find_subjects
+from metering.event import QUANTITIES, Totals
 from metering.refusal import Refusal
 
 EVER = datetime(2020, 1, 1, tzinfo=UTC)  # no event is older
 
-_REMEMBER = text("""
-    INSERT INTO import_file (operator, id, epoch, node, lane, file_sha256, options_sha256, events, first, last, totals,
-                             state, imported_at)
-    VALUES (:o, :id, :epoch, :node, :id, :file, :options, :events, :first, :last, CAST(:totals AS jsonb),
-            'accepted', :now)
-    ON CONFLICT DO NOTHING
-""")
-_MARK_VOID = text("""
-    UPDATE import_file SET state = 'voided', voided_at = :now, void_reason = :reason
-    WHERE operator = :o AND id = :id AND state = 'accepted'
-""")
-_MARK = text("SELECT ended FROM lane WHERE operator = :o AND node = :n AND lane = :l")
+_MARK = text("SELECT ended, number FROM lane WHERE operator = :o AND node = :n AND lane = :l")
 _ACCEPTED = text("""
     SELECT coalesce(sum(events), 0)::bigint AS events, count(*) FILTER (WHERE events > 0) AS batches
     FROM batch WHERE operator = :o AND node = :n AND lane = :l
 """)
 _HELD = text("SELECT code, what FROM held WHERE operator = :o AND node = :n AND lane = :l ORDER BY number")
+# What follows a seal is later than the seal's complete_to: so much is known of a batch's first event without reading it.
 _PATHS = text("""
-    SELECT path FROM batch
-    WHERE operator = :o AND node = :n AND events > 0 AND complete_to >= :since
-      AND (CAST(:lane AS text) IS NULL OR lane = :lane) AND (CAST(:but AS text) IS NULL OR lane <> :but)
+    SELECT path FROM (
+        SELECT *, lag(complete_to) OVER (PARTITION BY lane, epoch ORDER BY number) AS complete_before
+        FROM batch WHERE operator = :o AND node = :n
+    ) AS ordered
+    WHERE events > 0 AND complete_to >= :since
+      AND (CAST(:until AS timestamptz) IS NULL OR complete_before IS NULL OR complete_before < :until)
+      AND (CAST(:but AS text) IS NULL OR lane <> :but)
     ORDER BY accepted_at, lane, epoch, number
 """)
-
-
-@dataclass(frozen=True, slots=True)
-class EarlierImport:
-    """A file that was imported before, on whichever node of the operator."""
-
-    id: str
-    node: str
-    epoch: str
-    file_sha256: str
-    options_sha256: str
-    state: str
-    events: int
+_BATCHES = text("""
+    SELECT path, events, requests, prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens, generated_tokens,
+           generated_reasoning_tokens, audio_seconds
+    FROM batch WHERE operator = :o AND node = :n AND lane = :l AND events > 0 ORDER BY number
+""")
 
 
 async def operator_of_node(database: Database, node: str | None) -> tuple[str, str]:
@@ -119,89 +105,12 @@ async def slugs_of(database: Database, operator: str) -> dict[bytes, str]:
         return {row.id.bytes: row.slug for row in rows}
 
 
-async def earlier_imports(
-    database: Database, operator: str, epoch: str, file_sha256: str
-) -> list[EarlierImport]:
-    """Imports of the same content or of the same raw file, oldest first."""
-    async with database.app(operator) as connection:
-        rows = await connection.execute(
-            text(
-                "SELECT id, node, epoch, file_sha256, options_sha256, state, events FROM import_file"
-                " WHERE operator = :o AND (epoch = :epoch OR file_sha256 = :file) ORDER BY imported_at, id"
-            ),
-            {"o": operator, "epoch": epoch, "file": file_sha256},
-        )
-        return [EarlierImport(**row._mapping) for row in rows]
-
-
-async def import_of(database: Database, id: str) -> tuple[str, str, str]:
-    """(operator, node, state) of an import. Refusals: unknown_import."""
-    for operator in await database.operators():
-        async with database.app(operator) as connection:
-            rows = await connection.execute(
-                text("SELECT node, state FROM import_file WHERE operator = :o AND id = :id"),
-                {"o": operator, "id": id},
-            )
-            for row in rows:
-                return operator, row.node, row.state
-    raise Refusal(
-        "unknown_import",
-        f"no such import: {id}",
-        where="ID",
-        remedy="`tally import` printed its id when it was made",
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class FileFacts:
-    """What is remembered of an imported file: digests and sums, never its name."""
-
-    id: str
-    node: str
-    epoch: str
-    file_sha256: str
-    options_sha256: str
-    events: int
-    first: datetime
-    last: datetime
-    totals: Mapping[str, int]
-
-
-async def remember(database: Database, operator: str, facts: FileFacts, now: datetime) -> None:
-    """Lists the import as accepted; doing it twice changes nothing."""
-    async with database.intake() as connection:
-        await connection.execute(
-            _REMEMBER,
-            {
-                "o": operator,
-                "id": facts.id,
-                "epoch": facts.epoch,
-                "node": facts.node,
-                "file": facts.file_sha256,
-                "options": facts.options_sha256,
-                "events": facts.events,
-                "first": facts.first,
-                "last": facts.last,
-                "totals": json.dumps(dict(facts.totals)),
-                "now": now,
-            },
-        )
-
-
-async def mark_void(database: Database, operator: str, id: str, reason: str, now: datetime) -> None:
-    """The import was taken back, and why."""
-    async with database.app(operator) as connection:
-        await connection.execute(
-            _MARK_VOID,
-            {"o": operator, "id": id, "reason": reason, "now": now},
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class LaneState:
-    """How far a lane has been accepted, and what of it is held."""
+    """How far a lane has been accepted (`number`: of its newest batch), and what of it is held."""
 
     ended: bool
+    number: int | None
     events: int
     batches: int
     held: list[str]
@@ -225,7 +134,11 @@ async def lane_state(database: Database, operator: str, node: str, lane: str) ->
             at,
         )
         return LaneState(
-            mark.ended, int(sums.events), int(sums.batches), [f"{row.code}: {row.what}" for row in held]
+            mark.ended,
+            mark.number,
+            int(sums.events),
+            int(sums.batches),
+            [f"{row.code}: {row.what}" for row in held],
         )
 
 
@@ -234,14 +147,33 @@ async def archived_paths(
     operator: str,
     node: str,
     since: datetime,
+    until: datetime | None = None,
     *,
-    lane: str | None = None,
     but_lane: str | None = None,
 ) -> list[str]:
-    """Archive paths of a node's batches with events that are complete to `since` or later, as they were accepted."""
+    """Archive paths of a node's batches with events that are complete to `since` or later, as they were accepted; without
+    those that can be known to begin after `until`."""
     async with database.app(operator) as connection:
         rows = await connection.execute(
-            _PATHS,
-            {"o": operator, "n": node, "since": since, "lane": lane, "but": but_lane},
+            _PATHS, {"o": operator, "n": node, "since": since, "until": until, "but": but_lane}
         )
         return [row.path for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class LaneBatch:
+    """An accepted batch: where it is archived, how many events it holds, their sums."""
+
+    path: str
+    events: int
+    totals: Totals
+
+
+async def lane_batches(database: Database, operator: str, node: str, lane: str) -> list[LaneBatch]:
+    """A lane's accepted batches with events, in their order."""
+    async with database.app(operator) as connection:
+        rows = await connection.execute(_BATCHES, {"o": operator, "n": node, "l": lane})
+        return [
+            LaneBatch(row.path, row.events, Totals(**{name: int(row._mapping[name]) for name in QUANTITIES}))
+            for row in rows
+        ]

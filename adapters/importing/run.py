@@ -1,19 +1,20 @@
 """`tally import`: a file becomes a lane of its own, complete by declaration, and goes the road of every other batch.
 
-    read, decode ─▶ all rows good? ─▶ sort, digest (the epoch) ─▶ known already? ─▶ subjects ─▶ seal into the spool
-                                                                  ─▶ intake accepts the last batch ─▶ listed
+    read, decode ─▶ all rows good? ─▶ sort, digest (the epoch) ─▶ known already? ─▶ subjects ─▶ listed as running
+                                                ─▶ seal into the spool ─▶ intake accepts the last batch ─▶ accepted
 
-Nothing is written before all rows are good, so a refusal changes nothing. A kill after that leaves a lane that the same
-command, given again, finds by the digest of the rows and goes on from its last sealed number; which rows were left out
-as known is decided once and kept beside the lane, because a second look would see other batches.
+Nothing is written before all rows are good, so a refusal changes nothing. A kill after that leaves an import that is
+listed as running; the same command, given again, finds it by the digest of the rows and goes on from its last sealed
+number. Which rows were left out as known is decided once and kept beside the lane before the import is listed, because
+a second look would see other batches.
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -21,13 +22,13 @@ from uuid import UUID
 import numpy as np
 import pyarrow as pa
 
-from adapters.importing import ledger
-from adapters.importing.decode import Decoder
+from adapters.importing import ledger, listing
 from adapters.importing.events import SubjectIds, event_columns, owned
-from adapters.importing.formats import SourceFile, file_digest, open_source
+from adapters.importing.formats import file_digest, open_source
 from adapters.importing.known import DAY_US, Known, find_known
 from adapters.importing.mapping import ImportOptions
-from adapters.importing.rows import ScratchRows, SortedRows
+from adapters.importing.reading import LISTED_FAULTS, read_rows
+from adapters.importing.rows import SortedRows
 from adapters.importing.scratch import scratch_folder
 from adapters.importing.seal_lane import ImportPlace, LaneRows, seal_and_accept
 from adapters.postgres.database import Database
@@ -35,8 +36,7 @@ from metering.durable import make_folder, replace_file
 from metering.event import Totals
 from metering.lane_folder import lane_path
 from metering.refusal import Fault, Refusal
-
-LISTED_FAULTS = 100
+from metering.steps import step
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,112 +67,89 @@ class ImportResult:
     dry_run: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """A file that was read: its good rows, the bad ones' count, the digests of the rows and of the raw file."""
+
+    operator: str
+    node: str
+    rows: SortedRows
+    skipped: int
+    epoch: str
+    raw: str
+
+
 async def import_file(place: ImportPlace, asked: ImportRequest, now: datetime) -> ImportResult:
     """Imports a file and returns when intake has accepted its last batch. Refusals name file, line and remedy."""
     operator, node = await ledger.operator_of_node(place.database, asked.node)
     source = open_source(asked.path)
     with scratch_folder(place.scratch) as scratch:
-        rows, skipped = await asyncio.to_thread(_read, source, asked, scratch, now, place.progress)
+        rows, skipped = await asyncio.to_thread(
+            read_rows, source, asked.path, asked.options, asked.skip_bad, scratch, now, place.progress
+        )
         epoch = await asyncio.to_thread(rows.epoch)
         raw = await asyncio.to_thread(file_digest, asked.path)
-        earlier = await ledger.earlier_imports(place.database, operator, epoch, raw)
-        repeated = _repeated(earlier, epoch, node)
-        if repeated is not None:
-            return ImportResult(repeated.id, already_known=rows.count, skipped=skipped)
-        _refuse_known_file(earlier, asked, raw, node)
-        lane = _lane_name(epoch, earlier)
-        ids, unknown = await ledger.customers_of(place.database, operator, rows.distinct("customer"))
-        if unknown and not asked.create_customers:
-            _refuse_unknown_customers(unknown, operator)
-        known = await _known(place, rows, operator, node, lane)
-        wanted = rows.keep(~known.mask) if known.count else rows
-        if asked.dry_run or wanted.count == 0:
-            return _result(
-                lane,
-                wanted,
-                _sums(wanted),
-                batches=0,
-                known=known.count,
-                skipped=skipped,
-                dry_run=asked.dry_run,
-            )
-        await asyncio.to_thread(_keep, known, _known_file(place, operator, node, lane))
-        if unknown:
-            await place.create_customers(operator, unknown)
-            ids, still = await ledger.customers_of(place.database, operator, rows.distinct("customer"))
-            assert not still, "customers were just created"
-        subjects = await _subjects(place.database, operator, wanted, ids)
+        content = _Content(operator, node, rows, skipped, epoch, raw)
+        async with listing.listing_lock(place.database, operator):
+            return await _import_content(place, asked, content, now)
 
-        def columns(start: int, count: int) -> dict[str, pa.Array]:
-            return event_columns(wanted.slice(start, count), subjects)
 
-        laid = LaneRows(operator, node, lane, epoch, wanted.count, wanted.last_us(), columns)
-        state = await seal_and_accept(place, laid, now)
-        result = _result(
-            lane, wanted, _sums(wanted), batches=state.batches, known=known.count, skipped=skipped
+async def _import_content(
+    place: ImportPlace, asked: ImportRequest, content: _Content, now: datetime
+) -> ImportResult:
+    """Decides what the content is to the list (a repeat, a killed import's, new), and imports what is to be."""
+    operator, node, epoch, rows = content.operator, content.node, content.epoch, content.rows
+    earlier = await listing.earlier_imports(place.database, operator, epoch, content.raw)
+    standing = listing.standing_import(earlier, epoch, node)
+    if standing is not None and standing.state == listing.ACCEPTED:
+        return ImportResult(standing.id, already_known=rows.count, skipped=content.skipped)
+    if not asked.also:
+        options = asked.options.digest(node)
+        listing.refuse_known_file(
+            earlier, file_sha256=content.raw, options_sha256=options, where=str(asked.path)
         )
-        await _remember(place, operator, node, epoch, raw, asked, result, now)
+    customers, unknown = await ledger.customers_of(place.database, operator, rows.distinct("customer"))
+    if unknown and not asked.create_customers:
+        _refuse_unknown_customers(unknown, operator)
+    lane = listing.next_id(epoch, earlier) if standing is None else standing.id
+    kept = lane_path(place.spool, operator, node, lane) / "known.npy"
+    if standing is None:
+        known = await _known(place, content, lane)
+    else:
+        known = _kept(kept, standing.id)
+    wanted = rows.keep(~known.mask) if known.count else rows
+    result = _result(lane, wanted, known=known.count, skipped=content.skipped, dry_run=asked.dry_run)
+    if asked.dry_run or wanted.count == 0:
         return result
+    if unknown:
+        await place.create_customers(operator, unknown)
+        customers, still = await ledger.customers_of(place.database, operator, rows.distinct("customer"))
+        assert not still, "customers were just created"
+    if standing is None:
+        await asyncio.to_thread(_keep, known, kept)
+        await _list_running(place.database, content, asked, result, now)
+    return await _seal(place, content, wanted, customers, result, now)
 
 
-def _read(
-    source: SourceFile,
-    asked: ImportRequest,
-    scratch: Path,
+async def _seal(
+    place: ImportPlace,
+    content: _Content,
+    wanted: SortedRows,
+    customers: Mapping[str, UUID],
+    result: ImportResult,
     now: datetime,
-    progress: Callable[[str, int, int], None],
-) -> tuple[SortedRows, int]:
-    """All good rows in order, and how many bad ones were skipped. Refusals: bad_rows, empty_file."""
-    decoder = Decoder(asked.options, source.where, now)
-    spilled = ScratchRows(scratch / "rows.arrow")
-    for chunk in source.chunks():
-        rows, good = decoder.decode(chunk.columns, chunk.lines)
-        spilled.append(rows if good.all() else rows.filter(pa.array(good)))
-        progress("reading", source.bytes_read(), source.bytes_total)
-    rows_in_order = spilled.sorted()
-    faults = [*source.faults, *(fault for _, fault in sorted(decoder.faults, key=lambda pair: pair[0]))]
-    if faults and asked.skip_bad is None:
-        more = f" ({len(faults) - LISTED_FAULTS} more not listed)" if len(faults) > LISTED_FAULTS else ""
-        raise Refusal(
-            "bad_rows",
-            f"{len(faults)} of the rows cannot be used{more}; nothing was imported",
-            where=str(asked.path),
-            remedy="mend them, or leave them out with --skip-bad FILE, which lists them there",
-            faults=faults[:LISTED_FAULTS],
-        )
-    if faults and asked.skip_bad is not None:
-        asked.skip_bad.write_text("".join(f"{fault}\n" for fault in faults))
-    if rows_in_order.count == 0:
-        raise Refusal("empty_file", "the file holds no usable row", where=str(asked.path))
-    return rows_in_order, len(faults)
+) -> ImportResult:
+    """From listed to accepted, or on from wherever a kill left it."""
+    operator = content.operator
+    subjects = await _subjects(place.database, operator, wanted, customers)
 
+    def columns(start: int, count: int) -> dict[str, pa.Array]:
+        return event_columns(wanted.slice(start, count), subjects)
 
-def _repeated(earlier: Sequence[ledger.EarlierImport], epoch: str, node: str) -> ledger.EarlierImport | None:
-    """The accepted import of the same content into the same node, if there is one."""
-    return next((e for e in earlier if e.epoch == epoch and e.node == node and e.state == "accepted"), None)
-
-
-def _refuse_known_file(
-    earlier: Sequence[ledger.EarlierImport], asked: ImportRequest, raw: str, node: str
-) -> None:
-    """The same raw file read in another way is most often a mistake, and would bill its rows twice."""
-    options = asked.options.digest(node)
-    other = [
-        e for e in earlier if e.file_sha256 == raw and e.state == "accepted" and e.options_sha256 != options
-    ]
-    if other and not asked.also:
-        raise Refusal(
-            "known_file",
-            f"this file was imported before under other options, as {other[0].id} into node {other[0].node}",
-            where=str(asked.path),
-            remedy=f"take that back with `tally import void {other[0].id} --reason …`, or import it as well with --also",
-        )
-
-
-def _lane_name(epoch: str, earlier: Sequence[ledger.EarlierImport]) -> str:
-    """The import's id: by its content, and counted where the same content comes again after a void or for another node."""
-    before = sum(1 for e in earlier if e.epoch == epoch)
-    return f"import-{epoch[:16]}" + (f".{before + 1}" if before else "")
+    laid = LaneRows(operator, content.node, result.id, content.epoch, wanted.count, wanted.last_us(), columns)
+    state = await seal_and_accept(place, laid, now)
+    await listing.mark_accepted(place.database, operator, result.id)
+    return replace(result, batches=state.batches)
 
 
 def _refuse_unknown_customers(unknown: Sequence[str], operator: str) -> None:
@@ -186,38 +163,47 @@ def _refuse_unknown_customers(unknown: Sequence[str], operator: str) -> None:
     )
 
 
-async def _known(place: ImportPlace, rows: SortedRows, operator: str, node: str, lane: str) -> Known:
-    """Which rows are known already: decided once for a lane, and kept beside it."""
-    kept = _known_file(place, operator, node, lane)
-    if kept.exists():
-        return Known(np.load(kept))
+async def _known(place: ImportPlace, content: _Content, lane: str) -> Known:
+    """Which rows are known already."""
+    rows, operator = content.rows, content.operator
     if not rows.any_of("request_id"):
         return Known(np.zeros(rows.count, dtype=bool))
-    since = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=rows.first_us() - DAY_US)
-    until = rows.last_us() + DAY_US
-    paths = await ledger.archived_paths(place.database, operator, node, since, but_lane=lane)
+    paths = await ledger.archived_paths(
+        place.database,
+        operator,
+        content.node,
+        _instant(rows.first_us() - DAY_US),
+        _instant(rows.last_us() + DAY_US),
+        but_lane=lane,
+    )
     slugs = await ledger.slugs_of(place.database, operator)
 
     def archived() -> Iterator[pa.Table]:
         for number, path in enumerate(paths, start=1):
-            events = place.read_archived(path)
+            yield place.read_archived(path)
             place.progress("comparing request ids", number, len(paths))
-            if events.column("time")[0].value <= until:
-                yield events
 
     return await asyncio.to_thread(find_known, rows, archived(), slugs)
 
 
-def _known_file(place: ImportPlace, operator: str, node: str, lane: str) -> Path:
-    return lane_path(place.spool, operator, node, lane) / "known.npy"
-
-
 def _keep(known: Known, kept: Path) -> None:
-    """On disk before the first batch is sealed: from then on the choice stands."""
+    """On disk before the import is listed: from then on the choice stands."""
     make_folder(kept.parent)
     encoded = io.BytesIO()
     np.save(encoded, known.mask)
     replace_file(kept, encoded.getvalue())
+
+
+def _kept(kept: Path, id: str) -> Known:
+    """What a killed try decided. Refusals: import_elsewhere, where it was another data folder's."""
+    if not kept.exists():
+        raise Refusal(
+            "import_elsewhere",
+            f"{id} was begun in another data folder and is not finished",
+            where=id,
+            remedy=f"give the command there, or take back what was accepted with `tally import void {id} --reason …`",
+        )
+    return Known(np.load(kept))
 
 
 async def _subjects(
@@ -260,45 +246,35 @@ def _instant(micros: int) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
 
 
-def _result(
-    id: str, rows: SortedRows, sums: Totals, *, batches: int, known: int, skipped: int, dry_run: bool = False
-) -> ImportResult:
+def _result(id: str, rows: SortedRows, *, known: int, skipped: int, dry_run: bool) -> ImportResult:
     some = rows.count > 0
     return ImportResult(
         id=id,
         events=rows.count,
-        batches=batches,
         already_known=known,
         skipped=skipped,
         first=_instant(rows.first_us()) if some else None,
         last=_instant(rows.last_us()) if some else None,
-        totals=sums,
+        totals=_sums(rows),
         dry_run=dry_run,
     )
 
 
-async def _remember(
-    place: ImportPlace,
-    operator: str,
-    node: str,
-    epoch: str,
-    raw: str,
-    asked: ImportRequest,
-    result: ImportResult,
-    now: datetime,
+async def _list_running(
+    database: Database, content: _Content, asked: ImportRequest, result: ImportResult, now: datetime
 ) -> None:
     assert result.first is not None
     assert result.last is not None
-    totals = {name: getattr(result.totals, name) for name in Totals.__dataclass_fields__}
-    facts = ledger.FileFacts(
-        result.id,
-        node,
-        epoch,
-        raw,
-        asked.options.digest(node),
-        result.events,
-        result.first,
-        result.last,
-        totals,
+    facts = listing.FileFacts(
+        id=result.id,
+        node=content.node,
+        epoch=content.epoch,
+        file_sha256=content.raw,
+        options_sha256=asked.options.digest(content.node),
+        events=result.events,
+        first=result.first,
+        last=result.last,
+        totals=result.totals,
     )
-    await ledger.remember(place.database, operator, facts, now)
+    await listing.list_running(database, content.operator, facts, now)
+    step("listed")

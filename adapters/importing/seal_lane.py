@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,7 @@ from adapters.postgres.database import Database
 from adapters.postgres.intake import enroll_lane
 from metering.identity import LaneKey
 from metering.import_lane import ImportLane
+from metering.lane_folder import LaneFolder, lane_path
 from metering.refusal import Fault, Refusal, Unavailable
 
 SWEEP_EVERY_S = 0.2
@@ -66,43 +68,75 @@ async def seal_and_accept(place: ImportPlace, rows: LaneRows, now: datetime) -> 
     writer = ImportLane.open(
         place.spool, operator=rows.operator, node=rows.node, lane=rows.lane, epoch=rows.epoch, key=key
     )
+    stop = threading.Event()
+    # A future, not a task: who is cancelled has to wait for the thread, or the lane is let go of while it still seals.
+    sealing = asyncio.get_running_loop().run_in_executor(None, _seal_all, writer, rows, place.progress, stop)
     try:
-        sealing = asyncio.create_task(asyncio.to_thread(_seal_all, writer, rows, place.progress))
         while not sealing.done():
             await place.sweep()
             await asyncio.wait([sealing], timeout=SWEEP_EVERY_S)
         await sealing
     finally:
+        stop.set()
+        await asyncio.wait([sealing])
+        sealing.exception()  # it was raised above, or what was raised there came first
         writer.close()
-    return await _accepted(place, rows)
+    return await _accepted(place, rows.operator, rows.node, rows.lane, lambda state: state.ended)
 
 
-def _seal_all(writer: ImportLane, rows: LaneRows, progress: Callable[[str, int, int], None]) -> None:
-    while not writer.finished:
+async def accept_sealed(place: ImportPlace, operator: str, node: str, lane: str) -> None:
+    """Lets intake take what a killed import had sealed; returns when it has. Nothing more is sealed.
+
+    Refusals: batch_held; lane_in_use.
+    """
+    if not lane_path(place.spool, operator, node, lane).exists():
+        return
+    taken = LaneFolder.open(place.spool, operator, node, lane)
+    try:
+        if taken.head is None:
+            return
+        sealed = taken.head.seal.number
+        await _accepted(
+            place, operator, node, lane, lambda state: state.number is not None and state.number >= sealed
+        )
+    finally:
+        taken.close()
+
+
+def _seal_all(
+    writer: ImportLane, rows: LaneRows, progress: Callable[[str, int, int], None], stop: threading.Event
+) -> None:
+    while not writer.finished and not stop.is_set():
         start = writer.next_sequence - 1
         part = pa.table(rows.columns(start, SLICE_ROWS))
         writer.seal_rows(part, rows.last_us, final=start + part.num_rows == rows.count)
         progress("sealing", writer.next_sequence - 1, rows.count)
 
 
-async def _accepted(place: ImportPlace, rows: LaneRows) -> ledger.LaneState:
+async def _accepted(
+    place: ImportPlace,
+    operator: str,
+    node: str,
+    lane: str,
+    reached: Callable[[ledger.LaneState], bool],
+) -> ledger.LaneState:
     for _ in range(PATIENCE_SWEEPS):
         await place.sweep()
-        state = await ledger.lane_state(place.database, rows.operator, rows.node, rows.lane)
+        state = await ledger.lane_state(place.database, operator, node, lane)
         if state is not None and state.held:
             raise Refusal(
                 "batch_held",
-                f"intake holds {len(state.held)} batches of {rows.lane}",
-                where=f"{rows.operator}/{rows.node}",
+                f"intake holds {len(state.held)} batches of {lane}",
+                where=f"{operator}/{node}",
                 remedy="`tally streams` shows them",
                 faults=[Fault(what) for what in state.held],
             )
-        if state is not None and state.ended:
+        if state is not None and reached(state):
             return state
         await asyncio.sleep(SWEEP_EVERY_S)
     raise Unavailable(
         "intake_waits",
-        f"the batches of {rows.lane} are sealed and not accepted yet",
+        f"the batches of {lane} are sealed and not accepted yet",
         where=str(place.spool),
         remedy="give the same command again: it goes on where it stands",
     )

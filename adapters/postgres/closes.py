@@ -8,7 +8,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from adapters.postgres.schema import held, lane, late_bound, period_close
+from adapters.postgres.schema import held, import_file, lane, late_bound, period_close
 from billing.period import Period
 from billing.ports import PeriodClose
 
@@ -19,6 +19,23 @@ async def held_batches(conn: AsyncConnection, operator: str) -> int:
         await conn.execute(select(func.count()).select_from(held).where(held.c.operator == operator))
     ).scalar_one()
     return count
+
+
+async def unfinished_imports(
+    conn: AsyncConnection, operator: str, start: datetime, end: datetime
+) -> list[str]:
+    """Ids of imports with events in [start, end) of which only a part is accepted, or taken back; oldest first."""
+    rows = await conn.execute(
+        select(import_file.c.id)
+        .where(
+            import_file.c.operator == operator,
+            import_file.c.state.in_(("running", "voiding")),
+            import_file.c.first < end,
+            import_file.c.last >= start,
+        )
+        .order_by(import_file.c.imported_at, import_file.c.id)
+    )
+    return list(rows.scalars())
 
 
 async def lane_heads(conn: AsyncConnection, operator: str) -> dict[str, str]:

@@ -135,6 +135,14 @@ import_file = Table(
     instant("voided_at", nullable=True),
     Column("void_reason", Text),
 )
+Index(
+    "import_file_stands_once",
+    import_file.c.operator,
+    import_file.c.node,
+    import_file.c.epoch,
+    unique=True,
+    postgresql_where=text("state <> 'voided'"),
+)
 
 
 def _usage(name: str, into: MetaData) -> Table:

@@ -189,19 +189,21 @@ CREATE TABLE import_file (
     first timestamptz,
     last timestamptz,
     totals jsonb NOT NULL,
-    state text NOT NULL,
-    imported_at timestamptz NOT NULL,
-    voided_at timestamptz,
+    state text NOT NULL,            -- running before its first seal is made, voiding before its first event is taken back
+    imported_at timestamptz NOT NULL, -- when it began
+    voided_at timestamptz,          -- when taking back began
     void_reason text,
     PRIMARY KEY (operator, id),
-    CONSTRAINT import_file_state CHECK (state IN ('accepted', 'voided')),
+    CONSTRAINT import_file_state CHECK (state IN ('running', 'accepted', 'voiding', 'voided')),
     CONSTRAINT import_file_epoch CHECK (epoch ~ '^[0-9a-f]{32}$'),
     CONSTRAINT import_file_events CHECK (events >= 0),
     -- Who takes usage back says why.
     CONSTRAINT import_file_void_has_a_reason CHECK
-        (num_nonnulls(voided_at, void_reason) = CASE state WHEN 'voided' THEN 2 ELSE 0 END)
+        (num_nonnulls(voided_at, void_reason) = CASE WHEN state IN ('voiding', 'voided') THEN 2 ELSE 0 END)
 );
-COMMENT ON TABLE import_file IS 'Files that were imported, and those taken back.';
+COMMENT ON TABLE import_file IS 'Files that were imported, that are being imported, and those taken back.';
+-- The same content stands once on a node, whoever asks at the same moment.
+CREATE UNIQUE INDEX import_file_stands_once ON import_file (operator, node, epoch) WHERE state <> 'voided';
 
 -- Usage ----------------------------------------------------------------------------------------------------------------
 -- Partitioned by operator and UTC month; partitions come from ensure_usage_partitions (0001_first.usage.sql).

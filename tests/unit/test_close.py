@@ -173,6 +173,21 @@ def test_held_batches_stop_the_close() -> None:
     assert refused.value.code == "held_batches"
 
 
+def test_an_import_that_is_not_finished_stops_the_close_of_the_months_that_it_touches_and_of_no_other() -> (
+    None
+):
+    books = books_with(event(100))
+    day = datetime(2026, 10, 31, 12, tzinfo=UTC)
+    books.books[OPERATOR].unfinished = {"import-ab": (day, day)}
+    with pytest.raises(Refusal) as refused:
+        close(books, accept_unfinished=True)
+    assert refused.value.code == "import_unfinished"
+    assert "import-ab" in refused.value.what
+    assert "tally import void import-ab" in refused.value.remedy
+    books.books[OPERATOR].unfinished = {"import-ab": (day + timedelta(days=1), day + timedelta(days=2))}
+    close(books)
+
+
 def test_unpriced_usage_stops_the_close_and_is_listed() -> None:
     books = books_with(event(100), event(7, model="other"))
     with pytest.raises(Refusal) as refused:
