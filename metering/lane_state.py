@@ -6,6 +6,8 @@ usage event closes one, and a usage event without an intent does both. Nothing h
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -35,10 +37,10 @@ class LaneState:
     open_intents: dict[bytes, Intent] = field(default_factory=dict)
     unsealed: list[bytes] = field(default_factory=list)
 
-    def pack(self, event: Event) -> bytes:
-        """The canonical bytes that the event would have as the lane's next one."""
+    def pack(self, event: Event, time_us: int) -> bytes:
+        """The canonical bytes that the event would have as the lane's next one, at that time or just above the last."""
         floor_us = self.floor_us
-        return pack(event, self.next_sequence, event.time_us if event.time_us > floor_us else floor_us + 1)
+        return pack(event, self.next_sequence, time_us if time_us > floor_us else floor_us + 1)
 
     def take_intent(self, intent: Intent) -> None:
         """Count an intent that is written."""
@@ -70,16 +72,22 @@ class LaneState:
         self.sealed = seal.last
         self.sealed_closed = seal.closed
 
-    def begin_epoch(self, epoch: bytes) -> None:
-        """Number from the start again; everything so far is sealed."""
+    @contextmanager
+    def beginning_epoch(self, epoch: bytes) -> Iterator[None]:
+        """Number from the start again; everything so far is sealed. What fails within leaves the epoch as it was."""
         assert not self.unsealed
-        self.epoch = epoch
-        self.number, self.sealed, self.next_sequence = 0, 0, 1
+        before = self.epoch, self.number, self.sealed, self.next_sequence
+        self.epoch, self.number, self.sealed, self.next_sequence = epoch, 0, 0, 1
+        try:
+            yield
+        except BaseException:
+            self.epoch, self.number, self.sealed, self.next_sequence = before
+            raise
 
     def interrupt_open(self, wall_us: int) -> None:
         """End each open request with an `interrupted` event."""
         for intent in list(self.open_intents.values()):
-            self.take_event(self.pack(interrupted(intent, wall_us)))
+            self.take_event(self.pack(interrupted(intent, wall_us), wall_us))
 
     def opening(self, previous: str | None) -> tuple[Opening, list[bytes]]:
         """The opening of a segment that takes over here, and the frames that it carries."""

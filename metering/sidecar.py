@@ -67,15 +67,13 @@ class Sidecar:
         options: SidecarOptions,
         lane: Lane,
         keys: KeyBook,
-        *,
-        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self.options = options
         self.patience = options.patience
         self.counters = Counters()
         self.connections: set[ClientConnection] = set()
         self.stopping = False
-        self.now_us = now_us
+        self.now_us = lane.now_us
         self.clock = time.monotonic
         self.engine = EnginePool(
             EngineAddress.parse(options.engine),

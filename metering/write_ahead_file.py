@@ -59,15 +59,15 @@ class WriteAheadFile:
         What a failing write left is cut off again, so that the frames before and after it stay readable.
         """
         if self._broken:
-            raise self._failure("an earlier write or fsync failed")
+            raise self.failure("an earlier write or fsync failed")
         try:
             written = os.write(self._descriptor, content)
         except OSError as error:
             self._cut()
-            raise self._failure(str(error)) from error
+            raise self.failure(str(error)) from error
         if written != len(content):
             self._cut()
-            raise self._failure("the disk is full")
+            raise self.failure("the disk is full")
         self.size += written
 
     def fsync(self) -> None:
@@ -76,15 +76,19 @@ class WriteAheadFile:
         A second fsync would succeed on pages that the kernel has given up and marked clean.
         """
         if self._broken:
-            raise self._failure("an earlier write or fsync failed")
+            raise self.failure("an earlier write or fsync failed")
         try:
             os.fsync(self._descriptor)
         except OSError as error:
             self._broken = True
-            raise self._failure(str(error)) from error
+            raise self.failure(str(error)) from error
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+    def give_up(self) -> None:
+        """Take no more: another segment has taken over, or nobody knows whether it has."""
+        self._broken = True
 
     def _cut(self) -> None:
         try:
@@ -92,7 +96,8 @@ class WriteAheadFile:
         except OSError:
             self._broken = True
 
-    def _failure(self, what: str) -> Unavailable:
+    def failure(self, what: str) -> Unavailable:
+        """What to raise when this segment, or its successor, cannot be written."""
         return Unavailable(
             "write_ahead_failed",
             f"the write-ahead file cannot be written: {what}",
@@ -122,8 +127,19 @@ class WriteAhead:
         return self._is_named
 
     def begin(self, opening: Opening, carried: Iterable[bytes], *, durable: bool) -> None:
-        """Go on in a new segment. Without `durable` the older ones stay until the next `fsync`."""
-        begun = WriteAheadFile.create(self._folder, self._number + 1, opening, carried, durable=durable)
+        """Go on in a new segment. Without `durable` the older ones stay until the next `fsync`.
+
+        Unavailable `write_ahead_failed` if the disk refuses: then nothing has changed, unless the new segment has got
+        its name already. A start would read that one, so the old one takes no more.
+        """
+        try:
+            begun = WriteAheadFile.create(self._folder, self._number + 1, opening, carried, durable=durable)
+        except OSError as error:
+            if self._file is None:
+                raise
+            if segment_path(self._folder, self._number + 1).exists():
+                self._file.give_up()
+            raise self._file.failure(str(error)) from error
         if self._file:
             self._file.close()
         self._file, self._number, self._is_named = begun, self._number + 1, durable

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from lane_examples import HandClock, audit, intent, open_lane, outcome, serve
+from lane_examples import START_US, HandClock, audit, intent, open_lane, outcome, serve
 
 from metering.batch import SealedBatch
 from metering.lane_folder import LaneFolder
@@ -94,7 +94,11 @@ def test_clocks_that_came_apart_begin_a_new_epoch_and_say_so(tmp_path: Path) -> 
     assert lane.seal_due()
     lane.seal()
     assert lane.epoch != before
-    assert warnings == [("clock_stepped", "the wall clock was stepped by -3600.0 s: a new epoch begins")]
+    assert warnings[0] == ("clock_stepped", "the wall clock was stepped by -3600.0 s: a new epoch begins")
+    assert [code for code, _ in warnings] == [
+        "clock_stepped",
+        "lane_ahead",
+    ]  # what is sealed lies ahead of it now
     lane.outcome(outcome(in_the_air.request, clock.wall))
     lane.close()
     found = audit(tmp_path)
@@ -103,6 +107,107 @@ def test_clocks_that_came_apart_begin_a_new_epoch_and_say_so(tmp_path: Path) -> 
         (True, 0, 2),
         (False, 0, 1),
     ]
+
+
+YEAR_US = 365 * 86_400 * 1_000_000
+
+
+def test_a_clock_that_was_a_year_ahead_for_a_moment_does_the_lane_no_harm(tmp_path: Path) -> None:
+    clock = HandClock()
+    said: list[str] = []
+    lane = open_lane(tmp_path, clock, warn=lambda code, _: said.append(code))
+    serve(lane)
+    clock.wall += YEAR_US
+    clock.pass_s(10)
+    assert lane.seal_due()
+    lane.seal()  # the event before, in its epoch; a new epoch begins
+    assert not lane.seal_due()
+    clock.pass_s(10)
+    beat = lane.seal()
+    assert beat is not None
+    assert beat.seal.complete_to_us == clock.wall - YEAR_US == lane.now_us()
+    started = intent()
+    lane.intent(started)
+    lane.outcome(outcome(started.request, clock.wall))
+    clock.wall -= YEAR_US
+    assert lane.seal_due()
+    clock.pass_s(1)
+    last = lane.seal()
+    assert last is not None
+    assert last.seal.complete_to_us == clock.wall == lane.now_us()
+    lane.close()
+    open_lane(tmp_path, clock, warn=lambda *told: pytest.fail(str(told))).close()
+    assert said == ["clock_stepped", "clock_back"]
+    assert len(audit(tmp_path).epochs) == 2
+
+
+def test_a_clock_that_was_set_right_is_believed_after_five_minutes(tmp_path: Path) -> None:
+    clock = HandClock()
+    said: list[str] = []
+    lane = open_lane(tmp_path, clock, warn=lambda code, _: said.append(code))
+    clock.wall += 3 * YEAR_US
+    epochs = [lane.epoch]
+    for _ in range(30):
+        lane.seal()
+        epochs.append(lane.epoch)
+        assert lane.now_us() == clock.wall - 3 * YEAR_US
+        clock.pass_s(10)
+    lane.seal()
+    assert lane.now_us() == clock.wall
+    serve(lane)
+    lane.close()
+    assert audit(tmp_path).batches[-1].seal.complete_to_us == clock.wall
+    assert len({*epochs, lane.epoch}) == 3
+    assert said == ["clock_stepped", "clock_stepped"]
+
+
+def test_a_clock_that_keeps_jumping_ahead_is_not_believed(tmp_path: Path) -> None:
+    clock = HandClock()
+    lane = open_lane(tmp_path, clock, warn=lambda *_: None)
+    for _ in range(40):
+        clock.wall += 60_000_000
+        clock.pass_s(10)
+        lane.seal()
+    assert lane.now_us() == START_US + 400_000_000
+    lane.close()
+
+
+def test_a_lane_that_sealed_the_future_says_so_when_it_starts(tmp_path: Path) -> None:
+    ahead = HandClock(wall=START_US + YEAR_US)
+    lane = open_lane(tmp_path, ahead)
+    ahead.pass_s(10)
+    lane.seal()
+    lane.close()
+    said: list[str] = []
+    open_lane(tmp_path, warn=lambda code, _: said.append(code)).close()
+    assert said == ["lane_ahead"]
+
+
+def test_a_new_epoch_that_the_disk_refuses_is_begun_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = HandClock()
+    lane = open_lane(tmp_path, clock, warn=lambda *_: None)
+    before = lane.epoch
+    requests = serve(lane)
+    clock.wall -= 3_000_000
+
+    def full(descriptor: int, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("metering.write_ahead_file.write_whole", full)
+    with pytest.raises(Unavailable) as failed:
+        lane.seal()
+    assert failed.value.code == "write_ahead_failed"
+    assert lane.epoch == before
+    monkeypatch.undo()
+    requests += serve(lane)
+    lane.seal()
+    assert lane.epoch != before
+    lane.close()
+    found = audit(tmp_path)
+    assert list(found.outcomes) == requests
+    assert found.epochs == [before]
 
 
 def test_two_writers_do_not_share_a_lane(tmp_path: Path) -> None:
