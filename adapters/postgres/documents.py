@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters.postgres.schema import adjustment, document, number_series
+from adapters.postgres.schema_base import one_of
 from billing.adjustment import Adjustment
 from billing.document import DRAFT, ISSUED, Document, from_json, to_json
 from billing.period import Period
@@ -39,7 +40,7 @@ async def load_documents(
     if state is not None:
         conditions.append(document.c.state == state)
     if references is not None:
-        conditions.append(or_(document.c.id.in_(references), document.c.number.in_(references)))
+        conditions.append(or_(one_of(document.c.id, references), one_of(document.c.number, references)))
     rows = await conn.execute(_oldest_first(select(document.c.content).where(*conditions)))
     return [from_json(row.content) for row in rows]
 
@@ -85,7 +86,7 @@ async def issue_documents(
         delete(document)
         .where(
             document.c.operator == operator,
-            document.c.id.in_([issued.id for issued in documents]),
+            one_of(document.c.id, [issued.id for issued in documents]),
             document.c.state == DRAFT,
         )
         .returning(document.c.id, document.c.created_at)

@@ -1,10 +1,13 @@
-"""What the tables of every subject share: one `MetaData`, and the operator's column that every key begins with."""
+"""What the tables of every subject share: one `MetaData`, the operator's column that every key begins with, and how a
+query names many values."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import Column, DateTime, ForeignKey, MetaData, Text
+from sqlalchemy import Column, ColumnElement, DateTime, ForeignKey, MetaData, Text, any_, literal
+from sqlalchemy.dialects.postgresql import ARRAY
 
 metadata = MetaData()
 
@@ -18,3 +21,10 @@ def operator_column(*, registered: bool = True) -> Column[str]:
 def instant(name: str, *, nullable: bool = False) -> Column[datetime]:
     """A `timestamptz`."""
     return Column(name, DateTime(timezone=True), nullable=nullable)
+
+
+def one_of(
+    column: ColumnElement[str] | ColumnElement[str | None], values: Collection[str]
+) -> ColumnElement[bool]:
+    """`column = ANY (values)`: one parameter however many there are; IN has one for each, and PostgreSQL takes 32,767."""
+    return column == any_(literal(list(values), ARRAY(Text)))

@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from adapters.postgres.database import INSTALLATION, Database, see
 from adapters.postgres.schema import operator as operator_table
 from adapters.postgres.schema import site_document, subject
+from adapters.postgres.schema_base import one_of
 from adapters.site_files.store import Span, Subject
 from billing.facts import Facts, StoredDocument, facts_from_documents
 from billing.period import Period
@@ -135,7 +136,7 @@ class PostgresSiteStore:
         if not ids:
             return
         known = select(subject.c.slug).where(
-            subject.c.operator == operator, subject.c.kind == "customer", subject.c.slug.in_(ids)
+            subject.c.operator == operator, subject.c.kind == "customer", one_of(subject.c.slug, ids)
         )
         have = set((await self._connection.execute(known)).scalars())
         rows = [

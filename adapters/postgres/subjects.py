@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters.postgres.schema import subject
+from adapters.postgres.schema_base import one_of
 from metering.identity import new_id
 from metering.refusal import Refusal
 
@@ -26,7 +27,7 @@ async def find_subjects(
             subject.c.operator == operator,
             subject.c.kind == kind,
             subject.c.parent.is_not_distinct_from(parent),
-            subject.c.slug.in_(slugs),
+            one_of(subject.c.slug, slugs),
         )
     )
     return {row.slug: row.id for row in rows}
