@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from adapters import answers, rendering, reporting
+from adapters.api.roles import Subject, check_may_read
 from adapters.postgres import keys
 from adapters.postgres.database import INSTALLATION, Database
 from billing.document import to_json
@@ -18,7 +20,15 @@ from metering.identity import hash_secret
 from metering.refusal import Refusal
 from reports.formats import DOCUMENT, USAGE, media_type
 
-router = APIRouter(prefix="/v1")
+
+def _without_nul(request: Request) -> None:
+    """PostgreSQL keeps no NUL in text, so nothing can be named so: refused here for every route. Refusal `bad_text`."""
+    for name, value in (*request.path_params.items(), *request.query_params.multi_items()):
+        if "\0" in str(value):
+            raise Refusal("bad_text", f"{name} has a NUL character", where=name, remedy="leave it out")
+
+
+router = APIRouter(prefix="/v1", dependencies=[Depends(_without_nul)])
 _bearer = HTTPBearer(
     auto_error=False, description="The secret of a key with a role: `tally key create --role finance`."
 )
@@ -54,7 +64,20 @@ async def _asker(
     return Asker(database, key.role, None if key.operator == INSTALLATION else key.operator)
 
 
-AskerDependency = Annotated[Asker, Depends(_asker)]
+def _asker_for(subject: Subject) -> Callable[..., Asker]:
+    """The asker, once their role is seen to be one that may read the subject."""
+
+    def asker(asker: Annotated[Asker, Depends(_asker)]) -> Asker:
+        check_may_read(asker.role, subject)
+        return asker
+
+    return asker
+
+
+UsageAsker = Annotated[Asker, Depends(_asker_for("usage"))]
+InvoiceAsker = Annotated[Asker, Depends(_asker_for("invoices"))]
+SettlementAsker = Annotated[Asker, Depends(_asker_for("settlements"))]
+ReportAsker = Annotated[Asker, Depends(_asker_for("reports"))]
 
 
 @router.get("/health", tags=["health"])
@@ -66,7 +89,7 @@ async def health(request: Request) -> dict[str, Any]:
 
 @router.get("/usage", tags=["usage"])
 async def usage(
-    asker: AskerDependency,
+    asker: UsageAsker,
     period: PeriodQuery = None,
     by: Annotated[str, Query(description="As `tally usage --by`: comma separated.")] = "customer",
     since: Annotated[str | None, Query(alias="from", description="A day, or a time on a whole hour.")] = None,
@@ -81,7 +104,7 @@ async def usage(
 
 @router.get("/invoices", tags=["invoices"])
 async def invoices(
-    asker: AskerDependency,
+    asker: InvoiceAsker,
     period: PeriodQuery = None,
     customer: CustomerQuery = None,
     state: Annotated[str | None, Query(description="draft or issued")] = None,
@@ -95,14 +118,14 @@ async def invoices(
 
 @router.get("/invoices/{reference}", tags=["invoices"])
 async def invoice(
-    asker: AskerDependency, reference: Annotated[str, Path(description="An id or a number.")]
+    asker: InvoiceAsker, reference: Annotated[str, Path(description="An id or a number.")]
 ) -> dict[str, Any]:
     """One document with its lines."""
     return to_json(await answers.find_document(asker.database, reference, asker.operator))
 
 
 @router.get("/invoices/{reference}/files/{format}", tags=["invoices"], response_class=Response)
-async def invoice_file(asker: AskerDependency, reference: str, format: str) -> Response:
+async def invoice_file(asker: InvoiceAsker, reference: str, format: str) -> Response:
     """A document as a file: pdf."""
     document = await answers.find_document(asker.database, reference, asker.operator)
     found = await answers.with_facts(asker.database, document)
@@ -111,21 +134,21 @@ async def invoice_file(asker: AskerDependency, reference: str, format: str) -> R
 
 
 @router.get("/settlements", tags=["settlements"])
-async def settlements(asker: AskerDependency, period: PeriodQuery = None) -> dict[str, Any]:
+async def settlements(asker: SettlementAsker, period: PeriodQuery = None) -> dict[str, Any]:
     """Settlements, oldest first."""
     rows = await answers.settlements(asker.database, operator=asker.operator, period=_period(period))
     return {"settlements": rows}
 
 
 @router.get("/settlements/{id}", tags=["settlements"])
-async def settlement(asker: AskerDependency, id: str) -> dict[str, Any]:
+async def settlement(asker: SettlementAsker, id: str) -> dict[str, Any]:
     """One settlement."""
     return await answers.settlement(asker.database, id, asker.operator)
 
 
 @router.get("/reports/usage", tags=["reports"], response_class=Response)
 async def usage_report(
-    asker: AskerDependency,
+    asker: ReportAsker,
     period: Annotated[str, Query(description="A calendar month: 2026-10.")],
     format: Annotated[str, Query(description="csv, json or pdf")] = "json",
 ) -> Response:

@@ -16,7 +16,9 @@ import httpx
 import pytest
 from command import EXAMPLE, Json, Tally, over, write_rows
 
+from adapters.api.roles import MAY_READ
 from adapters.postgres.database import DatabaseUrls
+from adapters.postgres.keys import ROLES
 
 OCTOBER = "2026-10"
 SECOND_OPERATOR = """kind: operator
@@ -104,6 +106,9 @@ def served(
         "vilnius": ("--role", "finance", "--operator", "telecentras"),
         "cologne": ("--role", "auditor", "--operator", "rheinrechner"),
         "customer": ("--customer", "acme"),
+        "operator": ("--role", "operator"),
+        "compliance": ("--role", "compliance"),
+        "auditor": ("--role", "auditor"),
     }
     secrets = {name: tally("key", "create", *options)["secret"] for name, options in keys.items()}
     revoked = tally("key", "create", "--role", "finance")
@@ -194,6 +199,31 @@ def test_a_customers_key_opens_the_sidecar_not_the_api(served: Served, path: str
     assert served.error(403, path, "customer")["code"] == "forbidden"
 
 
+READABLE = {
+    "usage": ["/v1/usage"],
+    "reports": [f"/v1/reports/usage?period={OCTOBER}"],
+    "invoices": ["/v1/invoices", "/v1/invoices/acme.2026-10.1", "/v1/invoices/acme.2026-10.1/files/pdf"],
+    "settlements": ["/v1/settlements", "/v1/settlements/telecentras.2026-10.1"],
+}
+
+
+def test_every_role_reads_what_is_its_own_and_is_refused_the_rest_by_name(served: Served) -> None:
+    assert set(MAY_READ) == set(ROLES)
+    assert MAY_READ["operator"] == {"usage", "reports"}
+    assert all(MAY_READ[role] == set(READABLE) for role in ("finance", "compliance", "auditor"))
+    for role, key in {**{role: role for role in ROLES}, "finance": "all"}.items():
+        for subject, paths in READABLE.items():
+            for path in paths:
+                if subject not in MAY_READ[role]:
+                    error = served.error(403, path, key)
+                    assert error["what"] == f"a key of the role {role} may not read {subject}"
+                    assert error["remedy"] == "use a key of one of the roles auditor, compliance, finance"
+                elif subject != "reports":  # of one operator only; its own test asks for it
+                    assert served.get(path, key).status_code == 200, (role, path)
+                else:
+                    assert served.error(400, path, key)["code"] == "which_operator"
+
+
 @pytest.mark.parametrize(
     ("path", "code"),
     [
@@ -214,6 +244,10 @@ def test_what_is_not_there_is_not_found(served: Served, path: str, code: str) ->
         ("/v1/usage?period=2026-13", "bad_period"),
         ("/v1/usage?from=yesterday", "bad_time"),
         ("/v1/invoices?state=paid", "unknown_state"),
+        ("/v1/invoices?customer=%00", "bad_text"),
+        ("/v1/invoices/acme%00", "bad_text"),
+        ("/v1/settlements/a%00b", "bad_text"),
+        ("/v1/reports/usage?period=%00", "bad_text"),
         ("/v1/invoices/acme.2026-10.1/files/docx", "unknown_format"),
         ("/v1/reports/usage", "bad_request"),
         (f"/v1/reports/usage?period={OCTOBER}&format=docx", "unknown_format"),
