@@ -2,7 +2,8 @@
 
 Every call but `/v1/health` needs `Authorization: Bearer SECRET` of a key with a role. A key of one operator sees that
 operator; a key without one sees all of the installation. Errors are `{error: {code, what, where, remedy, faults}}` as
-the command line prints them: 400 refused, 401 no key, 404 not there, 503 something that we depend on is down.
+the command line prints them: 400 refused, 401 no key, 403 not for this key (`adapters.api.roles`), 404 not there, 503
+something that we depend on is down.
 `/docs` is served from a package, nothing from elsewhere.
 """
 
