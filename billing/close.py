@@ -24,7 +24,7 @@ from typing import Any
 from billing.adjustment import Adjustment
 from billing.bill import make_bill
 from billing.document import Document
-from billing.draft import Waiting, next_document
+from billing.draft import Waiting, next_document, under_an_id_of_its_own
 from billing.facts import Facts
 from billing.issue import issue_drafts, short_row
 from billing.money import format_minor
@@ -215,9 +215,9 @@ def _draft_all(
     for adjustment in adjustments:
         adjusted[adjustment.customer].append(adjustment)
     existing: dict[str, list[Document]] = defaultdict(list)
+    replaced: dict[str, list[Document]] = defaultdict(list)
     for document in documents:
-        if document.number is not None:
-            existing[document.customer].append(document)
+        (replaced if document.number is None else existing)[document.customer].append(document)
     drafts: list[Document] = []
     waiting: list[Waiting] = []
     zero: list[str] = []
@@ -232,7 +232,7 @@ def _draft_all(
             continue
         match following:
             case Document():
-                drafts.append(following)
+                drafts.append(under_an_id_of_its_own(following, replaced[slug]))
             case Waiting():
                 waiting.append(following)
             case None if not existing[slug]:

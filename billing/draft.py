@@ -144,6 +144,17 @@ def next_ordinal(documents: Sequence[Document]) -> int:
     return 1 + max((int(document.id.rpartition(".")[2]) for document in documents), default=0)
 
 
+def under_an_id_of_its_own(draft: Document, replaced: Sequence[Document]) -> Document:
+    """The draft with the id by which it is known: that of its equal among the drafts that it replaces, or one
+    that none of them had. Who issues by an id issues what they read under it, or nothing.
+    """
+    for each in replaced:
+        if replace(draft, id=each.id) == each:
+            return each
+    name, _, ordinal = draft.id.rpartition(".")
+    return replace(draft, id=f"{name}.{max(int(ordinal), next_ordinal(replaced))}")
+
+
 def reference(document: Document) -> Reference:
     """An issued document as another one names it."""
     assert document.number is not None

@@ -41,13 +41,16 @@ def test_a_close_drafts_and_says_what_it_came_to() -> None:
     assert [(each.number, each.facts["tariffs"]) for each in book.closes] == [(1, ["vilnius"])]
 
 
-def test_closing_again_replaces_the_drafts_and_keeps_their_ids() -> None:
-    books = books_with(event(100))
+def test_closing_again_replaces_the_drafts_and_those_that_changed_get_another_id() -> None:
+    books = books_with(event(100), event(3, customer="beta"))
     first = close(books)
     assert close(books) == first
-    add_usage(books, event(100), event(1, day=6))
+    add_usage(books, event(100), event(1, day=6), event(3, customer="beta"))
     assert close(books)["drafts"][0]["net"] == "101.00"
-    assert list(books.books[OPERATOR].papers) == ["acme.2026-10.1"]
+    assert list(books.books[OPERATOR].papers) == ["acme.2026-10.2", "beta.2026-10.1"]
+    with pytest.raises(Refusal) as refused:
+        run(issue_documents(books, OPERATOR, ["acme.2026-10.1"], NOW))
+    assert refused.value.code == "unknown_document", "whoever read 100.00 does not issue 101.00"
 
 
 def test_an_issued_document_carries_number_dates_and_reference() -> None:
