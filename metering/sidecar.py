@@ -7,12 +7,18 @@ written events to the disk (every 50 ms) and into sealed batches, and the orderl
 If the lane cannot be written, requests are refused (503) before the engine hears of them. An outcome that cannot be
 written tears its answer off before the last byte, is kept, and is tried again with each sync; until that succeeds no
 request is let through. So nothing is served that is not on the books, and each opened request is closed exactly once.
+Requests are refused as well while the lane cannot sync or seal, and while more events wait to be sealed than
+`unsealed_events` (503 `capture_behind`).
+
+Any other exception in that work is a bug, and a sidecar that went on without sealing would hide it. It is logged as
+CRITICAL with its class alone, metered requests are refused from then on, and `failed` is set: whoever runs the sidecar
+drains it and ends the process with an exit code that is not zero, so that it is started again. The request whose
+outcome could not be written is `interrupted` at that start.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 import time
@@ -21,6 +27,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from metering.capture_faults import CaptureFaults
 from metering.client_connection import ClientConnection
 from metering.endpoints import Endpoint, find_endpoint, find_key
 from metering.engine_pool import EngineAddress, EnginePool
@@ -43,6 +50,13 @@ _NOT_METERED = Refused(
     "Requests are not served while their usage cannot be written down.",
     headers=((b"retry-after", b"1"),),
 )
+_BEHIND = Refused(
+    503,
+    "capture_behind",
+    "Requests are not served while too many events wait to be sealed.",
+    headers=((b"retry-after", b"1"),),
+)
+_WRITE, _SYNC, _SEAL, _KEEP_UP = "write", "sync", "seal", "seal as fast as requests end"
 #: What the lane raises when its disk fails.
 _DISK = (OSError, Unavailable)
 
@@ -85,7 +99,9 @@ class Sidecar:
         self._keys = keys
         self._budget = Budget(options.bodies_bytes)
         self._unwritten: deque[Event] = deque()
-        self._disk_failed = False
+        self._faults = CaptureFaults()
+        #: Set when the sidecar met a bug of its own: drain it, and let the process end with a failure.
+        self.failed = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._loops: list[asyncio.Task[None]] = []
         self._draining: asyncio.Task[None] | None = None
@@ -132,8 +148,10 @@ class Sidecar:
             task.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         self.engine.close()
-        with contextlib.suppress(*_DISK):
+        try:
             self._write_waiting()
+        except _DISK as error:
+            self._faults.stands(_WRITE, error)
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self._seal_thread, self._lane.close)
@@ -143,8 +161,8 @@ class Sidecar:
 
     @property
     def refusing(self) -> bool:
-        """Metered requests are refused, because the lane cannot be written."""
-        return self._disk_failed or bool(self._unwritten)
+        """Metered requests are refused, because the lane cannot be written or sealed."""
+        return bool(self._faults) or bool(self._unwritten) or self.failed.is_set()
 
     # -- what connections ask for -----------------------------------------------------------------------------------
 
@@ -161,12 +179,13 @@ class Sidecar:
             return exchange
         if exchange.intent is not None:
             if self.refusing:
-                return _NOT_METERED
+                return _BEHIND if _KEEP_UP in self._faults else _NOT_METERED
             try:
                 self._lane.intent(exchange.intent)
             except _DISK as error:
                 self._write_failed(error)
                 return _NOT_METERED
+            self._faults.ends(_WRITE)
         self.counters.requests += 1
         return exchange
 
@@ -183,6 +202,10 @@ class Sidecar:
             self._write_failed(error)
             self._unwritten.append(event)
             return False
+        except Exception as error:
+            self._give_up("write an outcome", error)
+            return False
+        self._faults.ends(_WRITE)
         return True
 
     def refuse(self, refused: Refused) -> None:
@@ -206,7 +229,11 @@ class Sidecar:
     async def _every(self, pause_s: float, work: Callable[[], Awaitable[None]]) -> None:
         while True:
             await asyncio.sleep(pause_s)
-            await work()
+            try:
+                await work()
+            except Exception as error:
+                # The loop goes on: what can still be brought to the disk while the sidecar drains, is.
+                self._give_up(work.__name__.lstrip("_"), error)
 
     async def _sync(self) -> None:
         loop = asyncio.get_running_loop()
@@ -214,18 +241,25 @@ class Sidecar:
             self._write_waiting()
             await loop.run_in_executor(self._sync_thread, self._lane.sync)
         except _DISK as error:
-            self._disk_trouble("sync", error)
+            self._faults.stands(_SYNC, error)
         else:
-            self._disk_failed = False
+            self._faults.ends(_SYNC)
+            self._faults.eases(_WRITE)
+        if (waiting := self._lane.unsealed) >= self.options.unsealed_events:
+            self._faults.stands(_KEEP_UP, f"{waiting} events wait")
+        else:
+            self._faults.ends(_KEEP_UP)
 
     async def _seal(self) -> None:
         loop = asyncio.get_running_loop()
         try:
             while self._lane.seal_due():
                 if await loop.run_in_executor(self._seal_thread, self._lane.seal) is None:
-                    return
+                    break
         except _DISK as error:
-            self._disk_trouble("seal", error)
+            self._faults.stands(_SEAL, error)
+        else:
+            self._faults.ends(_SEAL)
 
     async def _sweep(self) -> None:
         now = self.clock()
@@ -235,14 +269,21 @@ class Sidecar:
 
     def _write_waiting(self) -> None:
         while self._unwritten:
-            self._lane.outcome(self._unwritten[0])
+            try:
+                self._lane.outcome(self._unwritten[0])
+            except _DISK:
+                raise
+            except Exception as error:
+                # It never will be written; those behind it can.
+                self._give_up("write an outcome", error)
             self._unwritten.popleft()
 
     def _write_failed(self, error: Exception) -> None:
         self.counters.write_errors += 1
-        self._disk_trouble("write", error)
+        self._faults.stands(_WRITE, error)
 
-    def _disk_trouble(self, what: str, error: Exception) -> None:
-        if not self._disk_failed:
-            _log.error("the lane cannot %s, requests are refused: %s", what, error)
-        self._disk_failed = True
+    def _give_up(self, what: str, error: Exception) -> None:
+        """A bug: refuse from here on, and let whoever runs the sidecar end it. Said once; never the event's content."""
+        if not self.failed.is_set():
+            _log.critical("capture failed to %s (%s): the sidecar stops", what, type(error).__name__)
+        self.failed.set()

@@ -35,7 +35,8 @@ class SidecarOptions:
     """`engine` is its address, `http://HOST:PORT`; `node` and `operator` say whose events these are.
 
     `sync_s` is the longest that a written event may wait for the disk, and so what a power cut may take. `bodies_bytes`
-    bounds the request bodies held at once.
+    bounds the request bodies held at once, `unsealed_events` the events that may wait for a seal, in memory and in the
+    write-ahead file (some 250 bytes each).
     """
 
     engine: str
@@ -45,3 +46,4 @@ class SidecarOptions:
     patience: Patience = field(default_factory=Patience)
     sync_s: float = 0.05
     bodies_bytes: int = 1024 * 1024 * 1024
+    unsealed_events: int = 1_000_000

@@ -88,10 +88,16 @@ def register(app: typer.Typer) -> None:
                     raise port_taken(address, problem) from None
                 renewing = asyncio.create_task(book.refresh(current))
                 ready({"sidecar": address.url(port)})
-                await stop.wait()
+                await _first_of(stop, server.failed)
                 await server.drain()
                 renewing.cancel()
                 await asyncio.gather(renewing, return_exceptions=True)
+                if server.failed.is_set():
+                    raise Unavailable(
+                        "capture_failed",
+                        "the sidecar could not go on writing down what it served, and stopped",
+                        remedy="its log says why; start it again",
+                    )
         return Result(None)
 
     @command(app, "intake", path="intake", example="tally intake")
@@ -113,6 +119,13 @@ def _check_free(address: Address) -> None:
         socket.create_server((address.host, address.port)).close()
     except OSError as problem:
         raise port_taken(address, problem) from None
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
 
 
 class _Ledger:

@@ -1,0 +1,45 @@
+"""What keeps a sidecar from serving metered requests, cause by cause.
+
+Each cause is ended only by the work that it stopped: a sync that succeeds says nothing about sealing. A failing write is
+the exception, since nothing writes while requests are refused: a sync that succeeds lets requests try (`eases`), and
+the next write says whether it is over. The log has one line when a cause comes and one when it is gone, however often
+it is met in between.
+"""
+
+from __future__ import annotations
+
+import logging
+
+_log = logging.getLogger(__name__)
+
+
+class CaptureFaults:
+    """The causes that stand. True while requests have to be refused."""
+
+    def __init__(self) -> None:
+        self._standing: set[str] = set()
+        self._told: set[str] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._standing)
+
+    def __contains__(self, cause: str) -> bool:
+        return cause in self._standing
+
+    def stands(self, cause: str, why: object) -> None:
+        """The lane cannot `cause` (a verb), because of `why`."""
+        self._standing.add(cause)
+        if cause not in self._told:
+            self._told.add(cause)
+            _log.error("the lane cannot %s, requests are refused: %s", cause, why)
+
+    def eases(self, cause: str) -> None:
+        """Requests may try whether it is over."""
+        self._standing.discard(cause)
+
+    def ends(self, cause: str) -> None:
+        """The lane can do it."""
+        if cause in self._told:
+            self._standing.discard(cause)
+            self._told.discard(cause)
+            _log.warning("the lane can %s again", cause)
