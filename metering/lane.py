@@ -44,7 +44,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from metering.batch import MAX_EVENTS, SealedBatch
 from metering.clock import Clock, ClockChange, SteadyClock, SystemClock
-from metering.event import EARLIEST_TIME_US, Event
+from metering.event import EARLIEST_TIME_US, END_OF_TIME_US, Event
 from metering.event_check import check_event
 from metering.lane_folder import LaneFolder
 from metering.lane_state import LaneState, interrupted, recovered, seal_leaves
@@ -124,11 +124,13 @@ class Lane:
         """Take the lane `lane` of `operator`/`node` in the spool folder `folder`, recover it, open a new epoch.
 
         Refusals: `lane_in_use`, `lane_ended` (its last seal was final), `lane_state` (write-ahead file and head do
-        not belong together), `write_ahead_damaged`, `clock_wrong` (the wall clock lies before 2020).
+        not belong together), `write_ahead_damaged`, `clock_wrong` (the wall clock lies outside 2020 to 2099).
         """
         steady = SteadyClock(clock or SystemClock())
-        if steady.wall_us() < EARLIEST_TIME_US:
-            raise Refusal("clock_wrong", "the clock lies before 2020", remedy="set the machine's clock")
+        if not EARLIEST_TIME_US <= steady.wall_us() < END_OF_TIME_US:
+            raise Refusal(
+                "clock_wrong", "the clock lies outside 2020 to 2099", remedy="set the machine's clock"
+            )
         taken = LaneFolder.open(folder, operator, node, lane)
         try:
             number, path, segment = newest_segment(taken.path)

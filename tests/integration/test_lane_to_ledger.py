@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from metering.event import events_table
 from metering.identity import LaneKey, new_id
 from metering.import_lane import ImportLane
 from metering.lane import Lane
+from metering.refusal import Refusal
 from metering.spool import Spool
 from metering.write_ahead import Intent
 
@@ -106,3 +108,19 @@ async def test_an_imports_lane_with_equal_times_over_a_seam_is_taken_whole(world
     [row] = found["lanes"]
     assert (row["held"], row["lag_s"], row["number"]) == (0, None, 2)
     assert await intake.roll_up() == 1
+
+
+@pytest.mark.parametrize("year", [2019, 2100])
+def test_a_lane_does_not_start_by_a_clock_whose_times_no_reader_takes(tmp_path: Path, year: int) -> None:
+    clock = HandClock()
+    clock.now_us = us(datetime(year, 6, 1, tzinfo=UTC))
+    with pytest.raises(Refusal) as refused:
+        Lane.open(
+            tmp_path,
+            operator=OPERATOR,
+            node=NODE,
+            lane="sidecar-0",
+            key=Ed25519PrivateKey.generate(),
+            clock=clock,
+        )
+    assert refused.value.code == "clock_wrong"
