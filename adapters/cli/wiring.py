@@ -76,7 +76,8 @@ class DataFolder:
         return self.root / "scratch"
 
     def lane_key(self, node: str, lane: str) -> Path:
-        return self.keys / "lanes" / f"{node}.{lane}.key"
+        """A folder a node: names hold dots, so `a` with `b.c` and `a.b` with `c` would share a file."""
+        return self.keys / "lanes" / node / f"{lane}.key"
 
     def key_snapshot(self, operator: str) -> Path:
         return self.keys / f"snapshot-{operator}.json"
