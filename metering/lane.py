@@ -291,6 +291,10 @@ class Lane:
 
     def _seal_some(self, *, final: bool) -> SealedBatch:
         """Seal the first events that are on disk, as many as a batch may hold; an empty batch if there are none."""
+        published = self._folder.settle()
+        if published:
+            with self._append:
+                self._state.take_seal(published)
         count = min(self._durable[0] - self._state.sealed, MAX_EVENTS)
         opened = self._durable[1]
         while True:

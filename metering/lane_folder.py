@@ -19,6 +19,11 @@ Killed before 2, the batch was never there: its events are still in the write-ah
 are sealed again, and nobody has seen the first try. Killed after 2, the next writer finds that `making.seal` is what
 `head` says and does line 3. The head is on disk before a reader can take the batch and delete it, so a lane never
 forgets a seal that somebody has seen: that would be a fork of its own making.
+
+A disk that refuses within 2 or 3 is asked again at the next seal (`settle`). If 2 did not replace the head (no room
+for the new one), the batch was never there, as above. If 2 was done and 3 failed, 3 is done again. Only if the head
+was replaced and its folder's fsync failed does nobody know what a power cut would leave; then this writer seals no
+more, and a start reads what is there.
 """
 
 from __future__ import annotations
@@ -62,7 +67,8 @@ class LaneFolder:
         self._lock = lock
         self.head: Head | None = None
         self._ordinal = 0
-        self._stuck = False
+        # A batch that publishing left half done, and whether the head that names it is on disk.
+        self._half: tuple[SealedBatch, bool] | None = None
 
     @classmethod
     def open(cls, spool: Path, operator: str, node: str, lane: str) -> LaneFolder:
@@ -96,31 +102,48 @@ class LaneFolder:
     def publish(self, batch: SealedBatch) -> None:
         """Make a batch the lane's newest and let it be seen; see the module's text for the order.
 
-        Unavailable `spool_failed` if the disk refuses. Before the head is touched nothing has changed and the caller
-        may try again; afterwards this writer seals no more, and its next start finishes the batch.
+        Unavailable `spool_failed` if the disk refuses; the caller then calls `settle` before it makes another batch.
         """
         assert batch.seal.previous == self.previous
-        if self._stuck:
+        if self._half:
             raise self._failure("an earlier batch was left half published")
         try:
             if batch.body:
                 write_file(self.path / "making.parquet", batch.body)
             write_file(self.path / "making.seal", batch.note)
             fsync_folder(self.path)
-        except OSError as error:
-            raise self._failure(str(error)) from error
-        step("making")
-        # From here on the head on disk may be the new one. Only a start reads it again, so a failure stops sealing.
-        self._stuck = True
-        try:
+            step("making")
+            self._half = (batch, False)
             replace_file(self.path / "head", batch.note)
+            self._half = (batch, True)
             step("head")
             self._reveal(batch.seal)
         except OSError as error:
             raise self._failure(str(error)) from error
         self.head = Head(batch.seal, batch.hash)
-        self._stuck = False
+        self._half = None
         step("sealed")
+
+    def settle(self) -> Seal | None:
+        """End what a failed `publish` left; the seal that is the lane's newest after all, or None.
+
+        None: nothing was left, or the batch was never there. Unavailable `spool_failed` if the disk still refuses, or
+        nobody knows whether the new head is on disk.
+        """
+        if self._half is None:
+            return None
+        batch, is_named = self._half
+        try:
+            if is_named:
+                self.head = Head(batch.seal, batch.hash)
+                self._finish_making()
+                fsync_folder(self.sealed)
+            elif self._head_on_disk() != self.head:
+                raise self._failure("the head was replaced, and perhaps not on disk")
+        except OSError as error:
+            raise self._failure(str(error)) from error
+        self._half = None
+        return batch.seal if is_named else None
 
     def close(self) -> None:
         """Let go of the lane."""
@@ -147,15 +170,19 @@ class LaneFolder:
     def _recover(self) -> None:
         ordinals = (path.name[:12] for path in self.sealed.iterdir())
         self._ordinal = max((int(ordinal) for ordinal in ordinals if ordinal.isdigit()), default=0)
-        head = self.path / "head"
-        if head.exists():
-            note = head.read_bytes()
-            seal = peek_seal(note)
-            if (seal.operator, seal.node, seal.lane) != (self.operator, self.node, self.lane):
-                raise Refusal("lane_state", f"the head is that of {seal.signer}", where=str(head))
-            self.head = Head(seal, seal_hash(note))
+        self.head = self._head_on_disk()
         self._finish_making()
         self._sweep()
+
+    def _head_on_disk(self) -> Head | None:
+        head = self.path / "head"
+        if not head.exists():
+            return None
+        note = head.read_bytes()
+        seal = peek_seal(note)
+        if (seal.operator, seal.node, seal.lane) != (self.operator, self.node, self.lane):
+            raise Refusal("lane_state", f"the head is that of {seal.signer}", where=str(head))
+        return Head(seal, seal_hash(note))
 
     def _finish_making(self) -> None:
         making = self.path / "making.seal"

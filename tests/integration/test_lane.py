@@ -401,6 +401,58 @@ def test_a_seal_that_the_disk_refuses_is_made_again(tmp_path: Path, monkeypatch:
     audit(tmp_path)
 
 
+def no_room(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("refused", ["the head", "the reveal"])
+def test_a_batch_that_is_left_half_published_is_ended_at_the_next_seal(
+    refused: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = HandClock()
+    lane = open_lane(tmp_path, clock)
+    requests = serve(lane)
+    lane.seal()
+    requests += serve(lane, 2)
+    if refused == "the head":  # no room for the new head
+        monkeypatch.setattr("metering.lane_folder.replace_file", no_room)
+    else:  # the head is new, its batch cannot be revealed
+        monkeypatch.setattr(LaneFolder, "_reveal", no_room)
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            lane.seal()
+        requests += serve(lane)
+    monkeypatch.undo()
+    clock.pass_s(10)
+    assert lane.seal() is not None
+    assert lane.unsealed == 0
+    serve(lane)
+    lane.seal()
+    lane.close()
+    found = audit(tmp_path)
+    assert list(found.outcomes)[: len(requests)] == requests
+    assert len(found.outcomes) == len(requests) + 1
+
+
+def test_a_head_that_is_perhaps_not_on_disk_needs_a_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lane = open_lane(tmp_path)
+    requests = serve(lane)
+    monkeypatch.setattr("metering.durable.fsync_folder", no_room)
+    with pytest.raises(Unavailable):
+        lane.seal()
+    monkeypatch.undo()
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="perhaps not on disk"):
+            lane.seal()
+    crash(lane)
+    open_lane(tmp_path).close()
+    found = audit(tmp_path)
+    assert list(found.outcomes) == requests
+    assert len(found.epochs) == 1
+
+
 def test_an_fsync_that_failed_is_never_trusted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lane = open_lane(tmp_path)
     serve(lane)
