@@ -21,7 +21,7 @@ from adapters.postgres.database import Database
 from adapters.postgres.journal import trial_balance
 from adapters.postgres.schema import hourly_usage, subject
 from adapters.postgres.site import site_store
-from billing.close import close_period
+from billing.close import close_period, close_periods
 from billing.correct import credit_invoice
 from billing.document import ISSUED, Document, to_json
 from billing.issue import issue_period
@@ -170,6 +170,21 @@ async def test_of_two_closes_at_once_the_second_waits_and_finds_nothing_to_do(da
         "INV-2026-000001",
         "INV-2026-000002",
     ]
+
+
+async def test_thirty_operators_are_closed_at_once_without_waiting_for_connections(
+    database: Database,
+) -> None:
+    operators = [f"operator-{number}" for number in range(30)]
+    for id_ in operators:
+        operator = (
+            f"kind: operator\nid: {id_}\nname: {id_}\ncountry: LT\ncurrency: EUR\ntimezone: Europe/Vilnius\n"
+        )
+        await declare(database, operator)
+    began = time.monotonic()
+    rows = await close_periods(PostgresBooks(database), operators, OCTOBER, NOW, issue=True)
+    assert time.monotonic() - began < 15
+    assert len(rows) == 30
 
 
 async def test_closing_and_issuing_710_customers_takes_seconds(database: Database) -> None:
