@@ -1,5 +1,4 @@
-"""The bill, and the next document as the difference between it and what was issued (arithmetic rules 8 and
-10).
+"""The bill, and the next document as what it is beyond the issued ones (arithmetic rules 8 and 10).
 
 A bill is what a customer owes for a period by today's knowledge: the rated lines, and parts outside usage
 (adjustments; each is an allowance or a charge). Issued documents say what was already asked for. Both are
@@ -34,8 +33,7 @@ ROUNDING_PART = "rounding"
 
 @dataclass(frozen=True, slots=True)
 class BillPart:
-    """Money of a bill outside its usage lines, in minor units: a charge if positive, an allowance if
-    negative.
+    """Money of a bill outside its usage lines, in minor units: positive a charge, negative an allowance.
 
     `about` is the id of the document that it was made for, if it was.
     """
@@ -48,9 +46,7 @@ class BillPart:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What a customer owes for a period, all told. `preferred` are documents that its adjustments are
-    about.
-    """
+    """What a customer owes for a period, all told."""
 
     customer: str
     period: Period
@@ -186,9 +182,7 @@ def remaining_of_invoices(documents: Sequence[Document]) -> dict[str, int]:
 
 
 def invoices_to_reduce(documents: Sequence[Document], wanted: Difference) -> list[Document]:
-    """The issued invoices that a credit note over `wanted` reduces: those that its parts are about, then
-    newest first.
-    """
+    """The issued invoices that a credit note reduces: those that its parts are about, then newest first."""
     net = -wanted.net
     preferred = {part.about for part in wanted.parts if part.about is not None}
     remaining = remaining_of_invoices([document for document in documents if document.state == ISSUED])

@@ -1,5 +1,4 @@
-"""Closing a billing period: rate what was used, draft what is owed beyond the issued documents, issue if
-asked.
+"""Closing a billing period: rate what was used, draft what is owed beyond the issued, issue if asked.
 
     lock → facts, held batches, usage, documents (one snapshot) → rate → next documents → drafts (→ numbers, entries)
 
@@ -191,9 +190,7 @@ async def _close(
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What a close comes to, customer by customer: drafts, what waits, and whose bill is zero without a
-    document.
-    """
+    """What a close comes to: drafts, what waits, and whose bill is zero without a document."""
 
     drafts: tuple[Document, ...]
     waiting: tuple[Waiting, ...]

@@ -18,13 +18,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from billing.tariff import BILLED_OUTCOMES
 from metering.event import QUANTITIES
 from metering.refusal import Refusal
 
 Integers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
-BILLED_OUTCOMES = ("finished", "aborted", "interrupted")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR_US = 3_600_000_000
 _LIMIT = 2**62

@@ -1,5 +1,4 @@
-"""Issuing: drafts become documents for good, numbered without gaps, each with its journal entry, in one
-transaction.
+"""Issuing: drafts become documents for good, numbered without gaps and journalled, in one transaction.
 
 Numbers are taken from the series inside the transaction that issues, so a number exists if and only if its
 document does. Issuing what is issued already changes nothing and succeeds with the number it has.
@@ -28,8 +27,7 @@ from metering.steps import step
 async def issue_documents(
     books: Books, operator: str, references: Sequence[str], now: datetime
 ) -> list[Document]:
-    """Issue the drafts with these ids; documents that are issued already (by id or number) come back as
-    they are.
+    """Issue the drafts with these ids; what is issued already, by id or number, comes back as it is.
 
     Refuses (`unknown_document`) as a whole, naming each, what is not there.
     """
@@ -65,9 +63,7 @@ async def issue_period(books: Books, operator: str, period: Period, now: datetim
 async def issue_drafts(
     book: Book, facts: Facts, documents: Sequence[Document], now: datetime
 ) -> list[Document]:
-    """Number, date, post and store the drafts among `documents`; all come back, as they now are, in their
-    order.
-    """
+    """Number, date, post and store the drafts among `documents`; all come back as they now are, in order."""
     today = now.astimezone(facts.operator[-1].zone).date()
     operator = in_force(facts.operator, today) or facts.operator[-1]
     check_numbering(operator.numbering)
@@ -95,9 +91,7 @@ def _issuing_order(document: Document) -> tuple[Period, str, int]:
 
 
 def as_issued(draft: Document, number: str, operator: Operator, now: datetime) -> Document:
-    """The draft as a document issued now, in the operator's zone; an invoice is due after its payment
-    terms.
-    """
+    """The draft as issued now, in the operator's zone; an invoice is due after its payment terms."""
     today = now.astimezone(operator.zone).date()
     due = today + timedelta(days=operator.payment_terms_days) if draft.sign > 0 else None
     return replace(

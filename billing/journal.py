@@ -1,5 +1,4 @@
-"""The journal: double entry in whole minor units. Debit is positive, credit negative, and an entry sums to
-zero.
+"""The journal: double entry in whole minor units. Debit is positive, credit negative; an entry sums to zero.
 
 Entries are only ever added; a mistake is taken back by an entry that `reverses` it. That an entry balances
 per currency is asserted where it is made, and enforced again by the database (a deferred trigger), because
@@ -9,7 +8,7 @@ a journal that does not balance can't be told apart from one that was tampered w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -71,21 +70,3 @@ class Balance(NamedTuple):
     @property
     def balance(self) -> int:
         return self.debit - self.credit
-
-
-def trial_balance(postings: Iterable[Posting]) -> tuple[tuple[Balance, ...], bool]:
-    """Every account's sums, in the order of `ACCOUNTS` and by currency, and whether the whole balances."""
-    debits: Counter[tuple[str, str]] = Counter()
-    credits: Counter[tuple[str, str]] = Counter()
-    everything: list[Posting] = list(postings)
-    for posting in everything:
-        side = debits if posting.amount > 0 else credits
-        side[posting.account, posting.currency] += abs(posting.amount)
-    return _balances(debits, credits), not imbalances(everything)
-
-
-def _balances(debits: Counter[tuple[str, str]], credits: Counter[tuple[str, str]]) -> tuple[Balance, ...]:
-    accounts: Sequence[tuple[str, str]] = sorted(
-        {*debits, *credits}, key=lambda account: (ACCOUNTS.index(account[0]), account[1])
-    )
-    return tuple(Balance(*account, debits[account], credits[account]) for account in accounts)

@@ -78,9 +78,7 @@ class Book(Protocol):
         ...
 
     async def usage(self, start: datetime, end: datetime) -> pa.Table:
-        """Hourly usage of [start, end), summed over projects and keys or not; columns as `billing.rating`
-        says.
-        """
+        """Hourly usage of [start, end), summed over projects and keys or not; columns as `billing.hourly` says."""
         ...
 
     async def adjustments(self, period: Period) -> Sequence[Adjustment]:

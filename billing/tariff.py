@@ -18,6 +18,9 @@ from billing.site import version_name
 METERS = ("input", "cached_input", "output", "reasoning", "requests", "audio_seconds")
 """The six meters, in the order in which documents list them."""
 
+BILLED_OUTCOMES = ("finished", "aborted", "interrupted")
+"""Outcomes of usage that is priced; `failed` is shown at price 0 (arithmetic rule 3)."""
+
 PRICE_BASE = 1_000_000
 """Prices are for this many units (EN 16931 BT-149)."""
 

@@ -7,23 +7,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import case, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters.postgres.schema import journal_entry, posting
-from billing.journal import ACCOUNTS, Balance, Entry, Posting
-from billing.period import Period
-
-
-@dataclass(frozen=True, slots=True)
-class PostedEntry:
-    """An entry with the number that the journal gave it."""
-
-    id: int
-    entry: Entry
+from billing.journal import ACCOUNTS, Balance, Entry
 
 
 async def post(conn: AsyncConnection, operator: str, entries: Sequence[Entry]) -> list[int]:
@@ -64,41 +54,6 @@ async def post(conn: AsyncConnection, operator: str, entries: Sequence[Entry]) -
         ],
     )
     return ids
-
-
-async def load_journal(
-    conn: AsyncConnection, operator: str, *, period: Period | None = None, document: str | None = None
-) -> list[PostedEntry]:
-    """Entries in the order in which they were posted, of a period or about a document where one is given."""
-    conditions = [journal_entry.c.operator == operator]
-    if period is not None:
-        conditions.append(journal_entry.c.period == str(period))
-    if document is not None:
-        conditions.append(journal_entry.c.document == document)
-    sides: defaultdict[int, list[Posting]] = defaultdict(list)
-    entries = (
-        await conn.execute(select(journal_entry).where(*conditions).order_by(journal_entry.c.id))
-    ).all()
-    rows = await conn.execute(
-        select(posting).join(journal_entry).where(*conditions).order_by(posting.c.entry, posting.c.number)
-    )
-    for row in rows:
-        sides[row.entry].append(Posting(row.account, row.subject, row.currency, row.amount))
-    return [
-        PostedEntry(
-            row.id,
-            Entry(
-                posted_at=row.posted_at,
-                period=Period.parse(row.period),
-                kind=row.kind,
-                postings=tuple(sides[row.id]),
-                document=row.document,
-                settlement=row.settlement,
-                reverses=row.reverses,
-            ),
-        )
-        for row in entries
-    ]
 
 
 async def trial_balance(

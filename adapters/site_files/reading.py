@@ -58,17 +58,6 @@ class SiteFiles:
     warnings: tuple[Fault, ...]
 
 
-def read_site(
-    paths: Sequence[str | Path], stdin: Callable[[], bytes] = lambda: sys.stdin.buffer.read()
-) -> list[SiteDocument]:
-    """The documents of `paths`; any fault refuses all of them (`bad_site_files`). Nothing stored is looked
-    at.
-    """
-    files = read_files(paths, stdin)
-    refuse_faults(files.faults)
-    return list(files.documents)
-
-
 def refuse_faults(faults: Sequence[Fault]) -> None:
     """Raise `bad_site_files` with every fault once, by file and line, if there are any."""
     if not faults:

@@ -1,5 +1,4 @@
-"""Rules inside one document that concern several of its keys: days in order, tiers ascending, shares within
-100%.
+"""Rules inside one document that concern several of its keys: days in order, tiers ascending, shares to 100%.
 
 They see what was read without faults, so each asks with `get` and says nothing about keys that were refused
 already. Rules between documents are in `adapters.site_files.references`.
@@ -14,10 +13,8 @@ from typing import Any
 from adapters.site_files.schema import Path, Reading
 from billing import numbering
 from billing.money import minor_digits
-from billing.tariff import METERS
+from billing.tariff import BILLED_OUTCOMES, METERS
 from metering.refusal import Refusal
-
-DEFAULT_OUTCOMES = frozenset({"finished", "aborted", "interrupted"})
 
 
 def check_days(found: Mapping[str, Any], path: Path, reading: Reading) -> None:
@@ -81,8 +78,8 @@ def check_row(_found: Mapping[str, Any], path: Path, reading: Reading) -> None:
 
 
 def check_outcomes(outcomes: list[Any], path: Path, reading: Reading) -> None:
-    if frozenset(outcomes) != DEFAULT_OUTCOMES or len(outcomes) != len(DEFAULT_OUTCOMES):
-        remedy = "allowed: the default, [finished, aborted, interrupted]; or leave the key out"
+    if sorted(outcomes) != sorted(BILLED_OUTCOMES):
+        remedy = f"allowed: the default, [{', '.join(BILLED_OUTCOMES)}]; or leave the key out"
         reading.fault(path, f"[{', '.join(outcomes)}]: not rated yet", remedy)
 
 

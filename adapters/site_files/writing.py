@@ -93,8 +93,3 @@ def to_yaml(documents: Sequence[dict[str, Any]]) -> str:
     return yaml.dump_all(
         documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110, default_flow_style=False
     )
-
-
-async def get_site(store: SiteStore, kind: str | None = None, identity: str | None = None) -> str:
-    """`get_documents` as YAML."""
-    return to_yaml(await get_documents(store, kind, identity))

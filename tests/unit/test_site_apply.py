@@ -11,7 +11,7 @@ import pytest
 from adapters.site_files.apply import add_private_customers, apply_site
 from adapters.site_files.reading import read_files
 from adapters.site_files.store import MemorySiteStore, Span, Subject
-from adapters.site_files.writing import get_documents, get_site
+from adapters.site_files.writing import get_documents, to_yaml
 from billing.facts import facts_from_documents, tariff_in_force_at
 from billing.site import in_force, in_force_at
 from billing.tariff import Plain
@@ -302,7 +302,7 @@ def test_what_stands_there_is_text_whatever_yaml_thinks_of_it(store: MemorySiteS
 
 def test_get_writes_what_apply_finds_unchanged(store: MemorySiteStore) -> None:
     apply(store, tariff("0.50"), contract("{models: ['qwen3-*'], input: 0.3, output: 1}"))
-    text = asyncio.run(get_site(store))
+    text = to_yaml(asyncio.run(get_documents(store)))
     again = apply(store, text, now=NEXT_DAY)
     assert again["created"] == again["changed"] == []
     assert len(again["unchanged"]) == len(store.documents)
@@ -310,10 +310,10 @@ def test_get_writes_what_apply_finds_unchanged(store: MemorySiteStore) -> None:
 
 def test_get_of_something_unknown_is_refused_with_what_there_is(store: MemorySiteStore) -> None:
     with pytest.raises(Refusal, match="'tarif' is no kind") as refused:
-        asyncio.run(get_site(store, "tarif"))
+        asyncio.run(get_documents(store, "tarif"))
     assert refused.value.remedy.startswith("did you mean tariff?")
     with pytest.raises(Refusal, match="no tariff 'vilnus'") as refused:
-        asyncio.run(get_site(store, "tariff", "vilnus"))
+        asyncio.run(get_documents(store, "tariff", "vilnus"))
     assert refused.value.remedy == "did you mean vilnius? allowed: vilnius"
 
 
