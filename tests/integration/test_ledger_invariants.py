@@ -158,6 +158,7 @@ async def test_a_number_series_never_steps_back_or_starts_again(owner: asyncpg.C
         ("hourly_usage", ("2026-10-05", "2026-12-05"), "no partition"),
         ("hourly_usage", ("'a'", "'b'"), "no partition"),
         ("import_file", ("'i1'", "'i1'"), "import_file_pkey"),
+        ("import_file", ("'i1'", "'i2'"), "import_file_stands_once"),
         ("import_file", ("'accepted'", "'voided'"), "import_file_void_has_a_reason"),
         ("site_document", ("'node', 'n1'", "'party', 'p1'"), "site_document_owner"),
         (
