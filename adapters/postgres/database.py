@@ -132,9 +132,7 @@ class Database:
     async def exclusively(self, name: str) -> AsyncIterator[None]:
         """Holds the advisory lock of this name alone, waiting for its turn. Ends with the block, or with our life."""
         async with self._connection(self._apart) as connection, connection.begin():
-            await connection.execute(
-                text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": f"tally.{name}"}
-            )
+            await take_lock(connection, name)
             yield
 
     @asynccontextmanager
@@ -168,6 +166,13 @@ async def see(connection: AsyncConnection, operator: str) -> None:
     """From here to the end of the transaction, `connection` sees this operator's rows and no others."""
     await connection.execute(
         text("SELECT set_config('tally.operator', :operator, true)"), {"operator": operator}
+    )
+
+
+async def take_lock(connection: AsyncConnection, name: str) -> None:
+    """Waits for the advisory lock of this name, and holds it to the end of the transaction: past its commit."""
+    await connection.execute(
+        text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": f"tally.{name}"}
     )
 
 

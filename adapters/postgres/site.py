@@ -9,8 +9,8 @@ rests on them. Whoever only reads takes no lock and waits for nobody.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import date, timedelta
 from itertools import groupby
 from uuid import UUID
@@ -19,7 +19,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from adapters.postgres.database import INSTALLATION, Database, see
+from adapters.postgres.database import INSTALLATION, Database, see, take_lock
 from adapters.postgres.schema import operator as operator_table
 from adapters.postgres.schema import site_document, subject
 from adapters.postgres.schema_base import one_of
@@ -27,8 +27,6 @@ from adapters.site_files.store import Span, Subject
 from billing.facts import Facts, StoredDocument, facts_from_documents
 from billing.period import Period
 from metering.identity import new_id
-
-_APPLY_LOCK = int.from_bytes(b"tallyapp")  # any number that no other lock of ours has
 
 # What each issued document rests on. A tariff or contract version is "id" or "id@day"; ids hold no "@".
 _ISSUED = text("""
@@ -58,18 +56,16 @@ _ISSUED = text("""
 class PostgresSiteStore:
     """`adapters.site_files.store.SiteStore` in one transaction of `tally_app`.
 
-    `take` holds the named lock until after the transaction; None: it is there to read, and takes no lock.
+    `alone`: it may save, and takes the locks for that; otherwise it only reads, and takes none.
     """
 
-    def __init__(
-        self, connection: AsyncConnection, take: Callable[[str], Awaitable[None]] | None = None
-    ) -> None:
+    def __init__(self, connection: AsyncConnection, *, alone: bool) -> None:
         self._connection = connection
-        self._take = take
+        self._alone = alone
 
     async def load(self) -> Sequence[StoredDocument]:
-        if self._take is not None:
-            await self._connection.execute(select(func.pg_advisory_xact_lock(_APPLY_LOCK)))
+        if self._alone:
+            await take_lock(self._connection, "apply")
         found: list[StoredDocument] = []
         for operator in await self._operators():
             await see(self._connection, operator)
@@ -79,9 +75,9 @@ class PostgresSiteStore:
     async def issued(self, concerned: Collection[str]) -> Mapping[Subject, Span]:
         everybody = INSTALLATION in concerned
         operators = [each for each in sorted(await self._operators()) if everybody or each in concerned]
-        if self._take is not None:
+        if self._alone:
             for operator in operators:
-                await self._take(book_lock(operator))
+                await take_lock(self._connection, book_lock(operator))
         spans: dict[Subject, Span] = {}
         for operator in operators:
             await see(self._connection, operator)
@@ -151,20 +147,15 @@ class PostgresSiteStore:
 @asynccontextmanager
 async def site_store(database: Database) -> AsyncIterator[PostgresSiteStore]:
     """The store for one apply: committed when the block ends, rolled back by an exception."""
-    async with AsyncExitStack() as locks:
-
-        async def take(name: str) -> None:
-            await locks.enter_async_context(database.exclusively(name))
-
-        async with database.app(INSTALLATION) as connection:
-            yield PostgresSiteStore(connection, take)
+    async with database.app(INSTALLATION) as connection:
+        yield PostgresSiteStore(connection, alone=True)
 
 
 @asynccontextmanager
 async def site_reader(database: Database) -> AsyncIterator[PostgresSiteStore]:
     """The store as it stands at one moment, for check and get; nothing is saved through it."""
     async with database.app(INSTALLATION, snapshot=True) as connection:
-        yield PostgresSiteStore(connection)
+        yield PostgresSiteStore(connection, alone=False)
 
 
 def book_lock(operator: str) -> str:
