@@ -9,7 +9,8 @@ sealed, holds up everything after it until that moment has come.
     back            believed at once; times go on rising, so it can do no harm that waiting would avoid
     ahead           doubted: time goes on from before the step (anchored to the monotonic clock) until the step has
                     stood for 5 minutes without moving by more than 2 s; then it is believed
-    ahead, undone   forgotten, as if it had never been
+    out of range    before 2020 or from 2100 on, where no event may lie: doubted for as long as it stands
+    doubted, undone forgotten, as if it had never been
 
 So a clock that is wrong for some seconds leaves no trace, and one that NTP sets right after boot is followed after 5
 minutes. A start believes the wall clock as it finds it: there is nothing to compare it with. Time that the machine
@@ -21,6 +22,8 @@ from __future__ import annotations
 import time
 from enum import Enum
 from typing import Protocol
+
+from metering.event import EARLIEST_TIME_US, END_OF_TIME_US
 
 MAX_APART_US = 2_000_000
 #: How long a step ahead has to stand before it is believed.
@@ -52,7 +55,7 @@ class SystemClock:
 class ClockChange(Enum):
     """What became of the wall clock since its owner last said `settle`."""
 
-    AHEAD = "stepped ahead, doubted"
+    DOUBTED = "stepped ahead, or out of range"
     BELIEVED = "stepped ahead, and it has stood"
     UNDONE = "back where it was before a doubted step"
     BACK = "stepped back"
@@ -69,10 +72,10 @@ class SteadyClock:
         self._since_us: int | None = None
 
     def wall_us(self) -> int:
-        """The time, by the wall clock unless it is more than 2 s ahead of where it would be had nobody stepped it."""
+        """The time, by the wall clock unless it was stepped more than 2 s ahead, or out of range."""
         wall_us = self._clock.wall_us()
         anchored_us = self._clock.monotonic_us() + self._offset_us
-        return wall_us if wall_us - anchored_us <= MAX_APART_US else anchored_us
+        return wall_us if wall_us - anchored_us <= MAX_APART_US and _in_range(wall_us) else anchored_us
 
     def monotonic_us(self) -> int:
         return self._clock.monotonic_us()
@@ -88,7 +91,8 @@ class SteadyClock:
         To be called every few seconds at least: how long a step has stood is known from these looks.
         """
         apart_us = self.apart_us
-        if apart_us <= MAX_APART_US:
+        in_range = _in_range(self._clock.wall_us())
+        if apart_us <= MAX_APART_US and in_range:
             self._since_us = None
             if apart_us < -MAX_APART_US:
                 return ClockChange.BACK
@@ -96,13 +100,17 @@ class SteadyClock:
         now_us = self._clock.monotonic_us()
         if self._since_us is None or abs(apart_us - self._stands_at_us) > MAX_APART_US:
             self._since_us, self._stands_at_us = now_us, apart_us
-        if now_us - self._since_us >= BELIEVED_AFTER_US:
+        if in_range and now_us - self._since_us >= BELIEVED_AFTER_US:
             return ClockChange.BELIEVED
-        return None if self._doubting else ClockChange.AHEAD
+        return None if self._doubting else ClockChange.DOUBTED
 
     def settle(self, change: ClockChange) -> None:
         """The owner has acted upon what `look` said; from here on a believed step is the time."""
-        self._doubting = change is ClockChange.AHEAD
+        self._doubting = change is ClockChange.DOUBTED
         if change in (ClockChange.BACK, ClockChange.BELIEVED):
             self._offset_us += self.apart_us
             self._since_us = None
+
+
+def _in_range(wall_us: int) -> bool:
+    return EARLIEST_TIME_US <= wall_us < END_OF_TIME_US

@@ -62,7 +62,7 @@ AHEAD_US = 300_000_000
 Warn = Callable[[str, str], None]
 
 _CLOCK_WORDS = {
-    ClockChange.AHEAD: "the wall clock was stepped by {:+.1f} s, which is not believed before it has stood for 5 minutes",
+    ClockChange.DOUBTED: "the wall clock was stepped by {:+.1f} s, which is not believed before it has stood for 5 minutes",
     ClockChange.BELIEVED: "the wall clock has stood for 5 minutes where it was stepped to, by {:+.1f} s, and is believed",
     ClockChange.BACK: "the wall clock was stepped by {:+.1f} s",
 }

@@ -161,6 +161,24 @@ def test_a_clock_that_was_set_right_is_believed_after_five_minutes(tmp_path: Pat
     assert said == ["clock_stepped", "clock_stepped"]
 
 
+@pytest.mark.parametrize("wall", [0, START_US + 100 * YEAR_US])
+def test_a_clock_that_no_event_may_have_is_never_believed(wall: int, tmp_path: Path) -> None:
+    clock = HandClock()
+    said: list[str] = []
+    lane = open_lane(tmp_path, clock, warn=lambda code, _: said.append(code))
+    clock.wall = wall
+    for _ in range(40):
+        clock.pass_s(10)
+        lane.seal()
+        assert lane.now_us() == START_US + clock.monotonic
+    serve(lane)
+    clock.wall = lane.now_us()
+    clock.pass_s(1)
+    lane.close()
+    assert audit(tmp_path).batches[-1].seal.complete_to_us == clock.wall
+    assert said == ["clock_stepped"]
+
+
 def test_a_clock_that_keeps_jumping_ahead_is_not_believed(tmp_path: Path) -> None:
     clock = HandClock()
     lane = open_lane(tmp_path, clock, warn=lambda *_: None)
