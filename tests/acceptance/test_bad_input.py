@@ -131,6 +131,8 @@ def test_a_command_line_that_is_not_understood_is_usage(tally: Tally, arguments:
         ("key create --customer nobody", "unknown_customer"),
         ("key create --customer acme --role finance", "which_key"),
         ("key create --role queen", "unknown_role"),
+        ("key create --customer acme --project Chat\x1bbot", "bad_id"),
+        ("check /dev/zero", "bad_site_files"),
         ("key create --customer acme --expires 2026-01-01T00:00:00Z", "expires_in_the_past"),
         ("key revoke 8d7f9c2e-0000-4000-8000-000000000000", "unknown_key"),
         ("import void import-0000000000000000 --reason x", "unknown_import"),
@@ -372,6 +374,8 @@ def test_all_faults_of_all_files_are_listed_at_once(tally: Tally, tmp_path: Path
         ({"customer": "Acme UAB"}, "customer is not an id"),
         ({"customer": ""}, "customer is not an id"),
         ({"model": ""}, "model is empty"),
+        ({"model": "qwen\0"}, "control character"),
+        ({"prompt_tokens": ""}, "prompt_tokens is empty"),
     ],
 )
 def test_a_bad_row_refuses_the_file_and_is_named_by_its_line(
@@ -425,6 +429,9 @@ def test_a_compressed_file_cut_in_half_is_not_read_as_a_short_one(tally: Tally, 
         ("usage.csv.zst", b"not zstd", "unreadable_file"),
         ("usage.jsonl", b"{\n", "bad_rows"),
         ("usage.json", b"[{", "unreadable_file"),
+        ("usage.csv", b"time,customer\r2026-10-05T08:00:00Z,acme\r", "unreadable_file"),
+        ("usage.jsonl", b'{"model": "a", "model": "b"}\n', "bad_rows"),
+        ("usage.jsonl", b"[" * 100_000, "bad_rows"),
     ],
 )
 def test_a_file_that_is_no_usage_is_refused(

@@ -18,7 +18,18 @@ ALLOWED = {
     "migrations": {"migrations", "adapters"},
     "adapters": {"adapters", "billing", "metering", "reports"},
 }
-BILLING_TAKES = {"refusal", "event", "batch", "seal", "body", "merkle", "note", "canonical", "steps", "identity"}
+BILLING_TAKES = {
+    "refusal",
+    "event",
+    "batch",
+    "seal",
+    "body",
+    "merkle",
+    "note",
+    "canonical",
+    "steps",
+    "identity",
+}
 OURS = set(ALLOWED)
 
 
