@@ -16,8 +16,10 @@ import asyncio
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,10 @@ from adapters.postgres.database import Database, DatabaseUrls
 from adapters.postgres.migrate import migrate
 from adapters.postgres.roles import APP, DATABASE, INTAKE, OWNER, ROLES, role_sql
 from adapters.postgres.unprivileged import account_for_server, binaries_for, spawn_options
+
+# A shell that starts us in the background has us ignore Ctrl-C, and every command that a test starts would inherit that.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A test is right or wrong, not fast or slow: a loaded machine fails nothing.
 settings.register_profile("tallygrid", deadline=None)
