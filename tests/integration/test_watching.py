@@ -1,0 +1,152 @@
+"""What an operator watches a sidecar with: metrics, alerts and dashboard, each held to its own schema."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
+from prometheus_client import CollectorRegistry, generate_latest
+from promtool import promtool
+
+from adapters.sidecar_metrics import SidecarCollector, serve_metrics
+from metering.figures import EngineFigures, Figures, Latency
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+RULES = DEPLOY / "prometheus/tallygrid.rules.yml"
+DASHBOARD = DEPLOY / "grafana/tallygrid-capture.json"
+EXAMPLES = Path(__file__).parent / "alerts.test.yml"
+
+
+def figures() -> Figures:
+    added = Latency()
+    for seconds in (0.00005, 0.0002, 0.0009, 0.2, 3.0):
+        added.observe(seconds)
+    return Figures(
+        requests=5,
+        events={"finished": 4, "aborted": 1},
+        refused={"invalid_api_key": 2},
+        usage_unread=0,
+        unmetered_requests=0,
+        open_requests=1,
+        connections=3,
+        unsealed_events=5,
+        spool_bytes=9_000,
+        spool_limit_bytes=10**10,
+        spool_oldest_s=1.5,
+        faults=("write",),
+        engines={"0": EngineFigures(up=True, requests=1), "1": EngineFigures(up=False, requests=0)},
+        joined={"joined": 4, "alone": 1},
+        join_waiting=1,
+        join_lag_s=0.25,
+        engine_lines=6,
+        engine_lines_missing=0,
+        witness="yes",
+        unaccounted={("qwen3-32b", "prompt"): 0, ("qwen3-32b", "generated"): 7},
+        added=added,
+    )
+
+
+def shown() -> str:
+    registry = CollectorRegistry()
+    registry.register(SidecarCollector(figures))
+    return generate_latest(registry).decode()
+
+
+def expressions() -> list[str]:
+    """Every query of the dashboard, its variable filled in."""
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    return [target["expr"].replace("$instance", ".+") for panel in panels for target in panel["targets"]]
+
+
+def test_the_metrics_say_what_the_figures_say() -> None:
+    text = shown()
+    assert 'tallygrid_events_total{outcome="aborted"} 1.0' in text
+    assert 'tallygrid_unaccounted_tokens{kind="generated",model="qwen3-32b"} 7.0' in text
+    assert 'tallygrid_engine_up{engine="1"} 0.0' in text
+    assert 'tallygrid_capture_fault{cause="write"} 1.0' in text
+    assert 'tallygrid_added_seconds_bucket{le="0.001"} 3.0' in text
+    assert 'tallygrid_added_seconds_bucket{le="+Inf"} 5.0' in text
+    assert "tallygrid_added_seconds_count 5.0" in text
+
+
+def test_the_metrics_are_served_over_http_and_stop() -> None:
+    port, stop = serve_metrics(figures, "127.0.0.1", 0)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        assert answer.read().decode() == shown()
+    stop()
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=1)
+
+
+def test_prometheus_own_checker_finds_nothing_wrong_with_the_metrics() -> None:
+    checked = promtool("check", "metrics", stdin=shown())
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def test_prometheus_own_checker_loads_alerts_and_configuration() -> None:
+    checked = promtool("check", "config", DEPLOY / "prometheus/prometheus.yml")
+    assert checked.returncode == 0, checked.stderr
+    assert "12 rules found" in checked.stdout
+
+
+def test_each_alert_fires_when_its_example_says_and_not_before(tmp_path: Path) -> None:
+    examples = tmp_path / "alerts.test.yml"
+    examples.write_text(EXAMPLES.read_text().replace("RULES", str(RULES)))
+    tried = promtool("test", "rules", examples)
+    assert tried.returncode == 0, tried.stdout + tried.stderr
+
+
+def test_the_dashboard_is_whole_by_grafanas_own_types() -> None:
+    register_default_plugins()
+    written = json.loads(DASHBOARD.read_text())
+    read: dict[str, Any] = json.loads(JSONEncoder().encode(Dashboard.from_json(written)))
+    assert _lost(written, read) == []
+
+
+def test_a_key_that_grafana_does_not_know_would_be_noticed() -> None:
+    register_default_plugins()
+    written = json.loads(DASHBOARD.read_text())
+    written["panels"][0]["gridPoss"] = {}
+    read = json.loads(JSONEncoder().encode(Dashboard.from_json(written)))
+    assert _lost(written, read) == ["/panels/0/gridPoss"]
+
+
+def test_prometheus_reads_each_query_of_the_dashboard(tmp_path: Path) -> None:
+    rules = [{"record": f"query:{n}", "expr": expression} for n, expression in enumerate(expressions())]
+    path = tmp_path / "queries.yml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    checked = promtool("check", "rules", path)
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_alerts_and_dashboard_ask_only_for_metrics_that_are_shown() -> None:
+    names = set(re.findall(r"^(tallygrid_\w+)", shown(), re.MULTILINE))
+    alerts = [rule["expr"] for rule in yaml.safe_load(RULES.read_text())["groups"][0]["rules"]]
+    asked = set(re.findall(r"tallygrid_\w+", " ".join([*alerts, *expressions()])))
+    assert asked - names == set()
+
+
+def _lost(written: Any, read: Any, path: str = "") -> list[str]:
+    """What stands in `written` and not in `read`, by path."""
+    if isinstance(written, dict):
+        return [
+            place
+            for key, value in written.items()
+            for place in (_lost(value, read[key], f"{path}/{key}") if key in read else [f"{path}/{key}"])
+        ]
+    if isinstance(written, list):
+        return [
+            place
+            for n, (left, right) in enumerate(zip(written, read, strict=True))
+            for place in _lost(left, right, f"{path}/{n}")
+        ]
+    return [] if written == read else [path]
