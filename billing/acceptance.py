@@ -28,8 +28,8 @@ from datetime import UTC, datetime, timedelta
 
 from billing.inspection import Inspected, Place
 from metering.batch import GENESIS, Seal
+from metering.instant import time_text
 from metering.refusal import Refusal
-from metering.seal import time_text
 
 #: How far a lane's clock may be ahead of intake's.
 AHEAD = timedelta(minutes=5)

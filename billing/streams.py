@@ -12,7 +12,7 @@ from datetime import datetime
 
 from billing.acceptance import FORK, HOLE
 from billing.inspection import LaneName, Place
-from metering.seal import time_text
+from metering.instant import time_text
 
 #: So many held batches of a lane are named one by one.
 _NAMED = 20

@@ -80,10 +80,12 @@ def make_batch(
     table: pa.Table | None = None,
     leaves: Sequence[bytes] | None = None,
     final: bool = False,
+    facts: Sequence[str] = (),
 ) -> SealedBatch:
     """Seal the events of `table` (EVENT_SCHEMA, numbered from `first`); a heartbeat without one or with no rows.
 
-    `leaves` are the canonical bytes of the rows where the caller has them already. Refusal `bad_event` for an event
+    `leaves` are the canonical bytes of the rows where the caller has them already; `facts` are lines of fact.py, no
+    more than `how_many_fit`. Refusal `bad_event` for an event
     that no reader would accept, `batch_too_large` for a body over MAX_BODY_BYTES: seal fewer rows then.
     """
     events = 0 if table is None else table.num_rows
@@ -117,5 +119,6 @@ def make_batch(
         root=root.hex(),
         previous=previous,
         final=final,
+        facts=tuple(facts),
     )
     return SealedBatch(seal, sign_seal(seal, key), body)

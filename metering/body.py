@@ -1,10 +1,10 @@
 """The body of a batch: its events as Parquet, which any tool will still read in ten years.
 
-One Parquet file, one row group, the 18 columns of EVENT_SCHEMA in their order under their names:
+One Parquet file, one row group, the 19 columns of EVENT_SCHEMA in their order under their names:
 
     sequence, time                          INT64 (time: TIMESTAMP in µs, UTC), required, DELTA_BINARY_PACKED
     prompt_tokens … audio_seconds           INT64, DELTA_BINARY_PACKED, required but for generated_tokens
-    kind, endpoint, model, outcome          BYTE_ARRAY (STRING), required, dictionary
+    kind, endpoint, model, outcome, reason  BYTE_ARRAY (STRING), dictionary, required but for reason
     customer, project, key                  FIXED_LEN_BYTE_ARRAY(16), dictionary; project and key may be null
     request, names, request_digest          FIXED_LEN_BYTE_ARRAY(16), plain; all but request may be null
 
@@ -37,6 +37,7 @@ from metering.event import (
     MAX_QUANTITY,
     OUTCOMES,
     QUANTITY_COLUMNS,
+    REASONS,
     WORD,
     Column,
     integers,
@@ -132,9 +133,14 @@ def events_fault(table: pa.Table) -> tuple[str, str] | None:
     """What makes one of these events impossible, as (code, words); None if they can all be sealed."""
     kinds, kind_words = word_codes(table, "kind")
     _, outcome_words = word_codes(table, "outcome")
-    unknown = (set(kind_words) - set(KINDS)) | (set(outcome_words) - set(OUTCOMES))
+    _, reason_words = word_codes(table, "reason")
+    unknown = (
+        (set(kind_words) - set(KINDS))
+        | (set(outcome_words) - set(OUTCOMES))
+        | (set(reason_words) - set(REASONS))
+    )
     if unknown:
-        return "bad_event", f"{sorted(unknown)[0]!r} is no kind or outcome of an event"
+        return "bad_event", f"{sorted(unknown)[0]!r} is no kind, outcome or reason of an event"
     for name in ("endpoint", "model"):
         if not all(map(is_word, word_codes(table, name)[1])):
             return "bad_event", f"the name of a {name} {NO_WORD}"

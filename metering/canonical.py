@@ -1,6 +1,6 @@
 """The canonical bytes of a usage event: the leaf of the Merkle tree, and the frame of the write-ahead file.
 
-Parquet has many ways to write one event; a proof needs exactly one. Canonical form 1 is a fixed part of 168 bytes and
+Parquet has many ways to write one event; a proof needs exactly one. Canonical form 1 is a fixed part of 169 bytes and
 two texts. Integers are big-endian, signed ones two's complement. An absent id or figure is zeroes and has its bit in
 `present` clear, so that every event has one canonical form and every form is one event.
 
@@ -25,7 +25,8 @@ two texts. Integers are big-endian, signed ones two's complement. An absent id o
        136      8  generated_tokens
        144      8  audio_seconds
        152     16  request_digest
-       168      …  endpoint, then model, in UTF-8
+       168      1  reason: 0 none, else its place in metering.event.REASONS, from 1
+       169      …  endpoint, then model, in UTF-8
 
 Example: sequence 1, a usage event of 2026-10-05T08:00:00Z (1791187200000000 µs), finished, request `11`×16, customer
 `22`×16, no project, key `33`×16, endpoint `chat`, model `m`, 1000 prompt tokens of which 200 cached, 50 completion
@@ -34,7 +35,7 @@ tokens, no engine's figure. In hex:
     01 00 00 04 0004 0001 0000000000000001 00065d1344c84000 11111111111111111111111111111111
     00000000000000000000000000000000 22222222222222222222222222222222 00000000000000000000000000000000
     33333333333333333333333333333333 00000000000003e8 00000000000000c8 0000000000000032
-    0000000000000000 0000000000000000 0000000000000000 00000000000000000000000000000000 63686174 6d
+    0000000000000000 0000000000000000 0000000000000000 00000000000000000000000000000000 00 63686174 6d
 
 The leaf does not name its lane: the seal that holds the tree's root does.
 """
@@ -42,17 +43,18 @@ The leaf does not name its lane: the seal that holds the tree's root does.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from metering.event import EVENT_SCHEMA, ID, KINDS, OUTCOMES, Event, integers, word_codes
+from metering.event import EVENT_SCHEMA, ID, KINDS, OUTCOMES, REASONS, Event, integers, word_codes
 
 FORM = 1
 NAMES, PROJECT, KEY, GENERATED, REQUEST_DIGEST = 1, 2, 4, 8, 16
-FIXED = struct.Struct(">BBBBHHqq16s16s16s16s16sqqqqqq16s")
+FIXED = struct.Struct(">BBBBHHqq16s16s16s16s16sqqqqqq16sB")
 SEQUENCE_OFFSET = 8
 TIME_OFFSET = 16
 
@@ -78,14 +80,16 @@ _COLUMNS = np.dtype(
         ("generated_tokens", ">i8"),
         ("audio_seconds", ">i8"),
         ("request_digest", "V16"),
+        ("reason", "u1"),
     ]
 )
-assert _COLUMNS.itemsize == FIXED.size == 168
+assert _COLUMNS.itemsize == FIXED.size == 169
 
 _INT64 = struct.Struct(">q")
 _USAGE = KINDS.index("usage")
 _KIND_CODES = {word: code for code, word in enumerate(KINDS)}
 _OUTCOME_CODES = {word: code for code, word in enumerate(OUTCOMES)}
+_REASON_CODES: dict[str | None, int] = {None: 0} | {word: code for code, word in enumerate(REASONS, 1)}
 _ID_BITS = {"names": NAMES, "project": PROJECT, "key": KEY, "request_digest": REQUEST_DIGEST}
 _NO_ID = bytes(16)
 _INTEGER_COLUMNS = (
@@ -139,8 +143,9 @@ def pack(event: Event, sequence: int, time_us: int) -> bytes:
         generated or 0,
         event.audio_seconds,
         digest or _NO_ID,
+        _REASON_CODES[event.reason],
     )
-    return b"".join((fixed, endpoint, model))
+    return fixed + endpoint + model
 
 
 def leaves(table: pa.Table) -> list[bytes]:
@@ -149,6 +154,7 @@ def leaves(table: pa.Table) -> list[bytes]:
     rows["form"] = FORM
     rows["kind"] = _codes(table, "kind", _KIND_CODES)
     rows["outcome"] = _codes(table, "outcome", _OUTCOME_CODES)
+    rows["reason"] = _codes(table, "reason", _REASON_CODES)
     for name in _INTEGER_COLUMNS:
         rows[name] = integers(table, name)
     present = np.zeros(table.num_rows, dtype=np.uint8)
@@ -182,6 +188,7 @@ def table_of(packed: Sequence[bytes]) -> pa.Table:
     columns: dict[str, pa.Array] = {
         "kind": _words(rows["kind"], KINDS),
         "outcome": _words(rows["outcome"], OUTCOMES),
+        "reason": _reasons(rows["reason"]),
         "endpoint": _texts_array(
             [leaf[size:end] for leaf, end in zip(packed, endpoint_ends, strict=True)],
         ),
@@ -238,9 +245,10 @@ def _ids(table: pa.Table, column: str) -> tuple[npt.NDArray[np.void], Mask]:
     return np.frombuffer(values, dtype="V16", count=len(array), offset=16 * array.offset), valid
 
 
-def _codes(table: pa.Table, column: str, code_of: dict[str, int]) -> npt.NDArray[np.int64]:
+def _codes(table: pa.Table, column: str, code_of: Mapping[Any, int]) -> npt.NDArray[np.int64]:
     codes, words = word_codes(table, column)
-    return np.array([code_of[word] for word in words] or [0])[codes]
+    # Null has the code −1, so it takes the last of these, which is what null stands for.
+    return np.array([*(code_of[word] for word in words), code_of.get(None, 0)])[codes]
 
 
 def _texts(table: pa.Table, column: str) -> tuple[npt.NDArray[np.int64], list[bytes]]:
@@ -250,6 +258,11 @@ def _texts(table: pa.Table, column: str) -> tuple[npt.NDArray[np.int64], list[by
 
 def _words(codes: npt.NDArray[np.uint8], words: tuple[str, ...]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(words, pa.string()))
+
+
+def _reasons(codes: npt.NDArray[np.uint8]) -> pa.Array:
+    indices = pa.array(codes.astype(np.int32) - 1, mask=codes == 0)
+    return pa.DictionaryArray.from_arrays(indices, pa.array(REASONS, pa.string()))
 
 
 def _texts_array(texts: list[bytes]) -> pa.Array:

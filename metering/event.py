@@ -10,7 +10,20 @@ slugs and names of people are not here. Instants are microseconds since 1970-01-
 
 `generated_tokens` is what the engine's scheduler saw; null means that nobody witnessed it, and then it counts as
 `completion_tokens`. Reasoning within generated tokens is known per event only, as the smaller of the two, so it is a
-quantity of its own.
+quantity of its own; and so is the number of requests without a witness, which an amendment takes back.
+
+`reason` says why an event's figures are, or may be, incomplete; null for a request that went its ordinary way:
+
+    engine_error         the engine answered with an error and no usage, or said so within its stream
+    engine_unreachable   no connection to the engine could be made, or the request could not be sent whole
+    engine_closed        the engine closed the connection before its answer was whole
+    engine_malformed     the engine's answer was no HTTP, or no body that its endpoint may have
+    engine_silent        the engine said nothing for longer than the sidecar waits
+    client_stalled       the client took nothing for longer than the sidecar waits
+    sidecar_stopped      the sidecar was told to stop, and did not wait for the answer's end
+    sidecar_killed       the sidecar was killed while the request ran; its next start wrote the event
+    usage_unread         the answer is whole, and nothing in it could be read as its usage
+    background_lost      a response in the background, whose end the engine could not be asked for any more
 """
 
 from __future__ import annotations
@@ -24,6 +37,18 @@ import pyarrow as pa
 
 OUTCOMES = ("finished", "aborted", "failed", "interrupted")
 KINDS = ("usage", "amendment", "void")
+REASONS = (
+    "engine_error",
+    "engine_unreachable",
+    "engine_closed",
+    "engine_malformed",
+    "engine_silent",
+    "client_stalled",
+    "sidecar_stopped",
+    "sidecar_killed",
+    "usage_unread",
+    "background_lost",
+)
 
 #: Largest absolute value of any quantity of one event. 10,000 of them in a batch stay far below 2^63.
 MAX_QUANTITY = 10**12
@@ -46,6 +71,7 @@ QUANTITIES = (
     "generated_tokens",
     "generated_reasoning_tokens",
     "audio_seconds",
+    "unwitnessed_requests",
 )
 
 #: The columns of an event that hold quantities.
@@ -81,6 +107,7 @@ EVENT_SCHEMA = pa.schema(
         pa.field("generated_tokens", pa.int64()),
         pa.field("audio_seconds", pa.int64(), nullable=False),
         pa.field("request_digest", ID),
+        pa.field("reason", WORD),
     ]
 )
 
@@ -92,7 +119,8 @@ class Event:
     """One usage event before it has its sequence number (the write-ahead file gives it).
 
     `request` is minted by the writer: 16 unguessable bytes. `request_digest` is the first 16 bytes of SHA-256 of the
-    caller's own request id, of imports only. Token quantities are tokens, `audio_seconds` whole seconds.
+    caller's own request id, of imports only. Token quantities are tokens, `audio_seconds` whole seconds. `reason` is
+    one of REASONS, or None.
     """
 
     kind: str
@@ -112,6 +140,7 @@ class Event:
     generated_tokens: int | None
     audio_seconds: int
     request_digest: bytes | None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +155,7 @@ class Totals:
     generated_tokens: int = 0
     generated_reasoning_tokens: int = 0
     audio_seconds: int = 0
+    unwitnessed_requests: int = 0
 
     def __add__(self, other: Totals) -> Totals:
         return Totals(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -156,13 +186,12 @@ def integers(table: pa.Table, column: str) -> Column:
 
 
 def word_codes(table: pa.Table, column: str) -> tuple[Column, list[str]]:
-    """A dictionary column as (code of each row, the words that the codes stand for)."""
+    """A dictionary column as (code of each row, the words that the codes stand for); −1 is the code of null."""
     array = table.column(column).combine_chunks()
     if isinstance(array, pa.ChunkedArray):  # pyarrow keeps a column of no chunks chunked
         array = pa.array([], pa.string()).dictionary_encode()
-    return np.asarray(
-        array.indices.to_numpy(zero_copy_only=False), dtype=np.int64
-    ), array.dictionary.to_pylist()
+    codes = array.indices if array.null_count == 0 else array.indices.fill_null(-1)
+    return np.asarray(codes.to_numpy(zero_copy_only=False), dtype=np.int64), array.dictionary.to_pylist()
 
 
 def quantities(table: pa.Table) -> dict[str, Column]:
@@ -170,14 +199,15 @@ def quantities(table: pa.Table) -> dict[str, Column]:
 
     `requests` is 1 for usage, 0 for an amendment, −1 for a void. `generated_reasoning_tokens` is the smaller of
     reasoning and generated; where both are negative, the one nearer to zero; where their signs differ (only a
-    difference can do that), 0.
+    difference can do that), 0. `unwitnessed_requests` is 1 for usage whose generated tokens are null, −1 for the void
+    of such and for the amendment that brings the figure.
     """
     codes, words = word_codes(table, "kind")
-    requests_of = {"usage": 1, "amendment": 0, "void": -1}
-    requests = np.array([requests_of.get(word, 0) for word in words] or [0], dtype=np.int64)[codes]
+    requests = _of_each_kind(codes, words, {"usage": 1, "void": -1})
     completion = integers(table, "completion_tokens")
     reasoning = integers(table, "reasoning_tokens")
-    generated = generated_tokens(table, completion)
+    generated, witnessed = _generated(table, completion)
+    amendments = _of_each_kind(codes, words, {"amendment": -1})
     both_positive = np.minimum(reasoning, generated).clip(min=0)
     both_negative = np.maximum(reasoning, generated).clip(max=0)
     return {
@@ -189,17 +219,22 @@ def quantities(table: pa.Table) -> dict[str, Column]:
         "generated_tokens": generated,
         "generated_reasoning_tokens": both_positive + both_negative,
         "audio_seconds": integers(table, "audio_seconds"),
+        "unwitnessed_requests": np.where(witnessed, amendments, requests),
     }
 
 
-def generated_tokens(table: pa.Table, completion: Column) -> Column:
-    """The engine's figure of each row, and the completion tokens where the engine was no witness."""
+def _of_each_kind(codes: Column, words: list[str], value_of: dict[str, int]) -> Column:
+    return np.array([value_of.get(word, 0) for word in words] or [0], dtype=np.int64)[codes]
+
+
+def _generated(table: pa.Table, completion: Column) -> tuple[Column, npt.NDArray[np.bool_]]:
+    """The engine's figure of each row, the completion tokens where it was no witness; and where it was one."""
     array = table.column("generated_tokens").combine_chunks()
     if array.null_count == 0:
-        return integers(table, "generated_tokens")
+        return integers(table, "generated_tokens"), np.ones(table.num_rows, dtype=bool)
     known = np.asarray(array.is_valid().to_numpy(zero_copy_only=False), dtype=bool)
     figures = np.asarray(array.fill_null(0).to_numpy(zero_copy_only=False), dtype=np.int64)
-    return np.where(known, figures, completion)
+    return np.where(known, figures, completion), known
 
 
 def totals(table: pa.Table) -> Totals:

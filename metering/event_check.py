@@ -6,7 +6,7 @@ could not be sealed, and nothing behind it either.
 
 from __future__ import annotations
 
-from metering.event import EARLIEST_TIME_US, END_OF_TIME_US, KINDS, MAX_QUANTITY, OUTCOMES, Event
+from metering.event import EARLIEST_TIME_US, END_OF_TIME_US, KINDS, MAX_QUANTITY, OUTCOMES, REASONS, Event
 from metering.refusal import Refusal
 
 MAX_WORD_BYTES = 1_024
@@ -15,6 +15,7 @@ NO_WORD = f"is empty, has a NUL or is longer than {MAX_WORD_BYTES} bytes"
 
 _KINDS = frozenset(KINDS)
 _OUTCOMES = frozenset(OUTCOMES)
+_REASONS = frozenset((None, *REASONS))
 
 
 def is_word(word: str) -> bool:
@@ -47,6 +48,8 @@ def check_event(event: Event) -> None:
 def _check_words(event: Event) -> None:
     if event.outcome not in _OUTCOMES or event.kind not in _KINDS:
         raise _bad(f"{event.kind!r}, {event.outcome!r} is no kind and outcome")
+    if event.reason not in _REASONS:
+        raise _bad(f"{event.reason!r} is no reason of an event")
     if not (is_word(event.model) and is_word(event.endpoint)):
         raise _bad(f"the name of a model or endpoint {NO_WORD}")
     if len(event.request) != 16 or len(event.customer) != 16:

@@ -25,12 +25,15 @@ them, in this order, once, with one space between:
     generated_tokens 60
     generated_reasoning_tokens 0
     audio_seconds 0
+    unwitnessed_requests 1                  of the two, one whose generated tokens nobody witnessed
     body_sha256 <64 hex digits>             `none` in a heartbeat
     body_bytes 7000                         0 in a heartbeat
     rows_bytes 7400                         bytes of the body's pages when decompressed; 0 in a heartbeat
     root <64 hex digits>                    RFC 6962 root over the canonical events
     previous <64 hex digits>                hash of the lane's seal before; `genesis` for its first
     final no                                yes: the lane ends here
+    facts 1                                 at most 256, one line each; fact.py says what they say
+    fact serves model=qwen3-8b name=support
 
 Integers are decimal without leading zeroes, `-` only for the sums of voids. A seal's hash is SHA-256 over the whole
 note, signature included, and names the batch. A parser that reads a text, writes it again and compares refuses every
@@ -41,13 +44,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from metering import note
 from metering.event import EARLIEST_TIME_US, END_OF_TIME_US, MAX_QUANTITY, QUANTITIES, Totals
+from metering.fact import MAX_FACTS, how_many_fit, parse_fact
+from metering.instant import time_text, time_us_of
 from metering.merkle import EMPTY_ROOT
 from metering.refusal import Refusal
 
@@ -59,20 +63,20 @@ KINDS_OF_LANE = ("sidecar", "import")
 MAX_EVENTS = 10_000
 MAX_BODY_BYTES = 900_000
 MAX_ROWS_BYTES = 8_000_000
-MAX_NOTE_BYTES = 8_192
+MAX_NOTE_BYTES = 65_536
 
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _HEX_128 = re.compile(r"[0-9a-f]{32}")
 _HEX_256 = re.compile(r"[0-9a-f]{64}")
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _MAX_COUNT = 2**62
-_EPOCH_OF_TIME = datetime(1970, 1, 1, tzinfo=UTC)
-_TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """What a seal says. `previous` is `genesis` or a seal's hash in hex; `complete_to_us` is µs since 1970, UTC."""
+    """What a seal says. `previous` is `genesis` or a seal's hash in hex; `complete_to_us` is µs since 1970, UTC;
+    `facts` are lines of fact.py.
+    """
 
     operator: str
     node: str
@@ -93,6 +97,7 @@ class Seal:
     root: str
     previous: str
     final: bool
+    facts: tuple[str, ...] = ()
 
     @property
     def signer(self) -> str:
@@ -103,6 +108,7 @@ class Seal:
 _FIELD_NAMES = [
     name
     for field in fields(Seal)
+    if field.name != "facts"
     for name in (QUANTITIES if field.name == "totals" else [field.name.removesuffix("_us")])
 ]
 
@@ -130,13 +136,15 @@ def seal_text(seal: Seal) -> bytes:
         else:
             value = str(getattr(seal.totals if name in QUANTITIES else seal, name))
         lines.append(f"{name} {value}")
+    lines += [f"facts {len(seal.facts)}", *seal.facts]
     return ("\n".join(lines) + "\n").encode()
 
 
 def sign_seal(seal: Seal, key: Ed25519PrivateKey) -> bytes:
     """The seal as a signed note; refuses to sign what `read_seal` would refuse."""
     text = seal_text(seal)
-    assert parse_seal(text) == seal
+    again = parse_seal(text)
+    assert again == seal
     return note.sign(text, seal.signer, key)
 
 
@@ -170,31 +178,19 @@ def parse_seal(text: bytes) -> Seal:
     lines = text.decode("utf-8", "replace").split("\n")
     if lines[0] != SEAL_FORMAT:
         raise _bad(f"the first line is not {SEAL_FORMAT}")
-    if len(lines) != len(_FIELD_NAMES) + 2 or lines[-1]:
-        raise _bad(f"a seal has {len(_FIELD_NAMES) + 1} lines, this has {len(lines) - 1}")
+    if len(lines) < len(_FIELD_NAMES) + 3 or lines[-1]:
+        raise _bad(f"a seal has {len(_FIELD_NAMES) + 2} lines and its facts, this has {len(lines) - 1}")
     values: dict[str, str] = {}
     for name, line in zip(_FIELD_NAMES, lines[1:], strict=False):
         found, _, value = line.partition(" ")
         if found != name:
             raise _bad(f"{found!r} stands where {name!r} belongs")
         values[name] = value
-    seal = _seal_of(values)
+    seal = _seal_of(values, tuple(lines[len(_FIELD_NAMES) + 2 : -1]))
     _check_sense(seal)
     if seal_text(seal) != text:
         raise _bad("a value is not spelled as a seal spells it")
     return seal
-
-
-def time_text(time_us: int) -> str:
-    """An instant as RFC 3339 in UTC with six decimals."""
-    return (_EPOCH_OF_TIME + timedelta(microseconds=time_us)).strftime(_TIME_FORMAT)
-
-
-def time_us_of(text: str) -> int:
-    """The instant that `time_text` wrote."""
-    return (datetime.strptime(text, _TIME_FORMAT).replace(tzinfo=UTC) - _EPOCH_OF_TIME) // timedelta(
-        microseconds=1
-    )
 
 
 def _split(signed: bytes) -> tuple[Seal, note.Signature]:
@@ -209,7 +205,7 @@ def _split(signed: bytes) -> tuple[Seal, note.Signature]:
     return parse_seal(text), signatures[0]
 
 
-def _seal_of(values: dict[str, str]) -> Seal:
+def _seal_of(values: dict[str, str], facts: tuple[str, ...]) -> Seal:
     try:
         complete_to_us = time_us_of(values["complete_to"])
     except ValueError:
@@ -234,6 +230,7 @@ def _seal_of(values: dict[str, str]) -> Seal:
         root=_match(values, "root", _HEX_256),
         previous=GENESIS if values["previous"] == GENESIS else _match(values, "previous", _HEX_256),
         final=values["final"] == "yes",
+        facts=facts,
     )
 
 
@@ -268,6 +265,17 @@ def _check_sense(seal: Seal) -> None:
     for holds, what in rules:
         if not holds:
             raise _bad(what)
+    _check_facts(seal.facts)
+
+
+def _check_facts(facts: tuple[str, ...]) -> None:
+    if how_many_fit(facts) < len(facts):
+        raise _bad(f"it holds {len(facts)} facts, more than {MAX_FACTS} or too long for a seal")
+    for line in facts:
+        try:
+            parse_fact(line)
+        except Refusal as refused:
+            raise _bad(f"{refused.what}: {line[:200]}") from None
 
 
 def _match(values: dict[str, str], name: str, pattern: re.Pattern[str]) -> str:

@@ -37,7 +37,7 @@ _PATHS = text("""
 """)
 _BATCHES = text("""
     SELECT path, events, requests, prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens, generated_tokens,
-           generated_reasoning_tokens, audio_seconds
+           generated_reasoning_tokens, audio_seconds, unwitnessed_requests
     FROM batch WHERE operator = :o AND node = :n AND lane = :l AND events > 0 ORDER BY number
 """)
 

@@ -238,6 +238,7 @@ def _sums(rows: SortedRows) -> Totals:
             generated_tokens=int(generated.sum()),
             generated_reasoning_tokens=int(np.minimum(reasoning, generated).sum()),
             audio_seconds=int(np.asarray(part.column("audio_seconds")).sum()),
+            unwitnessed_requests=given.null_count,
         )
     return total
 

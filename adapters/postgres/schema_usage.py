@@ -33,6 +33,7 @@ QUANTITY_COLUMNS = (
     "generated_tokens",
     "generated_reasoning_tokens",
     "audio_seconds",
+    "unwitnessed_requests",
 )
 
 

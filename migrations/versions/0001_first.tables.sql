@@ -122,6 +122,7 @@ CREATE TABLE batch (
     generated_tokens bigint NOT NULL,
     generated_reasoning_tokens bigint NOT NULL,
     audio_seconds bigint NOT NULL,
+    unwitnessed_requests bigint NOT NULL,
     path text NOT NULL,             -- of body and seal in the archive, without the suffix
     bytes bigint NOT NULL,
     accepted_at timestamptz NOT NULL,
@@ -230,6 +231,7 @@ CREATE TABLE partial_sum (
     generated_tokens bigint NOT NULL,
     generated_reasoning_tokens bigint NOT NULL,
     audio_seconds bigint NOT NULL,
+    unwitnessed_requests bigint NOT NULL,
     CONSTRAINT partial_sum_hour_is_whole CHECK (date_bin('1 hour', hour, '2000-01-01 00:00+00') = hour),
     CONSTRAINT partial_sum_outcome CHECK (outcome IN ('finished', 'aborted', 'failed', 'interrupted')),
     CONSTRAINT partial_sum_band CHECK (band IN (0, 32000, 128000, 200000, 256000, 512000, 1000000))
@@ -255,6 +257,7 @@ CREATE TABLE hourly_usage (
     generated_tokens bigint NOT NULL,
     generated_reasoning_tokens bigint NOT NULL,
     audio_seconds bigint NOT NULL,
+    unwitnessed_requests bigint NOT NULL,
     CONSTRAINT hourly_usage_hour_is_whole CHECK (date_bin('1 hour', hour, '2000-01-01 00:00+00') = hour),
     CONSTRAINT hourly_usage_outcome CHECK (outcome IN ('finished', 'aborted', 'failed', 'interrupted')),
     CONSTRAINT hourly_usage_band CHECK (band IN (0, 32000, 128000, 200000, 256000, 512000, 1000000))

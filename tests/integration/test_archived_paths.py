@@ -32,6 +32,7 @@ async def test_batches_that_end_before_the_span_or_begin_after_it_are_not_read(d
             "generated_tokens",
             "generated_reasoning_tokens",
             "audio_seconds",
+            "unwitnessed_requests",
         ),
         1,
     )

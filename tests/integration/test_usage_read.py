@@ -29,7 +29,7 @@ OCTOBER = (datetime(2026, 9, 30, 21, tzinfo=UTC), datetime(2026, 10, 31, 22, tzi
 
 def cell(hour: datetime, customer: UUID = ACME, **other: Any) -> dict[str, Any]:
     """A cell of one request: 100 prompt tokens, 40 of them cached; 20 completion tokens, 5 of them reasoning."""
-    amounts = dict(zip(QUANTITIES, (1, 100, 40, 20, 5, 22, 6, 0), strict=True))
+    amounts = dict(zip(QUANTITIES, (1, 100, 40, 20, 5, 22, 6, 0, 0), strict=True))
     return {
         "operator": "telecentras",
         "hour": hour,

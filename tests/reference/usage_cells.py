@@ -79,4 +79,5 @@ def _row(event: Event) -> dict[str, Any]:
         "generated_tokens": event.get("generated_tokens", completion),
         "generated_reasoning_tokens": min(reasoning, event.get("generated_tokens", completion)),
         "audio_seconds": event.get("audio_seconds", 0),
+        "unwitnessed_requests": 0 if "generated_tokens" in event else event.get("requests", 1),
     }

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering import canonical
-from metering.event import EVENT_SCHEMA, KINDS, OUTCOMES, Event, events_table
+from metering.event import EVENT_SCHEMA, KINDS, OUTCOMES, REASONS, Event, events_table
 
 ids = st.binary(min_size=16, max_size=16)
 maybe_ids = st.none() | ids
@@ -33,6 +33,7 @@ events = st.builds(
     generated_tokens=st.none() | int64,
     audio_seconds=int64,
     request_digest=maybe_ids,
+    reason=st.none() | st.sampled_from(REASONS),
 )
 
 

@@ -76,6 +76,9 @@ def by_hand(given_batches: Batches) -> dict[tuple[object, ...], list[int]]:
                 generated,
                 -both if negative else both,
                 event.audio_seconds,
+                {"usage": 1, "amendment": 0, "void": -1}[event.kind]
+                if event.generated_tokens is None
+                else {"usage": 0, "amendment": -1, "void": 0}[event.kind],
             ]
             cell = (
                 hour,

@@ -30,6 +30,7 @@ def test_unwitnessed_generated_tokens_count_as_completion_tokens() -> None:
         generated_tokens=25,
         reasoning_tokens=30,
         generated_reasoning_tokens=25,
+        unwitnessed_requests=0,
     )
 
 
@@ -42,6 +43,25 @@ def test_an_amendment_counts_no_request_and_moves_reasoning_only_with_generated(
     assert columns["requests"].tolist() == [0]
     assert columns["generated_tokens"].tolist() == [-5]
     assert columns["generated_reasoning_tokens"].tolist() == [0]
+
+
+def test_the_engines_later_figure_takes_back_that_nobody_witnessed_the_request() -> None:
+    amendment = replace(
+        CHAT,
+        kind="amendment",
+        names=CHAT.request,
+        prompt_tokens=0,
+        cached_tokens=0,
+        completion_tokens=0,
+        generated_tokens=5,
+    )
+    without_figure = replace(amendment, generated_tokens=None)
+    assert totals(events_table([CHAT], 1)).unwitnessed_requests == 1
+    assert totals(events_table([VOID], 1)).unwitnessed_requests == -1
+    assert totals(events_table([ABORTED], 1)).unwitnessed_requests == 0
+    assert totals(events_table([without_figure], 1)).unwitnessed_requests == 0
+    both = totals(events_table([CHAT, amendment], 1))
+    assert (both.requests, both.generated_tokens, both.unwitnessed_requests) == (1, 55, 0)
 
 
 def test_sums_of_no_events_are_zero() -> None:

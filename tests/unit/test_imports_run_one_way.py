@@ -23,6 +23,8 @@ BILLING_TAKES = {
     "event",
     "batch",
     "seal",
+    "fact",
+    "instant",
     "body",
     "merkle",
     "note",

@@ -25,13 +25,14 @@ EXAMPLE = Seal(
     opened=9,
     closed=9,
     events=2,
-    totals=Totals(2, 1_200, 200, 60, 0, 60, 0, 0),
+    totals=Totals(2, 1_200, 200, 60, 0, 60, 0, 0, 1),
     body_sha256="ab" * 32,
     body_bytes=7_000,
     rows_bytes=7_400,
     root="cd" * 32,
     previous="ef" * 32,
     final=False,
+    facts=("fact serves model=qwen3-8b name=support",),
 )
 
 
@@ -44,11 +45,10 @@ def refusal_of(text: bytes) -> str:
 
 def test_the_example_in_the_text_is_what_the_code_writes() -> None:
     documented = (seal.__doc__ or "").split("\n\n")[2]
-    lines = [
-        " ".join(re.sub(r"\s{2,}.*", "", line.strip()).split(" ")[:2]) for line in documented.splitlines()
-    ]
+    fields = [re.sub(r"\s{2,}.*", "", line.strip()) for line in documented.splitlines()]
+    lines = [re.sub(r"^(complete_to \S+) .*", r"\1", field) for field in fields]
     written = seal.seal_text(EXAMPLE).decode()
-    written = re.sub(r"[0-9a-f]{64}", "<64", written)
+    written = re.sub(r"[0-9a-f]{64}", "<64 hex digits>", written)
     assert lines == written.splitlines()
 
 

@@ -77,7 +77,7 @@ def test_a_body_is_encoded_as_its_text_says() -> None:
     assert encodings["time"] == encodings["generated_tokens"] == {"DELTA_BINARY_PACKED"}
     assert encodings["request"] == {"PLAIN"}
     assert "RLE_DICTIONARY" in encodings["model"]
-    assert {footer.row_group(0).column(at).compression for at in range(18)} == {"ZSTD"}
+    assert {footer.row_group(0).column(at).compression for at in range(19)} == {"ZSTD"}
 
 
 def test_every_flipped_bit_of_the_body_is_refused() -> None:
@@ -152,7 +152,7 @@ def test_page_headers_and_not_the_footer_say_how_large_a_page_is() -> None:
     body = small_batch().body
     footer = pq.read_metadata(io.BytesIO(body))
     group = footer.row_group(0)
-    assert unpacked_bytes(body, footer) == sum(group.column(at).total_uncompressed_size for at in range(18))
+    assert unpacked_bytes(body, footer) == sum(group.column(at).total_uncompressed_size for at in range(19))
 
 
 def test_rows_that_are_missing_or_too_many_are_refused() -> None:
@@ -175,6 +175,7 @@ def test_rows_that_are_missing_or_too_many_are_refused() -> None:
         ("outcome", ["finished", "forgotten", "finished"], "bad_event"),
         ("model", ["m", "", "m"], "bad_event"),
         ("model", ["m", "a\0b", "m"], "bad_event"),
+        ("reason", [None, "boredom", None], "bad_event"),
         ("names", [b"\x11" * 16, None, b"\x11" * 16], "bad_event"),
         ("names", [None, None, None], "bad_event"),
         ("prompt_tokens", [-1, 130_000, -1_000], "bad_event"),
