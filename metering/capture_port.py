@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from metering.engine_pool import EnginePool
+from metering.engine_pools import EnginePools
 from metering.event import Event
 from metering.exchange import Exchange
-from metering.http_refusal import Refused
+from metering.http_refusal import OwnAnswer, Refused
 from metering.http_request import Request, RequestReader
 from metering.sidecar_options import Patience
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 class Capture(Protocol):
     """What a connection needs of the sidecar around it."""
 
-    engine: EnginePool
+    engine: EnginePools
     patience: Patience
     connections: set[ClientConnection]
     stopping: bool
 
-    def reader(self) -> RequestReader: ...
-    def open(self, request: Request) -> Exchange | Refused: ...
+    def reader(self, peer: str | None) -> RequestReader: ...
+    def open(self, request: Request) -> Exchange | OwnAnswer | Refused: ...
     def write_down(self, event: Event, *, unread_usage: bool) -> bool: ...
     def refuse(self, refused: Refused) -> None: ...
     def now_us(self) -> int: ...

@@ -12,10 +12,10 @@ import asyncio
 from typing import cast
 
 from metering.capture_port import Capture
-from metering.engine_pool import EngineConnection
+from metering.engine_connection import EngineConnection
 from metering.exchange import Exchange
-from metering.http_refusal import Refused, answer_bytes
-from metering.http_request import Request
+from metering.http_refusal import OwnAnswer, Refused, answer_bytes
+from metering.http_request import Request, RequestReader
 
 _PENDING_BYTES = 64 * 1024
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -26,7 +26,7 @@ class ClientConnection(asyncio.Protocol):
 
     def __init__(self, capture: Capture) -> None:
         self._capture = capture
-        self._reader = capture.reader()
+        self._reader: RequestReader
         self._transport: asyncio.Transport | None = None
         self._exchange: Exchange | None = None
         self._engine: EngineConnection | None = None
@@ -49,6 +49,8 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports have the methods but not the class.
         self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self._reader = self._capture.reader(peer[0] if peer else None)
         self._deadline_s = self._capture.clock() + self._capture.patience.idle_s
         self._capture.connections.add(self)
         if len(self._capture.connections) > self._capture.patience.connections:
@@ -143,10 +145,11 @@ class ClientConnection(asyncio.Protocol):
         self._started_s = capture.clock()
         self._continued = False
         opened = request.refused or capture.open(request)
-        if isinstance(opened, Refused):
+        if isinstance(opened, OwnAnswer | Refused):
             request.let_go(self._reader.budget)
             keep = request.keep_alive and not opened.close and not capture.stopping
-            capture.refuse(opened)
+            if isinstance(opened, Refused):
+                capture.refuse(opened)
             self._write(answer_bytes(opened, keep_alive=keep))
             if not keep:
                 self._close()
@@ -154,7 +157,7 @@ class ClientConnection(asyncio.Protocol):
         self._exchange = opened
         if capture.stopping:
             opened.close_after()
-        connection = capture.engine.take()
+        connection = capture.engine.take(*opened.route)
         if connection is None:
             self._connecting = asyncio.get_running_loop().create_task(self._connect(opened))
         else:
@@ -162,7 +165,7 @@ class ClientConnection(asyncio.Protocol):
 
     async def _connect(self, exchange: Exchange) -> None:
         try:
-            connection = await self._capture.engine.connect()
+            connection = await self._capture.engine.connect(*exchange.route)
         except OSError:
             self._connecting = None
             self.engine_lost("unreachable")
@@ -238,10 +241,11 @@ class ClientConnection(asyncio.Protocol):
         connecting, self._connecting = self._connecting, None
         if exchange is not None:
             exchange.request.let_go(self._reader.budget)
-            self._capture.engine.fingerprint = exchange.fingerprint
         if connecting is not None:
             connecting.cancel()
         if engine is not None:
+            if exchange is not None:
+                engine.pool.fingerprint = exchange.fingerprint
             engine.release()
 
     # -- the socket -------------------------------------------------------------------------------------------------

@@ -1,145 +1,21 @@
-"""The sidecar's connections to the engine: kept alive, each for one exchange at a time.
-
-A request is sent once. If the engine closes before it answers, nobody can know whether it has begun to work, so the
-request is never sent again by itself: the client is told (502) and the event says `failed`. To make that rare, an idle
-connection is used again only while it is younger than the engine's own patience (`idle_s`, below uvicorn's 5 s). A
-connection is closed, not kept, whenever anything about it is unclear: an answer cut short, a client that left, a
-request that was not wholly sent when its answer was whole. Closing is also how the engine learns of an abort.
-"""
+"""All connections to one engine, and what is known of it: whether it is up, what it serves, how busy we keep it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol, cast
-from urllib.parse import urlsplit
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from metering.exchange import Exchange
-from metering.http_answer import AnswerReader
-from metering.refusal import Refusal
-
-#: Larger bodies are written beside their head, not copied behind it.
-_JOIN_BYTES = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class EngineAddress:
-    """Where the engine listens, and how it is named in `Host`."""
-
-    host: str
-    port: int
-    name: bytes
-
-    @classmethod
-    def parse(cls, url: str) -> EngineAddress:
-        """`http://HOST[:PORT]`. Refusal `bad_engine_url` for anything else."""
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port or 80
-        except ValueError:
-            host, port, parts = None, 0, urlsplit("")
-        if parts.scheme != "http" or not host or parts.path not in ("", "/") or parts.query or parts.username:
-            raise Refusal(
-                "bad_engine_url", f"{url!r} is no address of an engine", remedy="give http://HOST:PORT"
-            )
-        return cls(host, port, parts.netloc.encode("ascii"))
-
-
-class Waiter(Protocol):
-    """Who waits for an answer: the client's connection."""
-
-    def answer_came(self) -> None:
-        """The exchange has taken in more of the answer."""
-        ...
-
-    def engine_lost(self, cause: str) -> None:
-        """No more of the answer will come."""
-        ...
-
-
-class EngineConnection(asyncio.Protocol):
-    """One connection to the engine."""
-
-    def __init__(self, pool: EnginePool) -> None:
-        self._pool = pool
-        self._reader = AnswerReader()
-        self._waiter: Waiter | None = None
-        self._transport: asyncio.Transport | None = None
-        self.idle_since_s = 0.0
-        self.heard_s = 0.0
-
-    def begin(self, exchange: Exchange, waiter: Waiter) -> None:
-        """Send the exchange's request; `waiter` is told of what comes back, until `release`."""
-        transport = self._transport
-        assert transport is not None
-        self._waiter = waiter
-        self.heard_s = self._pool.clock()
-        self._reader.expect(exchange)
-        head, body = exchange.to_engine(self._pool.address.name), exchange.body
-        if len(body) < _JOIN_BYTES:
-            transport.write(head + body)
-        else:
-            transport.writelines([head, body])
-
-    def release(self) -> None:
-        """The exchange is over. Keep the connection if it is as good as new, else close it at once."""
-        self._waiter = None
-        transport = self._transport
-        if transport is None:
-            return
-        if self._reader.reusable and not transport.is_closing() and transport.get_write_buffer_size() == 0:
-            transport.resume_reading()
-            self._pool.keep(self)
-        else:
-            transport.abort()
-
-    def pause(self) -> None:
-        """The client cannot take more for now."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
-
-    def resume(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    @property
-    def usable(self) -> bool:
-        return self._transport is not None and not self._transport.is_closing()
-
-    # -- asyncio ----------------------------------------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports have the methods but not the class.
-        self._transport = cast(asyncio.Transport, transport)
-        self._pool.open.add(self)
-
-    def data_received(self, data: bytes) -> None:
-        self.heard_s = self._pool.clock()
-        self._reader.feed(data)
-        waiter = self._waiter
-        if self._reader.bad:
-            self._waiter = None
-            self.close()
-            if waiter is not None:
-                waiter.engine_lost("malformed")
-        elif waiter is not None:
-            waiter.answer_came()
-
-    def connection_lost(self, _exc: Exception | None) -> None:
-        self._transport = None
-        self._pool.forget(self)
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None:
-            waiter.engine_lost("closed")
+from metering.engine_address import EngineAddress, EngineKey
+from metering.engine_connection import EngineConnection
 
 
 class EnginePool:
-    """All connections to one engine. `clock` counts seconds, monotonic."""
+    """All connections to one engine. `clock` counts seconds, monotonic; `ordinal` is its place among the engines.
+
+    `in_air`: exchanges that run or wait for their connection. `up`: it could be reached and said that it is well when
+    it was last tried. `models`: its cards of `GET /v1/models` by id, None until it has told them.
+    """
 
     def __init__(
         self,
@@ -148,17 +24,35 @@ class EnginePool:
         *,
         idle_s: float,
         connect_s: float,
+        ordinal: int = 0,
+        key: EngineKey | None = None,
         keep: int = 256,
     ) -> None:
         self.address = address
         self.clock = clock
+        self.ordinal = ordinal
         self.open: set[EngineConnection] = set()
+        self.in_air = 0
+        self.up = True
+        self.models: Mapping[str, Mapping[str, Any]] | None = None
         #: What `system_fingerprint` the engine showed last, as bytes of its JSON.
         self.fingerprint: bytes | None = None
+        #: The header lines that each request to it begins with.
+        self.opening = b""
+        self.take_key(key)
+        self._tls = address.context()
         self._idle_s = idle_s
         self._connect_s = connect_s
         self._keep = keep
         self._idle: list[EngineConnection] = []
+
+    def take_key(self, key: EngineKey | None) -> None:
+        """Each request from now on carries this key; None: none."""
+        self.opening = b"Host: " + self.address.name + (b"" if key is None else b"\r\n" + key.opening)
+
+    def serves(self, model: str | None) -> bool:
+        """Whether it may serve that model, as far as it has told; without a name it serves its own first one."""
+        return model is None or self.models is None or model in self.models
 
     def take(self) -> EngineConnection | None:
         """An idle connection, the one used last first; None if a new one is needed."""
@@ -171,12 +65,16 @@ class EnginePool:
         return None
 
     async def connect(self) -> EngineConnection:
-        """A new connection. OSError (TimeoutError is one) if the engine cannot be reached."""
+        """A new connection. OSError (TimeoutError and ssl.SSLError are ones) if the engine cannot be reached."""
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(self._connect_s):
-            _, connection = await loop.create_connection(
-                lambda: EngineConnection(self), self.address.host, self.address.port
-            )
+        self.in_air += 1
+        try:
+            async with asyncio.timeout(self._connect_s):
+                _, connection = await loop.create_connection(
+                    lambda: EngineConnection(self), self.address.host, self.address.port, ssl=self._tls
+                )
+        finally:
+            self.in_air -= 1
         return connection
 
     def keep(self, connection: EngineConnection) -> None:

@@ -104,10 +104,21 @@ class Exchange:
         self._outcome: str | None = None
         self._written = intent is None
 
-    def to_engine(self, host: bytes) -> bytes:
-        """The head of the request as the engine gets it; `body` follows. `host` is the engine's."""
+    @property
+    def route(self) -> tuple[str | None, int | None]:
+        """By what its engine is picked: the model that it names, and the ordinal of the engine that keeps what it
+        asks for."""
+        return self._model, None
+
+    def aim(self, ordinal: int, fingerprint: bytes | None) -> None:  # noqa: ARG002 - nothing names its engine yet
+        """It goes to this engine, whose `fingerprint` an earlier stream has shown."""
+        self._fingerprint = fingerprint
+
+    def to_engine(self, opening: bytes) -> bytes:
+        """The head of the request as the engine gets it; `body` follows. `opening` are the header lines that each
+        request to that engine begins with."""
         request = self.request
-        lines = [request.method + b" " + request.target + b" HTTP/1.1", b"Host: " + host, *request.lines]
+        lines = [request.method + b" " + request.target + b" HTTP/1.1", opening, *request.lines]
         if self.intent is not None:
             lines.append(b"X-Request-Id: " + self.intent.request.hex().encode())
         lines.append(b"Accept-Encoding: identity")

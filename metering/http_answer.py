@@ -12,7 +12,7 @@ from typing import Protocol
 
 import httptools
 
-from metering.http_request import HOP_BY_HOP
+from metering.http_head import HOP_BY_HOP
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass
 
 REASONS = {
+    200: b"OK",
     400: b"Bad Request",
     401: b"Unauthorized",
     404: b"Not Found",
@@ -25,6 +26,7 @@ REASONS = {
     502: b"Bad Gateway",
     503: b"Service Unavailable",
     504: b"Gateway Timeout",
+    505: b"HTTP Version Not Supported",
 }
 
 
@@ -39,17 +41,34 @@ class Refused:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-def answer_bytes(refused: Refused, *, keep_alive: bool) -> bytes:
-    """The refusal as a whole HTTP/1.1 answer; `keep_alive`: whether another request may follow."""
-    kind = "server_error" if refused.status >= 500 else "invalid_request_error"
-    error = {"message": refused.message, "type": kind, "param": None, "code": refused.code}
-    body = json.dumps({"error": error}).encode()
+@dataclass(frozen=True, slots=True)
+class OwnAnswer:
+    """An answer of our own that refuses nothing: 200, with a JSON body."""
+
+    body: bytes
+    close: bool = False
+
+
+def answer_bytes(answer: OwnAnswer | Refused, *, keep_alive: bool) -> bytes:
+    """A whole HTTP/1.1 answer of our own; `keep_alive`: whether another request may follow."""
+    status, body = 200, b""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    if isinstance(answer, OwnAnswer):
+        body = answer.body
+    else:
+        status, body, headers = answer.status, _error_body(answer), answer.headers
     head = [
-        b"HTTP/1.1 %d %s" % (refused.status, REASONS[refused.status]),
-        b"content-type: application/json",
+        b"HTTP/1.1 %d %s" % (status, REASONS[status]),
         b"content-length: %d" % len(body),
-        *(name + b": " + value for name, value in refused.headers),
+        b"content-type: application/json",
+        *(name + b": " + value for name, value in headers),
     ]
     if not keep_alive:
         head.append(b"connection: close")
     return b"\r\n".join([*head, b"", body])
+
+
+def _error_body(refused: Refused) -> bytes:
+    kind = "server_error" if refused.status >= 500 else "invalid_request_error"
+    error = {"message": refused.message, "type": kind, "param": None, "code": refused.code}
+    return json.dumps({"error": error}).encode()

@@ -45,6 +45,10 @@ class KeyBook(Protocol):
         """The key with that hash, or None. Expiry is the caller's to check."""
         ...
 
+    def find_id(self, id: bytes) -> KeyEntry | None:
+        """The key with that id, or None. Expiry is the caller's to check."""
+        ...
+
 
 Keys = Mapping[bytes, KeyEntry]
 
@@ -55,6 +59,7 @@ class SnapshotKeyBook:
     def __init__(self, path: Path, keys: Keys) -> None:
         self._path = path
         self._keys = dict(keys)
+        self._by_id = {entry.id: entry for entry in keys.values()}
 
     @classmethod
     def load(cls, path: Path) -> SnapshotKeyBook:
@@ -76,6 +81,9 @@ class SnapshotKeyBook:
     def find(self, secret_sha256: bytes) -> KeyEntry | None:
         return self._keys.get(secret_sha256)
 
+    def find_id(self, id: bytes) -> KeyEntry | None:
+        return self._by_id.get(id)
+
     def __len__(self) -> int:
         return len(self._keys)
 
@@ -87,6 +95,7 @@ class SnapshotKeyBook:
         if keys == self._keys:
             return False
         self._keys = dict(keys)
+        self._by_id = {entry.id: entry for entry in keys.values()}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(self._path, _text(self._keys).encode(), mode=0o600)
         return True

@@ -21,19 +21,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from metering.caller import find_caller
 from metering.capture_faults import CaptureFaults
 from metering.client_connection import ClientConnection
-from metering.endpoints import Endpoint, find_endpoint, find_key
-from metering.engine_pool import EngineAddress, EnginePool
+from metering.endpoints import MODELS, Endpoint, find_endpoint
+from metering.engine_pools import LOOK_S, open_pools
 from metering.event import Event
 from metering.exchange import STOPPING, Exchange, open_exchange
-from metering.http_refusal import Refused
+from metering.http_refusal import OwnAnswer, Refused
 from metering.http_request import Budget, Request, RequestReader
 from metering.identity import new_id
 from metering.keybook import KeyBook
@@ -89,11 +91,12 @@ class Sidecar:
         self.stopping = False
         self.now_us = lane.now_us
         self.clock = time.monotonic
-        self.engine = EnginePool(
-            EngineAddress.parse(options.engine),
+        self.engine = open_pools(
+            options.engines,
             self.clock,
             idle_s=options.patience.engine_idle_s,
             connect_s=options.patience.connect_s,
+            key_file=options.engine_key_file,
         )
         self._lane = lane
         self._keys = keys
@@ -109,16 +112,19 @@ class Sidecar:
         self._sync_thread = ThreadPoolExecutor(1, thread_name_prefix="lane-sync")
         self._seal_thread = ThreadPoolExecutor(1, thread_name_prefix="lane-seal")
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen on `host`:`port` (0: a free one) and serve; the port. OSError if it is taken."""
+    async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
+        """Listen on `host`:`port` (0: a free one) and serve, with `tls` or in the clear; the port. OSError if it is
+        taken."""
         loop = asyncio.get_running_loop()
+        await self.engine.look()
         self._server = await loop.create_server(
-            lambda: ClientConnection(self), host, port, backlog=4096, family=socket.AF_UNSPEC
+            lambda: ClientConnection(self), host, port, backlog=4096, family=socket.AF_UNSPEC, ssl=tls
         )
         self._loops = [
             loop.create_task(self._every(self.options.sync_s, self._sync)),
             loop.create_task(self._every(_SEAL_LOOK_S, self._seal)),
             loop.create_task(self._every(_SWEEP_S, self._sweep)),
+            loop.create_task(self._every(LOOK_S, self.engine.look)),
         ]
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
@@ -166,15 +172,26 @@ class Sidecar:
 
     # -- what connections ask for -----------------------------------------------------------------------------------
 
-    def reader(self) -> RequestReader:
-        """A reader for a new connection."""
-        return RequestReader(self._judge, self.options.limits, self._budget)
+    def reader(self, peer: str | None) -> RequestReader:
+        """A reader for a new connection from that address."""
+        trust = self.options.trust
+        if trust is None:
+            return RequestReader(self._judge, self.options.limits, self._budget)
+        return RequestReader(
+            self._judge,
+            self.options.limits,
+            self._budget,
+            trust_header=trust.header,
+            trusted=trust.trusts(peer),
+        )
 
-    def open(self, request: Request) -> Exchange | Refused:
+    def open(self, request: Request) -> Exchange | OwnAnswer | Refused:
         """Let a whole request through: its intent is written when this returns an exchange."""
         if self.stopping:
             return STOPPING
-        exchange = open_exchange(request, new_id(), self.now_us(), self.engine.fingerprint)
+        if request.endpoint is MODELS and (listed := self.engine.model_list()) is not None:
+            return OwnAnswer(listed)
+        exchange = open_exchange(request, new_id(), self.now_us())
         if isinstance(exchange, Refused):
             return exchange
         if exchange.intent is not None:
@@ -218,7 +235,7 @@ class Sidecar:
             return endpoint
         request.endpoint = endpoint
         if endpoint.needs_key:
-            key = find_key(request.authorization, self._keys, self.now_us())
+            key = find_caller(request, self._keys, self.now_us())
             if isinstance(key, Refused):
                 return key
             request.key = key

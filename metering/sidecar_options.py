@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from metering.caller import TrustedPeers
 from metering.http_request import Limits
 
 
@@ -32,14 +34,16 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class SidecarOptions:
-    """`engine` is its address, `http://HOST:PORT`; `node` and `operator` say whose events these are.
+    """`engines` are the engines' addresses, `http://HOST:PORT`; `node` and `operator` say whose events these are.
+
+    `engine_key_file` holds the key that the engines ask for; `trust` says which gateways may name a client's key.
 
     `sync_s` is the longest that a written event may wait for the disk, and so what a power cut may take. `bodies_bytes`
     bounds the request bodies held at once, `unsealed_events` the events that may wait for a seal, in memory and in the
     write-ahead file (some 250 bytes each).
     """
 
-    engine: str
+    engines: tuple[str, ...]
     node: str
     operator: str
     limits: Limits = field(default_factory=Limits)
@@ -47,3 +51,5 @@ class SidecarOptions:
     sync_s: float = 0.05
     bodies_bytes: int = 1024 * 1024 * 1024
     unsealed_events: int = 1_000_000
+    engine_key_file: Path | None = None
+    trust: TrustedPeers | None = None

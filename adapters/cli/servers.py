@@ -80,7 +80,9 @@ def register(app: typer.Typer) -> None:
                     with suppress(Unavailable):  # then the renewing says so
                         book.replace(await current())
                 opened = await _open_lane(folder, operator, node, lane)
-                server = Sidecar(SidecarOptions(engine=engine, node=node, operator=operator), opened, book)
+                server = Sidecar(
+                    SidecarOptions(engines=(engine,), node=node, operator=operator), opened, book
+                )
                 try:
                     port = await server.start(address.host, address.port)
                 except OSError as problem:

@@ -51,6 +51,9 @@ class Keys:
     def find(self, secret_sha256: bytes) -> KeyEntry | None:
         return KEY if secret_sha256 == hash_secret(SECRET) else None
 
+    def find_id(self, id: bytes) -> KeyEntry | None:
+        return KEY if id == KEY.id else None
+
 
 @dataclass
 class Asked:
@@ -186,14 +189,17 @@ async def world(
     *,
     patience: Patience | None = None,
     engine_url: str | None = None,
+    more: tuple[str, ...] = (),
     **options: Any,
 ) -> AsyncIterator[World]:
-    """A scripted engine, a sidecar before it, a lane in `folder`."""
+    """A scripted engine (or that of `engine_url`, and `more` of them), a sidecar before it, a lane in `folder`."""
     engine = ScriptedEngine(script)
     server = await asyncio.start_server(engine.serve, "127.0.0.1", 0, limit=2**26)
     url = engine_url or f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     lane = Lane.open(folder, operator="op", node="n", lane="0", key=Ed25519PrivateKey.generate())
-    given = SidecarOptions(url, "n", "op", patience=patience or Patience(drain_s=5, linger_s=0.1), **options)
+    given = SidecarOptions(
+        (url, *more), "n", "op", patience=patience or Patience(drain_s=5, linger_s=0.1), **options
+    )
     sidecar = Sidecar(given, lane, Keys())
     port = await sidecar.start("127.0.0.1", 0)
     it = World(engine, sidecar, lane, port, folder)

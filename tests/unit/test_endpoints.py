@@ -15,6 +15,9 @@ ENTRY = KeyEntry(b"K" * 16, b"C" * 16, None, 1_000)
 class Keys:
     """One key, whose secret is `tg_good`."""
 
+    def find_id(self, id: bytes) -> KeyEntry | None:
+        return None
+
     def find(self, secret_sha256: bytes) -> KeyEntry | None:
         return ENTRY if secret_sha256 == hash_secret("tg_good") else None
 

@@ -50,7 +50,7 @@ def test_the_engine_sees_our_id_and_neither_the_clients_id_nor_its_key() -> None
     head = "Authorization: Bearer tg_x\r\nX-Request-Id: mine\r\nX-Api-Key: s\r\nAccept-Encoding: gzip\r\nX-Tenant: a\r\n"
     opened = open_exchange(read_request(request_bytes(ASK, head=head)), REQUEST_ID, 1_000)
     assert isinstance(opened, Exchange)
-    lines = opened.to_engine(b"engine:8000").decode().split("\r\n")
+    lines = opened.to_engine(b"Host: engine:8000").decode().split("\r\n")
     assert lines == [
         "POST /v1/chat/completions HTTP/1.1",
         "Host: engine:8000",
@@ -269,7 +269,8 @@ def test_what_is_not_metered_leaves_no_event() -> None:
     assert isinstance(opened, Exchange)
     assert opened.intent is None
     assert (
-        opened.to_engine(b"e") == b"GET /v1/models HTTP/1.1\r\nHost: e\r\nAccept-Encoding: identity\r\n\r\n"
+        opened.to_engine(b"Host: e")
+        == b"GET /v1/models HTTP/1.1\r\nHost: e\r\nAccept-Encoding: identity\r\n\r\n"
     )
     opened.client_gone()
     assert opened.step(1).event is None

@@ -1,0 +1,100 @@
+"""Where an engine listens, and the key that it asks for.
+
+The engine's key is the sidecar's own: clients' keys end at the sidecar, and what goes on carries `Authorization:
+Bearer` with the first line of `--engine-key-file`. The file is read at the start and again when it has changed, so
+that a key can be turned over without a restart; its content is never logged.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from metering.refusal import Refusal
+
+_KEY = re.compile(rb"[\x21-\x7e]{1,4096}")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineAddress:
+    """Where the engine listens, and how it is named in `Host`. `tls`: it is an https one."""
+
+    host: str
+    port: int
+    name: bytes
+    tls: bool = False
+
+    @classmethod
+    def parse(cls, url: str) -> EngineAddress:
+        """`http://HOST[:PORT]` or `https://HOST[:PORT]`. Refusal `bad_engine_url` for anything else."""
+        try:
+            parts = urlsplit(url)
+            tls = parts.scheme == "https"
+            host, port = parts.hostname, parts.port or (443 if tls else 80)
+            name = parts.netloc.encode("ascii")
+        except ValueError:
+            host, port, parts, name, tls = None, 0, urlsplit(""), b"", False
+        plain = parts.path in ("", "/") and not parts.query and not parts.fragment and "@" not in parts.netloc
+        if parts.scheme not in ("http", "https") or not host or not plain:
+            raise Refusal(
+                "bad_engine_url", f"{url!r} is no address of an engine", remedy="give http://HOST:PORT"
+            )
+        return cls(host, port, name, tls)
+
+    def context(self) -> ssl.SSLContext | None:
+        """How to speak to it: None in the clear, else TLS with the system's authorities (`SSL_CERT_FILE` names others)."""
+        return ssl.create_default_context() if self.tls else None
+
+
+class EngineKey:
+    """The engine's key in its file. `opening` is what it adds to the head of each request."""
+
+    def __init__(self, path: Path) -> None:
+        """Refusal `bad_engine_key` if the file cannot be read or holds no key."""
+        self._path = path
+        self._seen = _signature(path)
+        self.opening = _read(path)
+
+    def renew(self) -> bool:
+        """Read the file again if it has changed; whether the key is another now.
+
+        Refusal `bad_engine_key` if the new content is none: the old key stays, and the next change is looked at.
+        """
+        seen = _signature(self._path)
+        if seen == self._seen:
+            return False
+        self._seen = seen
+        opening = _read(self._path)
+        changed, self.opening = opening != self.opening, opening
+        return changed
+
+
+def _signature(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _read(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as problem:
+        raise _bad_key(path, problem.strerror or "cannot be read") from None
+    key = content.strip()
+    if not _KEY.fullmatch(key):
+        raise _bad_key(path, "holds no key: one line of visible ASCII characters is expected")
+    return b"Authorization: Bearer " + key
+
+
+def _bad_key(path: Path, why: str) -> Refusal:
+    return Refusal(
+        "bad_engine_key",
+        f"the engine's key file {why}",
+        where=str(path),
+        remedy="put the key that vLLM was given (--api-key) into it, and nothing else",
+    )
