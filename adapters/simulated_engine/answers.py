@@ -1,4 +1,4 @@
-"""The bodies of answers, key by key in vLLM's order: whole answers and the chunks of streams.
+"""The bodies of chats' and completions' answers, key by key in vLLM's order: whole answers and the chunks of streams.
 
 Three rules about usage are easily missed. A whole answer always carries it, unset parts as null. A stream
 carries it only on a last chunk without choices, when asked (`stream_options.include_usage`), and leaves
@@ -9,49 +9,48 @@ details on chat's chunks, `created_cache_tokens`): the recordings say where.
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
-from adapters.simulated_engine.asked import Asked
-from adapters.simulated_engine.options import EngineOptions
+from adapters.simulated_engine.dialect import DONE, Answering, Body, event, words
+from adapters.simulated_engine.generation import Step
+from adapters.simulated_engine.lines import VLLM_VERSION
 
-VERSION = "0.32.0"
-FINGERPRINT = f"vllm-{VERSION}-simulated"
+FINGERPRINT = f"vllm-{VLLM_VERSION}-simulated"
 CACHE_BLOCK_TOKENS = 128
-MOST_WORDS = 64
-_WORDS = (" node", " meter", " seal", " lane", " batch", " tariff", " line", " ledger")
-
-Body = dict[str, Any]
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-@dataclass(frozen=True, slots=True)
-class Answering:
-    """One request's answer: what was asked, the id it goes by, when it began (seconds)."""
+class OpenAi:
+    """The dialect of chats and completions."""
 
-    asked: Asked
-    id: str
-    created: int
-    options: EngineOptions
+    def __init__(self, answering: Answering) -> None:
+        self._answering = answering
 
+    def whole(self, reported_tokens: int) -> Body:
+        return whole_answer(self._answering, reported_tokens)
 
-def encode(body: Body) -> bytes:
-    """JSON as the server spells it. Half characters that a client sent come back as question marks."""
-    return _encode(body).encode("utf-8", "replace")
+    def opened(self) -> Iterator[bytes]:
+        return iter(())
 
+    def started(self) -> Iterator[bytes]:
+        if self._answering.asked.endpoint == "chat":
+            for index in range(len(self._answering.asked.sequences)):
+                yield event(role_chunk(self._answering, index))
 
-def words(first: int, tokens: int) -> str:
-    """The text of `tokens` tokens after the first `first`; a word for each, but never more than
-    MOST_WORDS."""
-    return "".join(_WORDS[number % len(_WORDS)] for number in range(first, first + min(tokens, MOST_WORDS)))
+    def told(self, step: Step) -> Iterator[bytes]:
+        yield event(token_chunk(self._answering, step))
+
+    def ended(self, reported_tokens: int) -> Iterator[bytes]:
+        answering = self._answering
+        if answering.asked.include_usage and answering.options.fault != "drop-usage":
+            yield event(usage_chunk(answering, reported_tokens))
+        yield DONE
 
 
 def whole_answer(answering: Answering, completion_tokens: int) -> Body:
     """The body of an answer that is not streamed; `completion_tokens` is what its usage reports."""
     asked = answering.asked
     chat = asked.endpoint == "chat"
-    usage = _usage(answering, completion_tokens, sum(each.reasoning_tokens for each in asked.sequences))
+    usage = usage_of(answering, completion_tokens, sum(each.reasoning_tokens for each in asked.sequences))
     usage.setdefault("prompt_tokens_details", None)
     usage["completion_tokens_details"] = usage.pop("completion_tokens_details", None)
     if details := usage["prompt_tokens_details"]:
@@ -61,7 +60,7 @@ def whole_answer(answering: Answering, completion_tokens: int) -> Body:
         "id": answering.id,
         "object": "chat.completion" if chat else "text_completion",
         "created": answering.created,
-        "model": asked.model,
+        "model": asked.served.shown,
         "choices": [
             _chat_choice(answering, index) if chat else _completion_choice(answering, index)
             for index in range(len(asked.sequences))
@@ -81,15 +80,16 @@ def role_chunk(answering: Answering, index: int) -> Body:
     choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
     body = _chunk(answering, [choice])
     if answering.asked.continuous_usage:
-        body["usage"] = _running_usage(answering, index, 0, 0)
+        body["usage"] = running_usage(answering, index, 0, 0)
     return body | {"prompt_token_ids": None, "prompt_text": None}
 
 
-def token_chunk(answering: Answering, index: int, before: int, tokens: int, *, last: bool) -> Body:
-    """`tokens` tokens of one choice, after `before` others of it; the last one says why it ended."""
+def token_chunk(answering: Answering, step: Step) -> Body:
+    """Some tokens of one choice; the last ones say why it ended."""
     asked = answering.asked
+    index, before, last = step.index, step.before, step.last
     sequence = asked.sequences[index]
-    text = words(before, tokens)
+    text = words(before, before + step.tokens, sequence)
     finish = sequence.finish if last else None
     choice: Body
     if asked.endpoint == "chat":
@@ -114,8 +114,8 @@ def token_chunk(answering: Answering, index: int, before: int, tokens: int, *, l
     if last and not asked.include_usage:
         body["system_fingerprint"] = FINGERPRINT
     if asked.continuous_usage:
-        done = before + tokens
-        body["usage"] = _running_usage(answering, index, done, min(done, sequence.reasoning_tokens))
+        done = before + step.tokens
+        body["usage"] = running_usage(answering, index, done, min(done, sequence.reasoning_tokens))
     return body
 
 
@@ -123,14 +123,9 @@ def usage_chunk(answering: Answering, completion_tokens: int) -> Body:
     """The last chunk of a stream that was asked for usage: no choices, what is unset left out."""
     reasoning = sum(each.reasoning_tokens for each in answering.asked.sequences)
     body = _chunk(answering, [])
-    body["usage"] = _usage(answering, completion_tokens, reasoning)
+    body["usage"] = usage_of(answering, completion_tokens, reasoning)
     body["system_fingerprint"] = FINGERPRINT
     return body
-
-
-def model_list(options: EngineOptions, started: int) -> Body:
-    """`GET /v1/models`."""
-    return {"object": "list", "data": [_model_card(name, options, started) for name in options.models]}
 
 
 def _chunk(answering: Answering, choices: list[Body]) -> Body:
@@ -138,12 +133,12 @@ def _chunk(answering: Answering, choices: list[Body]) -> Body:
         "id": answering.id,
         "object": "chat.completion.chunk" if answering.asked.endpoint == "chat" else "text_completion",
         "created": answering.created,
-        "model": answering.asked.model,
+        "model": answering.asked.served.shown,
         "choices": choices,
     }
 
 
-def _usage(answering: Answering, completion_tokens: int, reasoning_tokens: int) -> Body:
+def usage_of(answering: Answering, completion_tokens: int, reasoning_tokens: int) -> Body:
     """Usage of the whole request: each prompt once, all choices; only what is set."""
     asked = answering.asked
     prompts = asked.sequences[:: asked.n]
@@ -157,7 +152,7 @@ def _usage(answering: Answering, completion_tokens: int, reasoning_tokens: int) 
         # Of several prompts vLLM reports one: the first that it heard of in streams, the last in whole answers.
         sequence = prompts[0] if asked.stream else prompts[-1]
         details: Body = {"cached_tokens": sequence.cached_tokens}
-        if asked.endpoint == "chat":
+        if asked.endpoint != "completions":
             blocks = sequence.prompt_tokens // CACHE_BLOCK_TOKENS * CACHE_BLOCK_TOKENS
             details["created_cache_tokens"] = max(0, blocks - sequence.cached_tokens)
         usage["prompt_tokens_details"] = details
@@ -166,7 +161,7 @@ def _usage(answering: Answering, completion_tokens: int, reasoning_tokens: int) 
     return usage
 
 
-def _running_usage(answering: Answering, index: int, completion_tokens: int, reasoning_tokens: int) -> Body:
+def running_usage(answering: Answering, index: int, completion_tokens: int, reasoning_tokens: int) -> Body:
     asked = answering.asked
     prompt_tokens = asked.sequences[index].prompt_tokens
     usage: Body = {
@@ -174,7 +169,7 @@ def _running_usage(answering: Answering, index: int, completion_tokens: int, rea
         "total_tokens": prompt_tokens + completion_tokens,
         "completion_tokens": completion_tokens,
     }
-    if asked.endpoint == "chat":
+    if asked.endpoint != "completions":
         details = {"reasoning_tokens": reasoning_tokens} if asked.reasons else None
         usage["completion_tokens_details"] = details
     return usage
@@ -183,8 +178,8 @@ def _running_usage(answering: Answering, index: int, completion_tokens: int, rea
 def _chat_choice(answering: Answering, index: int) -> Body:
     asked = answering.asked
     sequence = asked.sequences[index]
-    reasoning = words(0, sequence.reasoning_tokens) if asked.reasons else None
-    content = words(sequence.reasoning_tokens, sequence.completion_tokens - sequence.reasoning_tokens)
+    reasoning = words(0, sequence.reasoning_tokens, sequence) if asked.reasons else None
+    content = words(sequence.reasoning_tokens, sequence.completion_tokens, sequence)
     return {
         "index": index,
         "message": {
@@ -210,7 +205,7 @@ def _completion_choice(answering: Answering, index: int) -> Body:
     echo = asked.echoes[index // asked.n] if asked.echoes is not None else ""
     return {
         "index": index,
-        "text": echo + words(0, sequence.completion_tokens),
+        "text": echo + words(0, sequence.completion_tokens, sequence),
         "logprobs": None,
         "finish_reason": sequence.finish,
         "stop_reason": None,
@@ -218,31 +213,4 @@ def _completion_choice(answering: Answering, index: int) -> Body:
         "prompt_logprobs": None,
         "prompt_token_ids": None,
         "routed_experts": None,
-    }
-
-
-def _model_card(name: str, options: EngineOptions, started: int) -> Body:
-    permission = {
-        "id": "modelperm-" + "0" * 16,
-        "object": "model_permission",
-        "created": started,
-        "allow_create_engine": False,
-        "allow_sampling": True,
-        "allow_logprobs": True,
-        "allow_search_indices": False,
-        "allow_view": True,
-        "allow_fine_tuning": False,
-        "organization": "*",
-        "group": None,
-        "is_blocking": False,
-    }
-    return {
-        "id": name,
-        "object": "model",
-        "created": started,
-        "owned_by": "vllm",
-        "root": name,
-        "parent": None,
-        "max_model_len": options.context_tokens,
-        "permission": [permission],
     }

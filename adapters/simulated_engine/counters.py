@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from adapters.simulated_engine.asked import Asked, Sequence
+from adapters.simulated_engine.asked import Sequence
 
 FINISH_REASONS = ("stop", "length", "abort", "error", "repetition")
 FIRST_TOKEN_BUCKETS_S = (
@@ -93,13 +93,17 @@ class ModelCounters:
         self.cached_tokens += sequence.cached_tokens
         self.first_token_s.observe(waited_s)
 
-    def ended(self, asked: Asked, sequence: Sequence, took_s: float) -> None:
-        """A sequence was generated to its end (an aborted one never gets here)."""
+    def ended(self, max_tokens: int | None, sequence: Sequence, took_s: float) -> None:
+        """A sequence was generated to its end (an aborted one never gets here).
+
+        `max_tokens` is None for one that generates nothing.
+        """
         self.finished[sequence.finish] += 1
         self.request_prompt_tokens.observe(sequence.prompt_tokens)
         self.request_generation_tokens.observe(sequence.completion_tokens)
         self.request_computed_tokens.observe(sequence.prompt_tokens - sequence.cached_tokens)
-        self.max_tokens.observe(asked.max_tokens)
+        if max_tokens is not None:
+            self.max_tokens.observe(max_tokens)
         self.latency_s.observe(took_s)
 
 

@@ -10,12 +10,12 @@ more are sampled and counted, and the sequence never ends.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
 from adapters.simulated_engine.asked import Asked, Sequence
-from adapters.simulated_engine.counters import ModelCounters, RequestTokens
+from adapters.simulated_engine.engine_request import Account, EngineRequest, engine_names
 from adapters.simulated_engine.options import EngineOptions
 
 
@@ -53,19 +53,17 @@ class Generation:
     """The life of one request in the engine, from its arrival to its last token or its client's leaving."""
 
     def __init__(
-        self,
-        asked: Asked,
-        counters: ModelCounters,
-        options: EngineOptions,
-        tokens: RequestTokens | None = None,
+        self, asked: Asked, account: Account, externals: Iterable[str], options: EngineOptions
     ) -> None:
+        """`externals`: the HTTP server's id for each prompt."""
         self._asked = asked
-        self._counters = counters
+        self._account = account
         self._options = options
-        self._tokens = tokens or RequestTokens()
-        self._clock = asyncio.get_running_loop().time
-        self._arrived = self._clock()
-        self._sampled = [0] * len(asked.sequences)
+        names = [name for external in externals for name in engine_names(external, asked.n)]
+        self._requests = [
+            EngineRequest(name, sequence, account)
+            for name, sequence in zip(names, asked.sequences, strict=True)
+        ]
         self._left = asyncio.Event()
 
     def client_left(self) -> None:
@@ -75,74 +73,74 @@ class Generation:
     def at_once(self) -> None:
         """Generate everything in no time, for nobody to watch."""
         self._prefill()
-        for index, sequence in enumerate(self._asked.sequences):
-            self._sample(index, sequence.completion_tokens, last=True)
+        for index, request in enumerate(self._requests):
+            request.sample(request.sequence.completion_tokens)
+            self._end(index)
 
     async def run(self, started: Callable[[], Awaitable[None]], deliver: Deliver) -> bool:
         """Generate in time: `started` is awaited with the first token, `deliver` with each chunk.
 
         Returns whether everything was generated; false means that the client left before.
         """
-        running = len(self._asked.sequences)
-        self._counters.running += running
+        counters = self._account.counters
+        counters.running += len(self._requests)
         try:
             return await self._run(started, deliver)
         finally:
-            self._counters.running -= running
+            counters.running -= len(self._requests)
+            for request in self._requests:
+                request.abort()
 
     async def _run(self, started: Callable[[], Awaitable[None]], deliver: Deliver) -> bool:
         rate = self._options.tokens_per_second
-        first_at = self._arrived + self._options.first_token_ms / 1000
-        if await self._left_before(first_at):
+        first_at = self._account.arrived + self._options.first_token_ms / 1000
+        if await left_before(self._left, first_at):
             return False
         self._prefill()
         await started()
         for step in plan(self._asked.sequences, self._options.max_chunks):
             due = first_at + max(0, step.before + step.tokens - 1) / rate if rate else first_at
-            if await self._left_before(due):
+            if await left_before(self._left, due):
                 await self._go_on_for_nobody(first_at)
                 return False
-            self._sample(step.index, step.tokens, last=step.last)
+            self._requests[step.index].sample(step.tokens)
+            if step.last:
+                self._end(step.index)
             await deliver(step)
-        return True
-
-    async def _left_before(self, due: float) -> bool:
-        """Wait until `due`; true, at once, when the client leaves before."""
-        if due <= self._clock():
-            # Lets the other connections have their turn, and this one notice that it was closed.
-            await asyncio.sleep(0)
-            return self._left.is_set()
-        try:
-            async with asyncio.timeout_at(due):
-                await self._left.wait()
-        except TimeoutError:
-            return False
         return True
 
     async def _go_on_for_nobody(self, first_at: float) -> None:
         rate = self._options.tokens_per_second
         lag = self._options.abort_lag_tokens
-        due = int((self._clock() - first_at) * rate) + 1 if rate else 0
+        due = int((self._account.clock() - first_at) * rate) + 1 if rate else 0
         if rate:
             await asyncio.sleep(lag / rate)
-        for index, sequence in enumerate(self._asked.sequences):
-            sampled = self._sampled[index]
-            if sampled < sequence.completion_tokens:
-                more = min(sequence.completion_tokens, max(due, sampled) + lag) - sampled
+        for request in self._requests:
+            sampled, total = request.output_tokens, request.sequence.completion_tokens
+            if not request.is_over:
                 # Its last token may be among them; the engine's front end had let it go by then.
-                self._sample(index, more, last=False)
+                request.sample(min(total, max(due, sampled) + lag) - sampled)
+                request.abort(self._options.late_tokens, self._options.after_end_tokens)
 
     def _prefill(self) -> None:
-        waited = self._clock() - self._arrived
-        for sequence in self._asked.sequences:
-            self._counters.prefilled(sequence, waited)
-            self._tokens.prompt_tokens += sequence.prompt_tokens
+        for request in self._requests:
+            request.prefill()
 
-    def _sample(self, index: int, tokens: int, *, last: bool) -> None:
-        self._sampled[index] += tokens
-        self._counters.generation_tokens += tokens
-        self._tokens.generated_tokens += tokens
-        if last:
-            self._counters.ended(self._asked, self._asked.sequences[index], self._clock() - self._arrived)
-            if (index + 1) % self._asked.n == 0:
-                self._counters.choices.observe(self._asked.n)
+    def _end(self, index: int) -> None:
+        self._requests[index].end()
+        if (index + 1) % self._asked.n == 0:
+            self._account.counters.choices.observe(self._asked.n)
+
+
+async def left_before(left: asyncio.Event, due: float) -> bool:
+    """Wait until `due` (the loop's seconds); true, at once, when the client leaves before."""
+    if due <= asyncio.get_running_loop().time():
+        # Lets the other connections have their turn, and this one notice that it was closed.
+        await asyncio.sleep(0)
+        return left.is_set()
+    try:
+        async with asyncio.timeout_at(due):
+            await left.wait()
+    except TimeoutError:
+        return False
+    return True

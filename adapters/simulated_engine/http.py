@@ -29,6 +29,7 @@ class HttpRequest:
 
     method: str
     path: str
+    query: str
     headers: dict[str, str]
     body: bytes
     keep_alive: bool
@@ -158,11 +159,12 @@ class EngineProtocol(asyncio.Protocol):
         self._body.append(body)
 
     def on_message_complete(self) -> None:
-        path = httptools.parse_url(self._url).path.decode("latin-1")
+        url = httptools.parse_url(self._url)
+        path, query = url.path.decode("latin-1"), (url.query or b"").decode("latin-1")
         method = self._parser.get_method().decode("latin-1")
         keep_alive = self._parser.should_keep_alive()
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._waiting.append(HttpRequest(method, path, self._headers, body, keep_alive))
+        self._waiting.append(HttpRequest(method, path, query, self._headers, body, keep_alive))
         self._serve_waiting()
 
     # the exchange's side
