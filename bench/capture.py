@@ -1,42 +1,82 @@
-"""The sidecar beside nothing and beside nginx: the same load, in one run, to the same fast engine.
+"""The sidecar beside nothing, nginx and LiteLLM's proxy: the same load, in one run, to the same fast engine.
 
 `tally sidecar` as it is: one process, keys checked, intent and outcome written before engine and client hear of them,
-fsync every 50 ms, sealed into the spool. Three roads (directly to the engine, through nginx, through the sidecar) are
-measured in turns, so that a busy machine slows all of them; a figure is the median of the turns. Latency is measured
-at half of what the sidecar reached on that kind of answer, on all three roads, from 64 connections that pause a random
-while before each request.
+fsync every 50 ms, sealed into the spool. The roads (directly to the engine, through nginx, through LiteLLM, through the
+sidecar) are measured in turns, so that a busy machine slows all of them; a figure is the median of the turns. Engine,
+load and what is between them share the machine's cores: where nginx is not the narrowest place of its road, the rates
+flatter what is slower than nginx, and the CPU that each used for one answer is the sharper comparison.
 
-At the end intake takes what was sealed: at least as many requests as wrk had answers, or the bench fails.
+Latency is measured at half of what the sidecar reached on that kind of answer, on all roads but LiteLLM's (which cannot
+go as fast), from 64 connections that pause a random while before each request. Then comes what the sidecar holds in
+memory: over 200,000 answers, and for each of many streams that are open at once.
+
+At the end intake takes what was sealed: at least as many requests as there were answers, or the bench fails.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.command import Installation, installation, server
-from bench.load import Load, need_tools, nginx, wrk
-from bench.results import Measured
+from bench.held_streams import held_streams_kib
+from bench.litellm_proxy import litellm, need_litellm
+from bench.load import Load, need_tools, wrk
+from bench.nginx import nginx
+from bench.processes import cpu_s, memory_kib
+from bench.results import Measured, Skipped
 
 BUSY_CONNECTIONS = 16
 PAUSING_CONNECTIONS = 64
-ROADS = ("directly", "nginx", "sidecar")
-KINDS = {"json": "answers", "chunks": "streams of 32 chunks"}
+
+
+@dataclass(frozen=True, slots=True)
+class Road:
+    """A way to the engine's answers: whom to ask, with which key, and the process in between."""
+
+    name: str
+    pid: int
+    port: int
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of answer, and how many times LiteLLM's rate the sidecar has to reach on it."""
+
+    name: str
+    stream: bool
+    beyond_litellm: int
+
+
+KINDS = (Kind("answers", False, 100), Kind("streams of 32 chunks", True, 60))
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much is measured."""
+
+    turns: int
+    seconds: int
+    answers_for_memory: int
+    held_streams: int
 
 
 def measure(quick: bool) -> Measured:
     need_tools()
+    extent = Extent(1, 1, 5_000, 100) if quick else Extent(3, 4, 200_000, 2_000)
     found = Measured()
     found.add("connections", BUSY_CONNECTIONS)
     with installation() as here:
         created = here.tally("key", "create", "--customer", "acme").document
-        secret = str(created["secret"])
-        answered = sum(_kind(found, here, kind, secret, quick) for kind in KINDS)
+        with _engine() as engine, _sidecar(here, engine, str(created["secret"])) as sidecar:
+            answered = sum(_kind(found, kind, engine, sidecar, extent, quick) for kind in KINDS)
+            answered += _memory(found, sidecar, extent)
         taken = here.tally("usage", "--by", "operator")
     requests = int(taken.document["total"]["requests"])
     assert requests >= answered, f"{answered} answers, but only {requests} events"
@@ -46,90 +86,133 @@ def measure(quick: bool) -> Measured:
     return found
 
 
-def _kind(found: Measured, here: Installation, kind: str, secret: str, quick: bool) -> int:
+def _kind(found: Measured, kind: Kind, engine: Road, sidecar: Road, extent: Extent, quick: bool) -> int:
     """Measures one kind of answer; how many the sidecar gave."""
-    turns, seconds = (1, 1) if quick else (3, 4)
-    stream = kind == "chunks"
     answered = 0
-    with _roads(here, kind) as (ports, pid):
 
-        def load(road: str, seconds: int, connections: int, pause_ms: int = 0) -> Load:
-            nonlocal answered
-            seen = wrk(
-                ports[road],
-                stream=stream,
-                secret=secret,
-                seconds=seconds,
-                connections=connections,
-                pause_ms=pause_ms,
-            )
-            answered += seen.requests if road == "sidecar" else 0
-            return seen
+    def load(road: Road, seconds: int, connections: int = BUSY_CONNECTIONS, pause_ms: int = 0) -> Load:
+        nonlocal answered
+        seen = wrk(
+            road.port,
+            stream=kind.stream,
+            secret=road.secret,
+            seconds=seconds,
+            connections=connections,
+            pause_ms=pause_ms,
+        )
+        answered += seen.requests if road is sidecar else 0
+        return seen
 
-        for road in ROADS:  # code and connections warm
-            load(road, 1, BUSY_CONNECTIONS)
-        cpu, before = _cpu_s(pid), answered
-        rates = _in_turns(turns, lambda road: load(road, seconds, BUSY_CONNECTIONS).per_second)
-        cpu_us = (_cpu_s(pid) - cpu) / (answered - before) * 1e6
+    with ExitStack() as stack:
+        roads = [engine, stack.enter_context(_nginx(engine, kind))]
+        try:
+            python = need_litellm(make=not quick)
+        except Skipped as why:
+            note = f"LiteLLM is left out: {why}"
+            found.notes += [note] if note not in found.notes else []
+        else:
+            roads.append(stack.enter_context(_litellm(engine, python)))
+        roads.append(sidecar)
+        for road in roads:  # code and connections warm
+            load(road, 1)
+        rates, cpu_us = _in_turns(roads, extent.turns, lambda road: load(road, extent.seconds))
         pause_ms = max(1, round(PAUSING_CONNECTIONS / (rates["sidecar"] / 2) * 1000))
-        calm = {road: load(road, seconds, PAUSING_CONNECTIONS, pause_ms) for road in ROADS}
-        memory = _memory_mib(pid)
-    _add_rates(found, KINDS[kind], rates)
-    found.add(f"{KINDS[kind]}: sidecar's CPU", cpu_us, "µs each")
-    _add_latencies(found, KINDS[kind], calm)
-    found.add(f"{KINDS[kind]}: sidecar's memory after", memory, "MiB")
+        calm = {
+            road.name: load(road, extent.seconds, PAUSING_CONNECTIONS, pause_ms)
+            for road in roads
+            if road.name != "LiteLLM"
+        }
+    _add_rates(found, kind, rates, cpu_us)
+    _add_latencies(found, kind.name, calm)
     return answered
 
 
+def _memory(found: Measured, sidecar: Road, extent: Extent) -> int:
+    """Measures the sidecar's memory over many answers and with many open streams; how many requests that were."""
+    held: list[int] = []
+    answered = 0
+    while answered < extent.answers_for_memory:
+        answered += wrk(
+            sidecar.port, stream=False, secret=sidecar.secret, seconds=1, connections=BUSY_CONNECTIONS
+        ).requests
+        held.append(memory_kib(sidecar.pid))
+    tenth = max(1, len(held) // 10)
+    second, last = max(held[: 2 * tenth]), max(held[-tenth:])
+    found.add("memory over so many answers", answered)
+    found.add("memory in the first two tenths", second / 1024, "MiB")
+    found.add("memory in the last tenth", last / 1024, "MiB")
+    found.add("memory: the last tenth ÷ the first two", last / second, "", "≤ 1.05")
+    each = held_streams_kib(
+        sidecar.port, sidecar.secret, extent.held_streams, lambda: memory_kib(sidecar.pid)
+    )
+    found.add("open streams at once", extent.held_streams)
+    found.add("memory of an open stream", each, "KiB", "≤ 31.25")
+    return answered + extent.held_streams
+
+
 @contextmanager
-def _roads(here: Installation, kind: str) -> Iterator[tuple[dict[str, int], int]]:
-    """Engine, nginx and sidecar for as long as the block: their ports by road, and the sidecar's process id."""
-    with ExitStack() as stack:
-        _, said = stack.enter_context(server([sys.executable, "-m", "bench.stub_engine", kind]))
-        engine = int(said)
-        passing = stack.enter_context(nginx(engine, stream=kind == "chunks"))
-        command = ("sidecar", "--engine", f"http://127.0.0.1:{engine}", "--listen", "127.0.0.1:0")
-        program = [sys.executable, "-m", "adapters.cli", *command, "--data", str(here.data)]
-        pid, said = stack.enter_context(server(program))
+def _engine() -> Iterator[Road]:
+    with server([sys.executable, "-m", "bench.stub_engine"]) as (pid, said):
+        yield Road("directly", pid, int(said), "nobody-asks-for-it")
+
+
+@contextmanager
+def _nginx(engine: Road, kind: Kind) -> Iterator[Road]:
+    with nginx(engine.port, stream=kind.stream) as (pid, port):
+        yield Road("nginx", pid, port, engine.secret)
+
+
+@contextmanager
+def _litellm(engine: Road, python: Path) -> Iterator[Road]:
+    with litellm(python, engine.port) as (pid, port, secret):
+        yield Road("LiteLLM", pid, port, secret)
+
+
+@contextmanager
+def _sidecar(here: Installation, engine: Road, secret: str) -> Iterator[Road]:
+    command = ("sidecar", "--engine", f"http://127.0.0.1:{engine.port}", "--listen", "127.0.0.1:0")
+    with server([sys.executable, "-m", "adapters.cli", *command, "--data", str(here.data)]) as (pid, said):
         address: str = json.loads(said)["sidecar"]
-        yield {"directly": engine, "nginx": passing, "sidecar": int(address.rpartition(":")[2])}, pid
+        yield Road("sidecar", pid, int(address.rpartition(":")[2]), secret)
 
 
-def _in_turns(turns: int, measured: Callable[[str], float]) -> dict[str, float]:
-    """The median of each road, each turn taking all of them."""
-    seen: dict[str, list[float]] = {road: [] for road in ROADS}
+def _in_turns(
+    roads: list[Road], turns: int, measured: Callable[[Road], Load]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Rate and CPU (µs an answer, of the process in between) of each road: medians of turns that take all roads."""
+    rates: dict[str, list[float]] = {road.name: [] for road in roads}
+    cpu_us: dict[str, list[float]] = {road.name: [] for road in roads}
     for _ in range(turns):
-        for road in ROADS:
-            seen[road].append(measured(road))
-    return {road: statistics.median(figures) for road, figures in seen.items()}
+        for road in roads:
+            before = cpu_s(road.pid)
+            seen = measured(road)
+            rates[road.name].append(seen.per_second)
+            cpu_us[road.name].append((cpu_s(road.pid) - before) / seen.requests * 1e6)
+    return _medians(rates), _medians(cpu_us)
 
 
-def _add_rates(found: Measured, what: str, rates: dict[str, float]) -> None:
-    for road in ROADS:
-        found.add(f"{what}: {road}", round(rates[road]), "/s")
-    found.add(f"{what}: sidecar ÷ nginx", rates["sidecar"] / rates["nginx"], "", "≥ 0.5")
-    found.add(f"{what}: sidecar ÷ directly", rates["sidecar"] / rates["directly"])
+def _medians(seen: dict[str, list[float]]) -> dict[str, float]:
+    return {name: statistics.median(figures) for name, figures in seen.items()}
+
+
+def _add_rates(found: Measured, kind: Kind, rates: dict[str, float], cpu_us: dict[str, float]) -> None:
+    for name, rate in rates.items():
+        found.add(f"{kind.name}: {name}", round(rate) if rate > 1000 else rate, "/s")
+    for name, used_us in cpu_us.items():
+        what = "the engine's" if name == "directly" else f"{name}'s"
+        found.add(f"{kind.name}: {what} CPU", used_us, "µs each")
+    ratios = {"nginx": "≥ 0.5", "LiteLLM": f"≥ {kind.beyond_litellm}", "directly": ""}
+    for name, demanded in ratios.items():
+        if name in rates:
+            found.add(f"{kind.name}: sidecar ÷ {name}", rates["sidecar"] / rates[name], "", demanded)
 
 
 def _add_latencies(found: Measured, what: str, calm: dict[str, Load]) -> None:
-    for road in ROADS:
-        found.add(f"{what}: latency at a rate of, {road}", round(calm[road].per_second), "/s")
-        found.add(f"{what}: p50, {road}", calm[road].p50_ms, "ms")
-        found.add(f"{what}: p99, {road}", calm[road].p99_ms, "ms")
-    for road in ("nginx", "sidecar"):
-        found.add(f"{what}: p50 added, {road}", calm[road].p50_ms - calm["directly"].p50_ms, "ms")
-        limit = "≤ 1" if road == "sidecar" else ""
-        found.add(f"{what}: p99 added, {road}", calm[road].p99_ms - calm["directly"].p99_ms, "ms", limit)
-
-
-def _cpu_s(pid: int) -> float:
-    """User and system time of a process so far (proc(5): fields 14 and 15, counted after its name)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _memory_mib(pid: int) -> int:
-    """What a process holds in memory now."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    kib = next(line for line in lines if line.startswith("VmRSS:")).split()[1]
-    return int(kib) // 1024
+    for name, seen in calm.items():
+        found.add(f"{what}: latency at a rate of, {name}", round(seen.per_second), "/s")
+        found.add(f"{what}: p50, {name}", seen.p50_ms, "ms")
+        found.add(f"{what}: p99, {name}", seen.p99_ms, "ms")
+    for name in ("nginx", "sidecar"):
+        found.add(f"{what}: p50 added, {name}", calm[name].p50_ms - calm["directly"].p50_ms, "ms")
+        limit = "≤ 1" if name == "sidecar" else ""
+        found.add(f"{what}: p99 added, {name}", calm[name].p99_ms - calm["directly"].p99_ms, "ms", limit)

@@ -1,23 +1,18 @@
-"""wrk and nginx: who asks, and who passes on what a sidecar is compared with.
+"""wrk: who asks.
 
-wrk keeps its connections busy, or pauses a random while (a given mean) before each request, which makes a rate. It
-counts from the first byte written to the last byte read, and reads whole answers, chunked ones too.
+It keeps its connections busy, or pauses a random while (a given mean) before each request, which makes a rate; Debian's
+`hey` can hold a rate too, but its workers' clocks tick together, and what it then measures is the queue of its own
+bursts. wrk counts from the first byte written to the last byte read, and reads whole answers, chunked ones too.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-from bench.command import stop
 from bench.results import Skipped
 
 PACKAGES = {"nginx": "nginx-light", "wrk": "wrk"}
@@ -38,24 +33,6 @@ function done(summary, latency)
 end
 """
 
-_NGINX = """
-daemon off; master_process off; pid {folder}/pid; error_log stderr crit; worker_rlimit_nofile 4096;
-events {{ worker_connections 1024; }}
-http {{
-  access_log off; keepalive_requests 1000000000;
-  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-  upstream engine {{ server 127.0.0.1:{engine}; keepalive 256; keepalive_requests 1000000000; }}
-  server {{
-    listen 127.0.0.1:{port} backlog=1024;
-    location / {{
-      proxy_pass http://engine; proxy_http_version 1.1; proxy_set_header Connection "";
-      proxy_buffering {buffering};
-    }}
-  }}
-}}
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class Load:
@@ -73,16 +50,17 @@ class Load:
 
 def need_tools() -> None:
     """nginx and wrk, installed from Debian where they are missing and we may. Raises Skipped."""
-    missing = [package for program, package in PACKAGES.items() if not _found(program)]
+    missing = [package for program, package in PACKAGES.items() if not found(program)]
     if missing and os.geteuid() == 0 and shutil.which("apt-get"):
         for command in (["update"], ["install", "-y", "--no-install-recommends", *missing]):
             subprocess.run(["apt-get", "-qq", *command], stdout=subprocess.DEVNULL, check=False)
-    still = [package for program, package in PACKAGES.items() if not _found(program)]
+    still = [package for program, package in PACKAGES.items() if not found(program)]
     if still:
         raise Skipped(f"it needs {' and '.join(still)}: apt-get install {' '.join(still)}")
 
 
-def _found(program: str) -> str | None:
+def found(program: str) -> str | None:
+    """Where a program is, also where a plain user's PATH does not lead."""
     return shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin")
 
 
@@ -97,7 +75,7 @@ def wrk(port: int, *, stream: bool, secret: str, seconds: int, connections: int,
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(_SCRIPT)
         script.flush()
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script.name]
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", script.name]
         done = subprocess.run(
             [*command, f"http://127.0.0.1:{port}"],
             env=environment,
@@ -111,41 +89,3 @@ def wrk(port: int, *, stream: bool, secret: str, seconds: int, connections: int,
     if errors or not requests:
         raise RuntimeError(f"{errors} of {requests} requests failed")
     return Load(requests, micros / 1e6, p50 / 1000, p99 / 1000)
-
-
-@contextmanager
-def nginx(engine: int, *, stream: bool) -> Iterator[int]:
-    """nginx with one process in front of `engine`, for as long as the block; its port. Streams pass unbuffered."""
-    program = _found("nginx")
-    assert program is not None, "need_tools() was not asked"
-    port = _free_port()
-    with tempfile.TemporaryDirectory(prefix="tally-bench-nginx-") as folder:
-        settings = Path(folder) / "nginx.conf"
-        buffering = "off" if stream else "on"
-        settings.write_text(_NGINX.format(folder=folder, engine=engine, port=port, buffering=buffering))
-        process = subprocess.Popen([program, "-p", folder, "-c", str(settings)], stdout=subprocess.PIPE)
-        try:
-            _wait_for(port, process)
-            yield port
-        finally:
-            stop(process)
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(100):
-        if process.poll() is not None:
-            raise RuntimeError(f"nginx ended with {process.returncode}")
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except ConnectionRefusedError:
-            time.sleep(0.05)
-        else:
-            return
-    raise RuntimeError("nginx does not listen")

@@ -1,8 +1,9 @@
-"""An engine that costs next to nothing: `python -m bench.stub_engine MODE`, canned answers at once.
+"""An engine that costs next to nothing: `python -m bench.stub_engine`, canned answers at once.
 
-It prints its port. MODE is `json`: a chat completion of vLLM's shape; `chunks`: a stream of 32 chunks, each written by
-itself in a turn of the loop of its own, as an engine makes them. A request that asks for usage (the sidecar's do) gets
-it on every chunk and at the end, with 32 completion tokens; any other request of a stream gets none.
+It prints its port. A request gets a chat completion of vLLM's shape, or, where it asks for one, a stream of 32 chunks,
+each written by itself in a turn of the loop of its own, as an engine makes them. A stream's request that asks for usage
+(the sidecar's do) gets it on every chunk and at the end, with 32 completion tokens; any other gets none. A stream of
+the user `held` stops after its first chunks, until its connection is closed.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import asyncio
 import json
 import re
 import signal
-import sys
+from collections.abc import Iterator
 from typing import Any, cast
 
 import httptools
 import uvloop
 
 CHUNKS = 32
+HELD_AFTER = 4
 _USAGE = {"prompt_tokens": 21, "total_tokens": 21 + CHUNKS, "completion_tokens": CHUNKS}
 _HEAD = b"HTTP/1.1 200 OK\r\ndate: Sun, 01 Nov 2026 08:00:00 GMT\r\nserver: uvicorn\r\n"
 _MODEL = {"created": 1_793_000_000, "model": "qwen3-32b", "system_fingerprint": "vllm-0.32.0-5f3a9c21"}
@@ -75,13 +77,15 @@ def _chunk(data: bytes) -> bytes:
 class StubConnection(asyncio.Protocol):
     """Answers one request after the other."""
 
+    whole = json_answer()
+    with_usage, plain = stream_pieces(usage=True), stream_pieces(usage=False)
+    asks_stream = re.compile(rb'"stream":\s*true')
     asks_usage = re.compile(rb'"include_usage":\s*true')
+    asks_held = re.compile(rb'"user":\s*"held"')
 
-    def __init__(self, whole: bytes | None) -> None:
-        self._whole = whole
-        self._with_usage, self._plain = stream_pieces(usage=True), stream_pieces(usage=False)
+    def __init__(self) -> None:
         self._parser = httptools.HttpRequestParser(self)
-        self._usage = False
+        self._body = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -91,33 +95,34 @@ class StubConnection(asyncio.Protocol):
         self._parser.feed_data(data)
 
     def on_message_begin(self) -> None:
-        self._usage = False
+        self._body = b""
 
     def on_body(self, body: bytes) -> None:
-        self._usage = self._usage or self.asks_usage.search(body) is not None
+        self._body += body
 
     def on_message_complete(self) -> None:
-        if self._whole is not None:
-            self._transport.write(self._whole)
-        else:
-            self._write(iter(self._with_usage if self._usage else self._plain))
+        body = self._body
+        if self.asks_stream.search(body) is None:
+            self._transport.write(self.whole)
+            return
+        pieces = self.with_usage if self.asks_usage.search(body) else self.plain
+        self._write(iter(pieces[:HELD_AFTER] if self.asks_held.search(body) else pieces))
 
-    def _write(self, pieces: Any) -> None:
+    def _write(self, pieces: Iterator[bytes]) -> None:
         piece = next(pieces, None)
         if piece is not None and not self._transport.is_closing():
             self._transport.write(piece)
             self._soon(self._write, pieces)
 
 
-async def serve(mode: str) -> None:
+async def serve() -> None:
     """Serves until SIGTERM."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    whole = json_answer() if mode == "json" else None
-    server = await loop.create_server(lambda: StubConnection(whole), "127.0.0.1", 0, backlog=1024)
+    server = await loop.create_server(StubConnection, "127.0.0.1", 0, backlog=4096)
     print(server.sockets[0].getsockname()[1], flush=True)
     await stop.wait()
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(sys.argv[1]))
+    uvloop.run(serve())
