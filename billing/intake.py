@@ -43,6 +43,7 @@ from billing.intake_ports import (
     StoredBatch,
     Taking,
 )
+from billing.model_sums import model_sums
 from billing.polls import next_poll, still_going, survives, take_apart
 from metering.refusal import Refusal, Unavailable
 from metering.steps import step
@@ -207,11 +208,8 @@ class Intake:
     async def _taking(
         self, verdicts: Mapping[LaneName, Verdicts], transaction: Acceptance, now: datetime
     ) -> Taking:
-        accepted = [
-            Accepted(batch, archive_path(batch))
-            for verdict in verdicts.values()
-            for batch in verdict.accepted
-        ]
+        followed = [batch for verdict in verdicts.values() for batch in verdict.accepted]
+        accepted = await asyncio.to_thread(lambda: [_accepted(batch) for batch in followed])
         refused = [pair for verdict in verdicts.values() for pair in verdict.refused]
         repeats = [batch for verdict in verdicts.values() for batch in verdict.repeats]
         again = [batch for batch, _ in refused if batch.delivery.held_path is not None]
@@ -267,6 +265,11 @@ class Intake:
             held=len(taking.held),
             events=sum(entry.inspected.seal.events for entry in taking.accepted),
         )
+
+
+def _accepted(batch: Inspected) -> Accepted:
+    summed = batch.seal.kind == "sidecar" and batch.events is not None
+    return Accepted(batch, archive_path(batch), model_sums(batch.events) if summed else ())
 
 
 def _held(batch: Inspected, refusal: Refusal) -> Held:

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from billing.acceptance import Known, Mark
 from billing.inspection import Delivery, Enrolment, Inspected, LaneName, Place
+from billing.model_sums import ModelSum
 from billing.period import Period
 from metering.batch import Seal
 from metering.refusal import Refusal
@@ -47,10 +48,11 @@ class Lateness:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A batch that goes on from its lane's mark, and where it stands in the archive."""
+    """A batch that goes on from its lane's mark, where it stands in the archive, and a sidecar's sums by model."""
 
     inspected: Inspected
     path: str
+    sums: tuple[ModelSum, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

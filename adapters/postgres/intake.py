@@ -21,7 +21,7 @@ from adapters.postgres import intake_rows as rows
 from adapters.postgres.copying import copy_table
 from adapters.postgres.database import Database
 from adapters.postgres.roll_up import roll_up
-from adapters.postgres.schema import batch, held, lane, late_bound, operator, set_aside
+from adapters.postgres.schema import batch, held, lane, late_bound, operator, seal_fact, seal_sum, set_aside
 from billing.acceptance import Known, Mark
 from billing.inspection import Enrolment, LaneName, Place
 from billing.intake_ports import Lateness, SetAside, Taking
@@ -176,6 +176,10 @@ class LockedLanes:
             )
             moves = [rows.mark_row(name, mark, accepted_at) for name, mark in taking.marks.items()]
             await self._conn.execute(rows.MOVE_MARK, moves)
+            for beside, found in ((seal_fact, rows.fact_rows), (seal_sum, rows.sum_rows)):
+                listed = [row for entry in taking.accepted for row in found(entry)]
+                if listed:
+                    await self._conn.execute(insert(beside), listed)
         for owner, table in taking.cells.items():
             await copy_table(self._conn, "partial_sum", rows.usage_rows(owner, table))
         if taking.held:

@@ -17,6 +17,8 @@ from adapters.postgres.schema import lane
 from billing.acceptance import Mark
 from billing.inspection import LaneName
 from billing.intake_ports import Accepted, Held, SetAside
+from billing.model_sums import SUMMED
+from metering.fact import Span, Unmetered, kind_of, parse_fact
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -99,6 +101,50 @@ def batch_row(entry: Accepted, accepted_at: datetime) -> dict[str, object]:
         "accepted_at": accepted_at,
         "root_checked": entry.inspected.root_checked,
     }
+
+
+def fact_rows(entry: Accepted) -> list[dict[str, object]]:
+    """The facts of the batch's seal, each with the time that it speaks of."""
+    seal = entry.inspected.seal
+    rows: list[dict[str, object]] = []
+    for rank, fact in enumerate(map(parse_fact, seal.facts)):
+        match fact:
+            case Span():
+                begins_us, ends_us = fact.from_us, fact.to_us
+            case Unmetered():
+                begins_us, ends_us = fact.start_us, fact.end_us
+            case _:
+                begins_us = ends_us = seal.complete_to_us
+        rows.append(
+            {
+                **_place(entry),
+                "rank": rank,
+                "kind": kind_of(fact),
+                "begins": _EPOCH + timedelta(microseconds=begins_us),
+                "ends": _EPOCH + timedelta(microseconds=ends_us),
+                "content": asdict(fact),
+            }
+        )
+    return rows
+
+
+def sum_rows(entry: Accepted) -> list[dict[str, object]]:
+    """The sums by model of a sidecar's batch."""
+    return [
+        {
+            **_place(entry),
+            "model": found.model,
+            "first_time": _EPOCH + timedelta(microseconds=found.first_time_us),
+            "last_time": _EPOCH + timedelta(microseconds=found.last_time_us),
+            **{name: getattr(found, name) for name in SUMMED},
+        }
+        for found in entry.sums
+    ]
+
+
+def _place(entry: Accepted) -> dict[str, object]:
+    seal = entry.inspected.seal
+    return {name: getattr(seal, name) for name in ("operator", "node", "lane", "epoch", "number")}
 
 
 def held_row(entry: Held, held_at: datetime) -> dict[str, object]:

@@ -26,6 +26,8 @@ from adapters.postgres.schema_usage import (
     import_file,
     lane,
     partial_sum,
+    seal_fact,
+    seal_sum,
     set_aside,
     usage_cell,
 )
@@ -48,6 +50,8 @@ __all__ = [
     "partial_sum",
     "period_close",
     "posting",
+    "seal_fact",
+    "seal_sum",
     "set_aside",
     "settlement",
     "site_document",

@@ -84,6 +84,51 @@ batch = Table(
     UniqueConstraint("operator", "node", "lane", "previous", name="batch_successor"),
 )
 
+_BATCH_KEY = ["operator", "node", "lane", "epoch", "number"]
+
+seal_fact = Table(
+    "seal_fact",
+    metadata,
+    operator_column(registered=False),
+    Column("node", Text, primary_key=True),
+    Column("lane", Text, primary_key=True),
+    Column("epoch", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("rank", Integer, primary_key=True),
+    Column("kind", Text, nullable=False),
+    instant("begins"),
+    instant("ends"),
+    Column("content", JSONB, nullable=False),
+    ForeignKeyConstraint(_BATCH_KEY, [f"batch.{name}" for name in _BATCH_KEY]),
+)
+Index(
+    "seal_fact_newest",
+    seal_fact.c.operator,
+    seal_fact.c.kind,
+    seal_fact.c.node,
+    seal_fact.c.lane,
+    seal_fact.c.ends,
+)
+
+seal_sum = Table(
+    "seal_sum",
+    metadata,
+    operator_column(registered=False),
+    Column("node", Text, primary_key=True),
+    Column("lane", Text, primary_key=True),
+    Column("epoch", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("model", Text, primary_key=True),
+    instant("first_time"),
+    instant("last_time"),
+    Column("requests", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("generated_tokens", BigInteger, nullable=False),
+    Column("unwitnessed_requests", BigInteger, nullable=False),
+    ForeignKeyConstraint(_BATCH_KEY, [f"batch.{name}" for name in _BATCH_KEY]),
+)
+Index("seal_sum_time", seal_sum.c.operator, seal_sum.c.last_time)
+
 held = Table(
     "held",
     metadata,

@@ -48,12 +48,12 @@ GRANT SELECT ON operator, site_document, subject TO tally_intake;
 -- Streams and usage: intake writes, the application reads.
 GRANT SELECT, INSERT, UPDATE ON lane TO tally_intake;
 GRANT SELECT, INSERT, UPDATE (root_checked) ON batch TO tally_intake;
-GRANT SELECT, INSERT ON import_file TO tally_intake;
+GRANT SELECT, INSERT ON import_file, seal_fact, seal_sum TO tally_intake;
 -- What was held for a missing batch is accepted when that one has come, and is then listed in batch.
 GRANT SELECT, INSERT, DELETE ON held, set_aside TO tally_intake;
 GRANT SELECT, INSERT, DELETE ON partial_sum, hourly_usage TO tally_intake;
 GRANT SELECT ON usage_cell, late_bound TO tally_intake;
-GRANT SELECT ON lane, batch, held, set_aside, partial_sum, hourly_usage, usage_cell TO tally_app;
+GRANT SELECT ON lane, batch, seal_fact, seal_sum, held, set_aside, partial_sum, hourly_usage, usage_cell TO tally_app;
 GRANT SELECT, UPDATE (state, voided_at, void_reason) ON import_file TO tally_app;
 
 -- Money: the application only, and what is append-only can only be appended to.

@@ -142,6 +142,49 @@ CREATE TABLE batch (
 );
 COMMENT ON TABLE batch IS 'Every accepted batch with its control totals: the list of the archive.';
 
+CREATE TABLE seal_fact (
+    operator text NOT NULL,
+    node text NOT NULL,
+    lane text NOT NULL,
+    epoch text NOT NULL,
+    number bigint NOT NULL,
+    rank integer NOT NULL,          -- its place among the facts of its seal, from 0
+    kind text NOT NULL,
+    begins timestamptz NOT NULL,    -- of a span or an unmetered interval; else the instant that the seal speaks of
+    ends timestamptz NOT NULL,
+    content jsonb NOT NULL,         -- the fact's values (metering/fact.py), instants in µs
+    PRIMARY KEY (operator, node, lane, epoch, number, rank),
+    FOREIGN KEY (operator, node, lane, epoch, number) REFERENCES batch,
+    CONSTRAINT seal_fact_kind CHECK (kind IN ('sibling', 'unmetered', 'serves', 'span')),
+    CONSTRAINT seal_fact_ends_after_it_begins CHECK (ends >= begins),
+    CONSTRAINT seal_fact_rank CHECK (rank >= 0),
+    CONSTRAINT seal_fact_content_is_an_object CHECK (jsonb_typeof(content) = 'object')
+);
+COMMENT ON TABLE seal_fact IS 'What accepted seals say beside their events, one row a fact.';
+-- Asked for a lane's newest, and for those of a kind that touch a period.
+CREATE INDEX seal_fact_newest ON seal_fact (operator, kind, node, lane, ends);
+
+CREATE TABLE seal_sum (
+    operator text NOT NULL,
+    node text NOT NULL,
+    lane text NOT NULL,
+    epoch text NOT NULL,
+    number bigint NOT NULL,
+    model text NOT NULL,
+    first_time timestamptz NOT NULL,
+    last_time timestamptz NOT NULL,
+    requests bigint NOT NULL,
+    prompt_tokens bigint NOT NULL,
+    generated_tokens bigint NOT NULL,
+    unwitnessed_requests bigint NOT NULL,
+    PRIMARY KEY (operator, node, lane, epoch, number, model),
+    FOREIGN KEY (operator, node, lane, epoch, number) REFERENCES batch,
+    CONSTRAINT seal_sum_times CHECK (last_time >= first_time)
+);
+COMMENT ON TABLE seal_sum IS
+    'Sums by model of each accepted batch of a sidecar: what reconciliation compares with the engine''s counters.';
+CREATE INDEX seal_sum_time ON seal_sum (operator, last_time);
+
 CREATE TABLE held (
     operator text NOT NULL,
     node text NOT NULL,

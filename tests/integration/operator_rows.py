@@ -10,8 +10,8 @@ from adapters.postgres.database import Database
 
 _SHA = "'" + "ab" * 32 + "'"
 _EPOCH = "'" + "cd" * 16 + "'"
-_EIGHT = "1, 10, 4, 5, 2, 5, 2, 0"
-_CELL = f"'finished', 0, false, {_EIGHT}"
+_NINE = "1, 10, 4, 5, 2, 5, 2, 0, 1"
+_CELL = f"'finished', 0, false, {_NINE}"
 
 # %(id)s: a uuid of the operator's own. In an order in which each row's references are there before it.
 ROWS = {
@@ -20,7 +20,9 @@ ROWS = {
     "subject": "('%(op)s', '%(id)s', 'customer', 'customer-%(op)s', NULL)",
     "api_key": "('%(op)s', '%(id)s', NULL, NULL, 'finance', sha256('%(op)s'), now(), NULL, NULL)",
     "lane": "('%(op)s', 'n1', '0', 'sidecar', sha256('x'), now())",
-    "batch": f"('%(op)s', 'n1', '0', {_EPOCH}, 0, {_SHA}, 'genesis', 1, 1, 1, now(), {_EIGHT}, 'p', 1, now(), false)",
+    "batch": f"('%(op)s', 'n1', '0', {_EPOCH}, 0, {_SHA}, 'genesis', 1, 1, 1, now(), {_NINE}, 'p', 1, now(), false)",
+    "seal_fact": f"('%(op)s', 'n1', '0', {_EPOCH}, 0, 0, 'serves', now(), now(), '{{}}')",
+    "seal_sum": f"('%(op)s', 'n1', '0', {_EPOCH}, 0, 'm', now(), now(), 1, 10, 5, 1)",
     "held": f"('%(op)s', 'n1', '0', {_EPOCH}, 1, {_SHA}, {_SHA}, 'hole', 'why', 'p', now())",
     "set_aside": f"('%(op)s', {_SHA}, '%(op)s', 'n1', '0', 'unknown_key', 'why', 'p', now())",
     "import_file": f"('%(op)s', 'i1', {_EPOCH}, 'n1', '0', {_SHA}, {_SHA}, 1, now(), now(), '{{}}', 'accepted', now())",
