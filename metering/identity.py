@@ -21,6 +21,7 @@ from metering.durable import create_once, make_folder
 from metering.refusal import Refusal
 
 SECRET_PREFIX = "tg_"  # noqa: S105 - what every secret begins with, no secret
+_NODE_SECRET_BYTES = 32
 
 # One system call for 256 ids instead of one each: at 15,000 requests a second that is worth having.
 _POOL_IDS = 256
@@ -61,6 +62,26 @@ def new_secret() -> str:
 def hash_secret(secret: str) -> bytes:
     """What is stored and looked up instead of a secret: its SHA-256, 32 bytes."""
     return sha256(secret.encode()).digest()
+
+
+def node_secret(path: Path) -> bytes:
+    """The secret that the sidecars of a node share, 32 random bytes: what one made with it, all of them recognise.
+
+    It is in `path` (mode 0600), made there, once, if there is none; two that start at once end with the same. Refusal
+    `bad_node_secret` if the file holds something else.
+    """
+    if not path.exists():
+        make_folder(path.parent)
+        create_once(path, secrets.token_bytes(_NODE_SECRET_BYTES), mode=0o600)
+    secret = path.read_bytes()
+    if len(secret) != _NODE_SECRET_BYTES:
+        raise Refusal(
+            "bad_node_secret",
+            f"the file holds {len(secret)} bytes, not the {_NODE_SECRET_BYTES} of a node's secret",
+            where=str(path),
+            remedy="restore it from a backup, or remove it: responses that clients hold ids of are then forgotten",
+        )
+    return secret
 
 
 class LaneKey:

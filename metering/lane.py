@@ -1,9 +1,11 @@
 """A lane: one writer on a node, its write-ahead file and its chain of seals.
 
 A request is written down twice: `intent` before the engine hears of it, `outcome` before the client has the whole
-answer. Both have been given to the kernel by write(2) when they return, so a killed process loses nothing; `sync`,
-called every 50 ms, puts them on disk (sync="each": every write does). `seal` turns what is on disk into batches in the
-spool, and into an empty one, a heartbeat, when 10 s have passed without an event: it says that nothing happened.
+answer. Where the engine's lines are waited for it is thrice: `told` before the client has the whole answer, and
+`joined` or `outcomes`, many with one write, when the engine's figures are there. All have been given to the kernel by
+write(2) when they return, so a killed process loses nothing; `sync`, called every 50 ms, puts them on disk (sync="each":
+every write does). `seal` turns what is on disk into batches in the spool, and into an empty one, a heartbeat, when 10 s
+have passed without an event: it says that nothing happened. What is no request's usage travels in seals as facts.
 
 Numbers. Events are numbered from 1 within an epoch, seals from 0; an epoch is 128 random bits, new at every start.
 Times rise strictly over the whole life of a lane: an event that claims a time not above the one before is written one
@@ -16,8 +18,8 @@ Starting again after a kill, in this order, each line on disk before the next be
     1. the lane's folder is locked, a half published batch is finished or forgotten (lane_folder.py)
     2. the newest whole segment is read; a torn tail is set aside as `torn-<segment>` and named in a warning
     3. its events that no seal holds are sealed under their old epoch
-    4. a new segment opens a new epoch, naming the lane's last seal; it carries one `interrupted` event for each
-       intent that is still open: it appears by one rename, with all of them or not at all
+    4. a new segment opens a new epoch, naming the lane's last seal; it carries one event for each request that is
+       still open: as it was told, else `interrupted`; it appears by one rename, with all of them or not at all
     5. older segments are deleted
 
 A kill between any two lines, or within one, leads to the same place: 3 seals only what the head does not cover yet, 4
@@ -36,7 +38,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -45,18 +47,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from metering.batch import MAX_EVENTS, SealedBatch
 from metering.clock import Clock, ClockChange, SteadyClock, SystemClock
 from metering.event import EARLIEST_TIME_US, END_OF_TIME_US, Event
-from metering.event_check import check_event
 from metering.lane_folder import LaneFolder
-from metering.lane_state import LaneState, interrupted, recovered, seal_leaves
+from metering.lane_recovery import recovered
+from metering.lane_sealer import Sealer
+from metering.lane_state import LaneState
+from metering.lane_writer import AHEAD_US, LaneWriter
 from metering.refusal import Refusal
 from metering.steps import step
-from metering.write_ahead import Intent, event_frame, intent_frame
+from metering.told import Joined, events_of
+from metering.write_ahead import Intent, intent_of, is_told, leaf_of
 from metering.write_ahead_file import SEGMENT_BYTES, WriteAhead, newest_segment, set_aside
 
-__all__ = ["Intent", "Lane", "Warn"]
-
-SEAL_EVERY_US = 10_000_000
-AHEAD_US = 300_000_000
+__all__ = ["Intent", "Joined", "Lane", "Warn"]
 
 #: Told of what an operator should know: a stable word and a sentence.
 Warn = Callable[[str, str], None]
@@ -74,8 +76,8 @@ def _log_warning(code: str, what: str) -> None:
     _log.warning("%s: %s", code, what)
 
 
-class Lane:
-    """The one writer of a lane. `intent` and `outcome` may run beside `sync` and `seal` in other threads."""
+class Lane(LaneWriter):
+    """The one writer of a lane. What LaneWriter has may run beside `sync` and `seal` in other threads."""
 
     def __init__(
         self,
@@ -89,23 +91,16 @@ class Lane:
         warn: Warn,
         segment_bytes: int,
     ) -> None:
+        super().__init__(state, write_ahead, clock, each=each)
         self._folder = folder
-        self._state = state
-        self._write_ahead = write_ahead
+        self._sealer = Sealer(folder, state, self._append, key, clock)
         self._segment_bytes = segment_bytes
-        self._key = key
-        self._clock = clock
-        self._each = each
         self._warn = warn
-        # `_append` guards what intent and outcome touch, for microseconds; `_syncing` keeps the file where it is while
-        # it is put on disk; `_sealing` keeps seal and close apart. Who needs several takes them from the last to the
-        # first. So a sync never waits for a seal, nor an intent for either.
-        self._append = threading.RLock()
-        self._syncing = threading.RLock()
+        # `_sealing` keeps seal and close apart, and is taken before the writer's two locks. So a sync never waits for
+        # a seal.
         self._sealing = threading.RLock()
         self._is_open = False
-        self._durable = (state.next_sequence - 1, state.opened)
-        self._last_seal_us = clock.monotonic_us()
+        self._left: frozenset[bytes] = frozenset()
 
     @classmethod
     def open(
@@ -118,13 +113,15 @@ class Lane:
         key: Ed25519PrivateKey,
         clock: Clock | None = None,
         sync: Literal["group", "each"] = "group",
+        keep_open: bool = False,
         warn: Warn = _log_warning,
         segment_bytes: int = SEGMENT_BYTES,
     ) -> Lane:
         """Take the lane `lane` of `operator`/`node` in the spool folder `folder`, recover it, open a new epoch.
 
-        Refusals: `lane_in_use`, `lane_ended` (its last seal was final), `lane_state` (write-ahead file and head do
-        not belong together), `write_ahead_damaged`, `clock_wrong` (the wall clock lies outside 2020 to 2099).
+        With `keep_open` the requests that the last epoch left open stay open: `left_open` names them, and the caller
+        ends each. Refusals: `lane_in_use`, `lane_ended` (its last seal was final), `lane_state` (write-ahead file and
+        head do not belong together), `write_ahead_damaged`, `clock_wrong` (the wall clock lies outside 2020 to 2099).
         """
         steady = SteadyClock(clock or SystemClock())
         if not EARLIEST_TIME_US <= steady.wall_us() < END_OF_TIME_US:
@@ -147,94 +144,51 @@ class Lane:
             )
             if segment and path and segment.unread:
                 warn("torn_tail", set_aside(path, segment))
-            self._seal_all()
-            self._begin_epoch(interrupt=True)
+            self._sealer.seal_all(self._durable)
+            self._left = frozenset(state.open)
+            self._begin_epoch(end_open=not keep_open)
         except BaseException:
             taken.close()
             raise
         return self
 
-    def now_us(self) -> int:
-        """The time that the lane goes by, in µs since 1970: the wall clock's, unless that was just stepped ahead."""
-        return self._clock.wall_us()
-
-    @property
-    def epoch(self) -> str:
-        """The epoch as 32 hex digits."""
-        return self._state.epoch.hex()
-
-    @property
-    def opened(self) -> int:
-        """Requests opened over the lane's life."""
-        return self._state.opened
-
-    @property
-    def closed(self) -> int:
-        """Requests closed over the lane's life."""
-        return self._state.closed
-
-    @property
-    def unsealed(self) -> int:
-        """Events that no seal holds yet."""
-        return len(self._state.unsealed)
-
-    def intent(self, intent: Intent) -> None:
-        """Write down that a request is about to reach the engine; it will have exactly one event from here on.
-
-        Unavailable `write_ahead_failed` if it could not be written: then the request must not be sent.
-        """
-        written = intent_frame(intent)
+    def left_open(self) -> tuple[list[Event], list[Intent]]:
+        """The requests of the last epoch that are still open: those told, as told, and those of which nothing is known."""
         with self._append:
-            self._write(written)
-            self._state.take_intent(intent)
-            if self._each:
-                self._durable = (self._state.next_sequence - 1, self._state.opened)
-        step("intent")
+            frames = [frame for request, frame in self._state.open.items() if request in self._left]
+        told = events_of([leaf_of(frame) for frame in frames if is_told(frame)])
+        return told, [intent_of(frame) for frame in frames if not is_told(frame)]
 
-    def outcome(self, event: Event) -> int:
-        """Write down what became of a request, or an amendment or void; returns the event's sequence number.
+    def add_facts(self, facts: Sequence[str]) -> int:
+        """Queue facts (metering/fact.py, a line each) for the next seals; a seal with facts is due after a second.
 
-        A usage event closes the intent with its request id. Its time is raised above the lane's last one if it is
-        not, and is the lane's present if it lies more than 5 minutes ahead of it: it would push every later time of the
-        lane ahead with it. Refusal `bad_event` for an event that could never be sealed, Unavailable as for `intent`.
+        They are in published seals once `facts_published` has reached what this returns. A kill forgets those that
+        wait: whoever added them does so again.
         """
-        check_event(event)
-        now_us = self._clock.wall_us()
-        with self._append:
-            state = self._state
-            sequence = state.next_sequence
-            leaf = state.pack(event, event.time_us if event.time_us <= now_us + AHEAD_US else now_us)
-            self._write(event_frame(leaf))
-            state.take_event(leaf)
-            if self._each:
-                self._durable = (sequence, state.opened)
-        step("outcome")
-        return sequence
+        return self._sealer.facts.add(facts)
 
-    def sync(self) -> None:
-        """Put everything written so far on disk. Unavailable `write_ahead_failed` if that fails: for good."""
-        with self._syncing:
-            with self._append:
-                reached = (self._state.next_sequence - 1, self._state.opened)
-            if reached == self._durable and self._write_ahead.settled:
-                return
-            self._write_ahead.fsync()
-            with self._append:
-                self._durable = max(self._durable, reached)
-            step("fsync")
+    @property
+    def facts_published(self) -> int:
+        """How many of the facts that were added since the lane was opened are in published seals, the first first."""
+        return self._sealer.facts.published
+
+    @property
+    def facts_waiting(self) -> int:
+        """Facts that no published seal has yet."""
+        return len(self._sealer.facts)
 
     def seal_due(self) -> bool:
-        """Whether `seal` would do something: 10,000 events, 10 s since the last seal, or clocks that came apart.
+        """Whether `seal` would do something: 10,000 events, 10 s since the last seal, facts, or clocks that came apart.
 
         900 kB of body are out of reach of 10,000 ordinary events; `seal` takes fewer of extraordinary ones.
         """
-        return self.unsealed >= MAX_EVENTS or self._heartbeat_due() or self._clock.look() is not None
+        return self.unsealed >= MAX_EVENTS or self._sealer.batch_due() or self._clock.look() is not None
 
     def seal(self) -> SealedBatch | None:
-        """Put events on disk and seal up to 10,000 of them into the spool.
+        """Put events on disk and seal up to 10,000 of them into the spool, with the facts that wait.
 
-        Without any, an empty batch (a heartbeat) if 10 s have passed since the last seal, else None. When the clocks
-        came apart everything is sealed and a new epoch begun; the newest batch is returned.
+        Without any event, an empty batch if one is due (10 s passed since the last seal, or 1 s while facts wait), else
+        None. When the clocks came apart everything is sealed and a new epoch begun; the newest batch is returned.
         """
         with self._sealing:
             change = self._clock.look()
@@ -246,14 +200,14 @@ class Lane:
             elif change is not None:
                 return self._follow_clock(change)
             self.sync()
-            if self._durable[0] <= self._state.sealed and not self._heartbeat_due():
+            if self._durable[0] <= self._state.sealed and not self._sealer.batch_due():
                 return None
-            batch = self._seal_some(final=False)
+            batch = self._sealer.seal(self._durable)
             self._rotate_if_large()
             return batch
 
     def close(self, *, final: bool = False) -> None:
-        """Seal what is left and let go of the lane. Intents still open become `interrupted` at its next start.
+        """Seal what is left and let go of the lane. Requests still open get their event at its next start.
 
         With `final` they do so now, and a final seal ends the lane for ever.
         """
@@ -262,65 +216,27 @@ class Lane:
                 return
             try:
                 if final:
-                    for intent in list(self._state.open_intents.values()):
-                        self.outcome(interrupted(intent, self._clock.wall_us()))
+                    self._end_open_now()
                 self.sync()
-                self._seal_all()
+                self._sealer.seal_all(self._durable)
                 if final:
-                    self._seal_some(final=True)
+                    self._sealer.seal(self._durable, final=True)
             finally:
                 # What could not be sealed is in the write-ahead file, and is sealed at the next start.
                 self._is_open = False
                 self._write_ahead.close()
                 self._folder.close()
 
-    def _write(self, content: bytes) -> None:
-        file = self._write_ahead.file
-        file.append(content)
-        if self._each:
-            file.fsync()
+    def _end_open_now(self) -> None:
+        for frame in list(self._state.open.values()):
+            self._take_all([self._state.ended(frame, self._clock.wall_us(), "sidecar_stopped")])
 
-    def _heartbeat_due(self) -> bool:
-        return self._clock.monotonic_us() - self._last_seal_us >= SEAL_EVERY_US
-
-    def _seal_all(self) -> SealedBatch | None:
-        batch = None
-        while self._state.unsealed:
-            batch = self._seal_some(final=False)
-        return batch
-
-    def _seal_some(self, *, final: bool) -> SealedBatch:
-        """Seal the first events that are on disk, as many as a batch may hold; an empty batch if there are none."""
-        published = self._folder.settle()
-        if published:
-            with self._append:
-                self._state.take_seal(published)
-        count = min(self._durable[0] - self._state.sealed, MAX_EVENTS)
-        opened = self._durable[1]
-        while True:
-            with self._append:
-                leaves, complete_to_us = self._state.next_batch(count, self._clock.wall_us())
-            try:
-                batch = seal_leaves(
-                    self._folder, self._state, leaves, complete_to_us, opened, self._key, final=final
-                )
-                break
-            except Refusal as refused:
-                if refused.code != "batch_too_large" or count < 2:
-                    raise
-                count //= 2
-        self._folder.publish(batch)
-        with self._append:
-            self._state.take_seal(batch.seal)
-        self._last_seal_us = self._clock.monotonic_us()
-        return batch
-
-    def _begin_epoch(self, *, interrupt: bool) -> None:
-        """Open a new epoch in a new segment. Every event so far is sealed; open intents are ended or carried over."""
+    def _begin_epoch(self, *, end_open: bool) -> None:
+        """Open a new epoch in a new segment. Every event so far is sealed; open requests are ended or carried over."""
         with self._state.beginning_epoch(os.urandom(16)):
-            if interrupt:
-                self._state.interrupt_open(self._clock.wall_us())
-            self._begin_segment(durable=True)
+            if end_open:
+                self._state.end_open(self._clock.wall_us(), "sidecar_killed")
+            self._begin_segment(self._newest_hash, durable=True)
         self._durable = (self._state.next_sequence - 1, self._state.opened)
         self._is_open = True
         step("interrupted")
@@ -333,18 +249,17 @@ class Lane:
                 " holds its batches until then. If the clock is right, end this lane and give the sidecar a new one",
             )
 
-    def _begin_segment(self, *, durable: bool) -> None:
-        """Go on in a new segment that carries all that is open or unsealed."""
+    @property
+    def _newest_hash(self) -> str | None:
         head = self._folder.head
-        opening, carried = self._state.opening(head.hash if head else None)
-        self._write_ahead.begin(opening, carried, durable=durable)
+        return head.hash if head else None
 
     def _rotate_if_large(self) -> None:
         """Go on in a new segment if this one is large; the old one goes when the new one is on disk."""
-        if self._write_ahead.file.size < self._segment_bytes:
+        if self._file.size < self._segment_bytes:
             return
         with self._syncing, self._append:
-            self._begin_segment(durable=self._each)
+            self._begin_segment(self._newest_hash, durable=self._each)
         step("rotate")
         self.sync()
         self._write_ahead.remove_old()
@@ -353,11 +268,11 @@ class Lane:
         """Begin a new epoch because the wall clock was stepped; a step back or believed is the time from then on."""
         with self._syncing, self._append:
             self.sync()
-            batch = self._seal_all()
+            batch = self._sealer.seal_all(self._durable)
             self._warn(
                 "clock_stepped",
                 f"{_CLOCK_WORDS[change].format(self._clock.apart_us / 1e6)}: a new epoch begins",
             )
-            self._begin_epoch(interrupt=False)
+            self._begin_epoch(end_open=False)
             self._clock.settle(change)
         return batch

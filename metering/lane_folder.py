@@ -124,8 +124,8 @@ class LaneFolder:
         self._half = None
         step("sealed")
 
-    def settle(self) -> Seal | None:
-        """End what a failed `publish` left; the seal that is the lane's newest after all, or None.
+    def settle(self) -> SealedBatch | None:
+        """End what a failed `publish` left; the batch that is the lane's newest after all, or None.
 
         None: nothing was left, or the batch was never there. Unavailable `spool_failed` if the disk still refuses, or
         nobody knows whether the new head is on disk.
@@ -143,7 +143,7 @@ class LaneFolder:
         except OSError as error:
             raise self._failure(str(error)) from error
         self._half = None
-        return batch.seal if is_named else None
+        return batch if is_named else None
 
     def close(self) -> None:
         """Let go of the lane."""

@@ -25,6 +25,7 @@ class WriteAheadFile:
         self.path = path
         self.number = number
         self.size = size
+        self.synced_size = 0
         self._descriptor = descriptor
         self._broken = False
 
@@ -51,11 +52,14 @@ class WriteAheadFile:
         except BaseException:
             os.close(descriptor)
             raise
-        return cls(path, number, descriptor, len(content))
+        begun = cls(path, number, descriptor, len(content))
+        begun.synced_size = begun.size if durable else 0
+        return begun
 
     def append(self, content: bytes) -> None:
-        """write(2) one frame: a killed process loses nothing of it. Unavailable `write_ahead_failed` if it fails.
+        """write(2) one frame, or several: a killed process loses nothing of it.
 
+        Unavailable `write_ahead_failed` if it fails.
         What a failing write left is cut off again, so that the frames before and after it stay readable.
         """
         if self._broken:
@@ -70,10 +74,11 @@ class WriteAheadFile:
             raise self.failure("the disk is full")
         self.size += written
 
-    def fsync(self) -> None:
-        """Put it on disk. Once this has failed nobody knows what is there, so the file takes no more.
+    def fsync(self, size: int) -> None:
+        """Put on disk what is written, `size` bytes at least.
 
-        A second fsync would succeed on pages that the kernel has given up and marked clean.
+        Once this has failed nobody knows what is there, so the file takes no more: a second fsync would
+        succeed on pages that the kernel has given up and marked clean.
         """
         if self._broken:
             raise self.failure("an earlier write or fsync failed")
@@ -82,6 +87,7 @@ class WriteAheadFile:
         except OSError as error:
             self._broken = True
             raise self.failure(str(error)) from error
+        self.synced_size = size
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -144,9 +150,9 @@ class WriteAhead:
             self._file.close()
         self._file, self._number, self._is_named = begun, self._number + 1, durable
 
-    def fsync(self) -> None:
-        """Put the newest segment on disk, and its name."""
-        self.file.fsync()
+    def fsync(self, size: int) -> None:
+        """Put the newest segment, `size` bytes of it at least, on disk, and its name."""
+        self.file.fsync(size)
         if not self._is_named:
             fsync_folder(self._folder)
             self._is_named = True

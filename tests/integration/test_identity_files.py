@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from metering.identity import LaneKey, hash_secret, id_bytes, id_text, new_id, new_secret
+from metering.identity import LaneKey, hash_secret, id_bytes, id_text, new_id, new_secret, node_secret
 from metering.refusal import Refusal
 
 
@@ -41,6 +41,19 @@ def test_a_file_that_is_no_key_is_refused_and_left_alone(tmp_path: Path) -> None
         LaneKey.load_or_create(file)
     assert refused.value.code == "bad_key_file"
     assert file.read_text() == "nonsense"
+
+
+def test_the_sidecars_of_a_node_share_a_secret_that_only_its_owner_reads(tmp_path: Path) -> None:
+    file = tmp_path / "keys" / "node-secret"
+    made = node_secret(file)
+    assert len(made) == 32
+    assert node_secret(file) == made
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    file.write_bytes(made[:31])
+    with pytest.raises(Refusal) as refused:
+        node_secret(file)
+    assert refused.value.code == "bad_node_secret"
+    assert file.read_bytes() == made[:31]
 
 
 def test_ids_do_not_repeat_and_are_written_as_uuids() -> None:

@@ -21,9 +21,21 @@ from metering.batch import SealedBatch
 from metering.event import events_table
 from metering.identity import new_id
 from metering.import_lane import ImportLane
+from metering.lane import Joined
 from metering.spool import Spool
 
-LANE_STEPS = ("intent", "outcome", "fsync", "rotate", "interrupted", "making", "head", "sealed")
+LANE_STEPS = (
+    "intent",
+    "told",
+    "outcome",
+    "outcomes",
+    "fsync",
+    "rotate",
+    "interrupted",
+    "making",
+    "head",
+    "sealed",
+)
 
 
 def run_to_its_end_or_death(work: Callable[[], None], kill_at: tuple[str, int] | None) -> bool:
@@ -48,19 +60,26 @@ def run_to_its_end_or_death(work: Callable[[], None], kill_at: tuple[str, int] |
 
 
 def serve_with_a_book(spool: Path, book: Path, seed: int) -> None:
-    """Three requests at a time, written into the book before the intent, after it, and after the outcome."""
+    """Four requests at a time, written into the book before the intent, after it, and after the outcome.
+
+    Of some HTTP tells, and the engine is joined to them later, two at once.
+    """
     random_ = random.Random(seed)
     lane = open_lane(spool, segment_bytes=4_000)
     with book.open("ab", buffering=0) as lines:
         for _ in range(12):
-            started = [intent() for _ in range(3)]
+            started = [intent() for _ in range(4)]
             for each in started:
                 lines.write(b"sent " + each.request.hex().encode() + b"\n")
                 lane.intent(each)
                 lines.write(b"open " + each.request.hex().encode() + b"\n")
-            for each in random_.sample(started, 3):
-                lane.outcome(outcome(each.request))
+            random_.shuffle(started)
+            for at, each in enumerate(started):
+                write_down = lane.outcome if at < 2 else lane.told
+                write_down(outcome(each.request))
                 lines.write(b"done " + each.request.hex().encode() + b"\n")
+            if random_.random() < 0.8:
+                lane.joined([Joined(each.request, 5) for each in started[2:]])
             if random_.random() < 0.7:
                 lane.sync()
             if random_.random() < 0.6:
@@ -101,6 +120,7 @@ def kill_and_start_again(folder: Path, kills: list[tuple[str, int]], seed: int) 
     for again, at in enumerate([*kills, None]):
         died += not run_to_its_end_or_death(partial(serve_with_a_book, spool, book, seed + again), at)
         taken += take_some(spool, random_.choice([0, 2, 1_000]))
+    open_lane(spool).close()  # ends what the last life told and did not join
     check_against_the_book(spool, book, taken)
     return died
 

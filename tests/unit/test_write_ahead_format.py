@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from metering import write_ahead
 from metering.canonical import pack
-from metering.lane_state import LaneState, recovered
+from metering.lane_recovery import recovered
+from metering.lane_state import LaneState
 from metering.refusal import Refusal
 from metering.write_ahead import (
     MAGIC,
@@ -18,8 +19,11 @@ from metering.write_ahead import (
     Opening,
     event_frame,
     intent_frame,
+    intent_of,
+    leaf_of,
     opening_frame,
     read_segment,
+    told_frame,
 )
 
 INTENT = Intent(CHAT.request, START_US, CHAT.customer, None, CHAT.key, "chat", "m")
@@ -44,7 +48,9 @@ def test_a_segment_reads_back_as_it_was_written() -> None:
     segment = read_segment(segment_of(*FRAMES))
     assert segment is not None
     assert segment.opening == OPENING
-    assert segment.entries == [INTENT, OTHER, pack(CHAT, 1, START_US)]
+    assert segment.frames == [*FRAMES]
+    assert [intent_of(frame) for frame in segment.frames[:2]] == [INTENT, OTHER]
+    assert leaf_of(segment.frames[2]) == pack(CHAT, 1, START_US)
     assert segment.unread == 0
 
 
@@ -57,7 +63,7 @@ def test_a_torn_last_frame_is_left_and_all_before_it_is_kept(data: st.DataObject
     ends = [len(segment_of(*FRAMES[:count])) for count in range(4)]
     whole = max(end for end in ends if end <= cut)
     assert (segment.whole, segment.unread) == (whole, cut - whole)
-    assert len(segment.entries) == ends.index(whole)
+    assert len(segment.frames) == ends.index(whole)
 
 
 def test_every_flipped_bit_ends_the_reading_there() -> None:
@@ -69,7 +75,7 @@ def test_every_flipped_bit_ends_the_reading_there() -> None:
             flipped[at] ^= 1 << bit
             segment = read_segment(bytes(flipped))
             assert segment is not None
-            assert segment.entries == [INTENT, OTHER]
+            assert segment.frames == [*FRAMES[:2]]
             assert segment.unread == len(FRAMES[2])
 
 
@@ -93,9 +99,19 @@ def test_what_a_segment_carries_belongs_to_its_opening() -> None:
 def test_an_event_closes_its_intent_and_one_without_an_intent_opens_and_closes() -> None:
     stray = event_frame(pack(ABORTED, 2, START_US + 1))
     state = recovered(read_segment(segment_of(*FRAMES, stray)), None, "")
-    assert list(state.open_intents) == [OTHER.request]
+    assert list(state.open) == [OTHER.request]
     assert (state.opened, state.closed, state.next_sequence) == (3, 2, 3)
     assert len(state.unsealed) == 2
+
+
+def test_what_was_told_of_a_request_takes_the_place_of_its_intent() -> None:
+    told = told_frame(pack(ABORTED, 0, START_US))
+    other = told_frame(pack(replace(ABORTED, request=OTHER.request), 0, START_US))
+    state = recovered(read_segment(segment_of(*FRAMES[:2], told, other)), None, "")
+    assert state.open == {INTENT.request: FRAMES[0], OTHER.request: other, ABORTED.request: told}
+    assert (state.opened, state.closed, state.next_sequence) == (3, 0, 1)
+    opening, carried = state.opening(None)
+    assert recovered(read_segment(segment_of(*carried, opening=opening)), None, "") == state
 
 
 def test_a_segment_that_takes_over_says_the_same_as_the_one_before() -> None:
@@ -107,10 +123,10 @@ def test_a_segment_that_takes_over_says_the_same_as_the_one_before() -> None:
 
 def test_open_requests_become_interrupted_events_with_rising_times() -> None:
     state = LaneState(floor_us=START_US + 5)
-    state.take_intent(INTENT)
-    state.take_intent(OTHER)
-    state.interrupt_open(START_US)
-    assert (state.opened, state.closed, state.open_intents) == (2, 2, {})
+    state.take_open(INTENT.request, FRAMES[0])
+    state.take_open(OTHER.request, FRAMES[1])
+    state.end_open(START_US, "sidecar_killed")
+    assert (state.opened, state.closed, state.open) == (2, 2, {})
     assert state.floor_us == START_US + 7
 
 
