@@ -28,6 +28,9 @@ FORMAT_VERSION = 1
 #: No line of the witness is as long as this.
 MAX_LINE_BYTES = 16_384
 
+#: What a request's id begins with that was served without being written down.
+UNMETERED = "unmetered-"
+
 _ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 _FILE = re.compile(r"(?P<stream>\d{16,}-\d+-(?:scheduler|frontend))-(?P<part>\d{6,})\.jsonl")
 
@@ -179,6 +182,11 @@ def request_id(external: str) -> bytes | None:
     """
     found = _ID.search(external)
     return bytes.fromhex(found[0]) if found else None
+
+
+def is_unmetered(external: str) -> bool:
+    """Whether a line is of a request that was served unmetered: it has no event."""
+    return UNMETERED in external
 
 
 def counted(lines: Iterable[EngineLine]) -> Counted:

@@ -1,0 +1,275 @@
+"""The join: what HTTP told of a request and what the engine's lines say of it become one event.
+
+Pure: told of things in any order, with the time (seconds, monotonic) at which they were met, it says what is due. The
+sidecar feeds it and writes down what it says.
+
+    opened     an intent is written: lines for this request are ours, and are kept until it is told
+    told       the HTTP exchange is over; `expected` engine lines follow or are there already (None: not known, 0: the
+               engine's scheduler never had it)
+    line       the engine freed a request
+    due        what has to be written now
+
+A told request is due when its expected lines are there; otherwise SETTLE_S after its last line (a client that hangs up
+early keeps some from being born), and PATIENCE_S after it was told at the latest. Then its event goes as HTTP told it,
+unwitnessed. A line that comes later becomes an amendment, the difference to what was written; at most one for a
+request, so it waits until the expected lines are there, or PATIENCE_S after the last.
+
+The event: `generated_tokens` are the engine's. Prompt and cached tokens are HTTP's where the answer was whole and its
+usage could be read, the engine's otherwise: HTTP says nothing of a prompt before its answer. Completion and reasoning
+tokens stay what the client was told.
+
+Memory is bounded by the requests in the air, and REMEMBERED ended ones of each sort: those whose lines all came, and
+those whose lines did not. Lines of requests that are not ours (of another lane of the node, of nobody) are passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from metering.engine_lines import Freed
+from metering.engine_request import RequestLines
+from metering.event import Event
+from metering.identity import new_id
+from metering.told import Joined
+
+SETTLE_S = 1.0
+PATIENCE_S = 5.0
+
+#: So many ended requests are remembered for lines that come later.
+REMEMBERED = 10_000
+#: So many names under which clients ask for the engine's models.
+MOST_NAMES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Amendment:
+    """The event that amends what was `told`; `brings_witness`: what was written had none."""
+
+    told: Event
+    event: Event
+    brings_witness: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What has to be written now: each request, as it was told, is in `joined` once, in `amendments` once at most."""
+
+    joined: list[tuple[Event, Joined]] = field(default_factory=list)
+    amendments: list[Amendment] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.joined or self.amendments)
+
+
+@dataclass(slots=True)
+class _Open:
+    """A request without its event yet; `told` is None while its HTTP exchange runs."""
+
+    told: Event | None = None
+    expected: int | None = None
+    lines: RequestLines | None = None
+    told_s: float = 0.0
+    heard_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Written:
+    """A request with its event. `prompt`, `cached` and `generated` are the event's, None: unwitnessed."""
+
+    told: Event
+    expected: int | None
+    lines: RequestLines
+    prompt: int
+    cached: int
+    generated: int | None
+    heard_s: float = 0.0
+    amended: bool = False
+
+
+class Joiner:
+    """Brings together what was told and the engine's lines. Not safe among threads."""
+
+    def __init__(self, *, remembered: int = REMEMBERED, mint: Callable[[], bytes] = new_id) -> None:
+        """`mint` gives an amendment its id: 16 unguessable bytes."""
+        self._remembered = remembered
+        self._mint = mint
+        #: Intents without a line are None: nothing but their id is kept.
+        self._open: dict[bytes, _Open | None] = {}
+        self._told: dict[bytes, _Open] = {}
+        self._whole: dict[bytes, _Written] = {}
+        self._lacking: dict[bytes, _Written] = {}
+        self._late: dict[bytes, _Written] = {}
+        self._names: dict[str, str] = {}
+        self._new_names: list[tuple[str, str]] = []
+        #: Counts since the start: events by how they ended, and lines that no event can take any more.
+        self.joined = self.alone = self.amended = self.unjoined_lines = 0
+        #: How long the request that was joined last had waited for its lines, in seconds.
+        self.lag_s = 0.0
+
+    @property
+    def waiting(self) -> int:
+        """Requests that are told and not written, or written and to be amended."""
+        return len(self._told) + len(self._late)
+
+    @property
+    def idle(self) -> bool:
+        """No line waits for its request, no request for its line."""
+        return not self.waiting and not any(self._open.values())
+
+    def opened(self, request: bytes) -> None:
+        """A request is about to go to the engine."""
+        self._open[request] = None
+
+    def closed(self, request: bytes) -> None:
+        """It has its event without a join: the engine had nothing of it, or nobody can say."""
+        self._open.pop(request, None)
+
+    def told(self, event: Event, expected: int | None, now_s: float) -> None:
+        """What HTTP told of a request at its end; 16 bytes of it name the request. It need not have been `opened`."""
+        known = self._open.pop(event.request, None) or _Open()
+        known.told, known.expected, known.told_s = event, expected, now_s
+        self._told[event.request] = known
+
+    def line(self, request: bytes, line: Freed, now_s: float) -> None:
+        """The engine freed a request, or one of the many that it makes of it."""
+        known = self._told.get(request)
+        if known is None and request in self._open:
+            known = self._open[request] = self._open[request] or _Open()
+        if known is not None:
+            known.lines = known.lines or RequestLines()
+            known.lines.add(line)
+            known.heard_s = now_s
+            return
+        written = self._lacking.get(request) or self._whole.get(request)
+        if written is None:
+            return
+        if written.amended:
+            self.unjoined_lines += 1
+            return
+        written.lines.add(line)
+        written.heard_s = now_s
+        self._late[request] = written
+
+    def due(self, now_s: float, *, now_us: int, all_of_it: bool = False) -> Due:
+        """What has to be written now, at most once. `now_us` is the time of amendments (µs since 1970).
+
+        `all_of_it`: whatever waits, because nobody can wait longer.
+        """
+        due = Due()
+        for request, known in [each for each in self._told.items() if all_of_it or _is_due(each[1], now_s)]:
+            del self._told[request]
+            self._end(request, known, due)
+            self.lag_s = now_s - known.told_s
+        for request, written in [
+            each for each in self._late.items() if all_of_it or _is_amendable(each[1], now_s)
+        ]:
+            del self._late[request]
+            self._amend(written, due, now_us)
+        return due
+
+    def engine_model(self, name: str) -> str:
+        """What the engine calls the model that clients ask for by `name`, as far as lines have shown."""
+        return self._names.get(name, name)
+
+    def take_names(self) -> list[tuple[str, str]]:
+        """(engine's model, clients' name for it) where they differ, each once since the start."""
+        names, self._new_names = self._new_names, []
+        return names
+
+    def held(self) -> Iterator[tuple[bytes, RequestLines]]:
+        """The lines that came and are in no event yet, request by request."""
+        for request, known in (*self._open.items(), *self._told.items()):
+            if known is not None and known.lines is not None:
+                yield request, known.lines
+
+    def hold(self, request: bytes, lines: RequestLines, now_s: float) -> None:
+        """Take back what `held` gave before a restart. Comes after `opened` or `told`; passed over for any other."""
+        known = self._told.get(request)
+        if known is None and request in self._open:
+            known = self._open[request] = _Open()
+        if known is not None:
+            known.lines, known.heard_s = lines, now_s
+
+    def _end(self, request: bytes, known: _Open, due: Due) -> None:
+        told, lines = known.told, known.lines
+        assert told is not None
+        whole = known.expected == 0 or (
+            lines is not None and (known.expected is None or lines.count >= known.expected)
+        )
+        if lines is None and known.expected == 0:
+            joined = Joined(request, 0)
+        elif lines is None:
+            joined = Joined(request)
+            self.alone += 1
+        else:
+            joined = _witnessed(told, lines)
+            self.joined += 1
+            self._learn_name(told, lines)
+        due.joined.append((told, joined))
+        written = _Written(
+            told,
+            known.expected,
+            lines or RequestLines(),
+            told.prompt_tokens if joined.prompt_tokens is None else joined.prompt_tokens,
+            told.cached_tokens if joined.cached_tokens is None else joined.cached_tokens,
+            joined.generated_tokens,
+        )
+        memory = self._whole if whole else self._lacking
+        memory[request] = written
+        if len(memory) > self._remembered:
+            oldest = next(iter(memory))
+            del memory[oldest]
+
+    def _amend(self, written: _Written, due: Due, now_us: int) -> None:
+        """What the lines say now, less what the event said."""
+        told, now = written.told, _witnessed(written.told, written.lines)
+        written.amended = True
+        self._learn_name(told, written.lines)
+        counted = told.completion_tokens if written.generated is None else written.generated
+        prompt = told.prompt_tokens if now.prompt_tokens is None else now.prompt_tokens
+        cached = told.cached_tokens if now.cached_tokens is None else now.cached_tokens
+        assert now.generated_tokens is not None
+        amendment = replace(
+            told,
+            kind="amendment",
+            time_us=now_us,
+            request=self._mint(),
+            names=told.request,
+            prompt_tokens=prompt - written.prompt,
+            cached_tokens=cached - written.cached,
+            completion_tokens=0,
+            reasoning_tokens=0,
+            generated_tokens=now.generated_tokens - counted,
+            audio_seconds=0,
+        )
+        self.amended += 1
+        due.amendments.append(Amendment(told, amendment, written.generated is None))
+
+    def _learn_name(self, told: Event, lines: RequestLines) -> None:
+        model, name = lines.model, told.model
+        if model is not None and model != name and len(self._names) < MOST_NAMES and name not in self._names:
+            self._names[name] = model
+            self._new_names.append((model, name))
+
+
+def _is_due(known: _Open, now_s: float) -> bool:
+    lines = known.lines
+    if known.expected is not None and known.expected <= (lines.count if lines else 0):
+        return True
+    if lines and now_s - max(known.heard_s, known.told_s) >= SETTLE_S:
+        return True
+    return now_s - known.told_s >= PATIENCE_S
+
+
+def _is_amendable(written: _Written, now_s: float) -> bool:
+    expected = written.expected
+    return (expected is not None and written.lines.count == expected) or now_s - written.heard_s >= PATIENCE_S
+
+
+def _witnessed(told: Event, lines: RequestLines) -> Joined:
+    """What the lines add to what was told."""
+    if told.outcome == "finished" and told.reason is None:
+        return Joined(told.request, lines.generated)
+    prompts = lines.prompts()
+    return Joined(told.request, lines.generated, prompts.tokens, prompts.cached)
