@@ -104,7 +104,7 @@ class Core:
             self.lines.close()
 
     async def _whole(self, asked: Asked, dialect: Dialect, running: Running, exchange: Exchange) -> None:
-        if await running.run(_nothing, _nothing_for):
+        if await running.run(nothing, nothing_for):
             self._send_whole(asked, dialect, exchange)
 
     def _send_whole(self, asked: Asked, dialect: Dialect, exchange: Exchange) -> None:
@@ -129,9 +129,9 @@ class Core:
             exchange.end()
 
 
-async def _nothing() -> None:
+async def nothing() -> None:
     """Nobody watches the start of an answer that is not streamed."""
 
 
-async def _nothing_for(_step: Step) -> None:
+async def nothing_for(_step: Step) -> None:
     """Nobody watches its tokens either."""

@@ -17,11 +17,15 @@ from adapters.simulated_engine.errors import EngineError, unsupported_media_type
 from adapters.simulated_engine.exposition import CONTENT_TYPE, exposition
 from adapters.simulated_engine.http import Exchange, Headers, HttpRequest
 from adapters.simulated_engine.lines import VLLM_VERSION
+from adapters.simulated_engine.messages import Anthropic, count_tokens, read_messages
 from adapters.simulated_engine.models import model_list
 from adapters.simulated_engine.options import EngineOptions
+from adapters.simulated_engine.responses_store import Responses
 
 # The one route that vLLM has not.
 REQUESTS_PATH = "/simulated/requests"
+
+RESPONSES_PATH = "/v1/responses"
 
 Handler = Callable[[HttpRequest, Exchange], None]
 
@@ -39,6 +43,7 @@ class Engine:
         """OSError where the lines cannot be written."""
         self.options = options
         self._core = Core(options)
+        self._responses = Responses(self._core)
         self._routes: dict[str, Route] = dict(self._make_routes())
 
     @property
@@ -47,7 +52,7 @@ class Engine:
 
     def handle(self, request: HttpRequest, exchange: Exchange) -> None:
         """Answer one request, at once or by a task of its own."""
-        route = self._routes.get(request.path)
+        route = self._routes.get(request.path) or self._below_responses(request.path)
         if route is None:
             send(exchange, 404, {"detail": "Not Found"})
         elif request.method != route.method:
@@ -81,6 +86,9 @@ class Engine:
         if self.options.does("generate", "transcription"):
             routes["/v1/chat/completions"] = Route("POST", self._chat)
             routes["/v1/completions"] = Route("POST", self._completions)
+            routes["/v1/messages"] = Route("POST", self._messages)
+            routes["/v1/messages/count_tokens"] = Route("POST", self._count_tokens)
+            routes[RESPONSES_PATH] = Route("POST", self._create_response)
         return routes
 
     def _chat(self, request: HttpRequest, exchange: Exchange) -> None:
@@ -104,6 +112,32 @@ class Engine:
             externals = [f"{external}-{place}" for place, external in enumerate(externals)]
         running = self._core.begin(asked, name, externals)
         self._core.answer(answering, OpenAi(answering), running, exchange)
+
+    def _messages(self, request: HttpRequest, exchange: Exchange) -> None:
+        asked = read_messages(json_body(request), self.options)
+        name = request_name(request, None)
+        answering = Answering(asked, f"chatcmpl-{name}", int(time.time()), self.options)
+        running = self._core.begin(asked, name, [answering.id])
+        self._core.answer(answering, Anthropic(answering), running, exchange)
+
+    def _count_tokens(self, request: HttpRequest, exchange: Exchange) -> None:
+        send(exchange, 200, count_tokens(json_body(request), self.options))
+
+    def _create_response(self, request: HttpRequest, exchange: Exchange) -> None:
+        self._responses.create(json_body(request), exchange)
+
+    def _below_responses(self, path: str) -> Route | None:
+        """`/v1/responses/{id}` and `/v1/responses/{id}/cancel`."""
+        if RESPONSES_PATH not in self._routes or not path.startswith(RESPONSES_PATH + "/"):
+            return None
+        response_id, _, rest = path.removeprefix(RESPONSES_PATH + "/").partition("/")
+        if rest == "cancel":
+            return Route("POST", lambda _, exchange: self._responses.cancel(response_id, exchange))
+        if rest or not response_id:
+            return None
+        return Route(
+            "GET", lambda request, exchange: self._responses.retrieve(response_id, request.query, exchange)
+        )
 
     def _models(self, _request: HttpRequest, exchange: Exchange) -> None:
         send(exchange, 200, model_list(self.options, int(self._core.started)))

@@ -9,6 +9,9 @@ parsing of the body refuses (pydantic's validation) says "Bad Request" and puts 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 
 class EngineError(Exception):
     """A request is answered by an error body; nothing is generated or counted."""
@@ -16,7 +19,9 @@ class EngineError(Exception):
     def __init__(self, status: int, message: str, kind: str, param: str | None = None) -> None:
         super().__init__(message)
         self.status = status
-        self.body = {"error": {"message": message, "type": kind, "param": param, "code": status}}
+        self.body: dict[str, Any] = {
+            "error": {"message": message, "type": kind, "param": param, "code": status}
+        }
 
 
 def bad_request(message: str, param: str | None = None, value: object = None) -> EngineError:
@@ -31,12 +36,43 @@ def unknown_model(model: str, served: tuple[str, ...]) -> EngineError:
     return EngineError(404, message, "NotFoundError", "model")
 
 
-def invalid(kind: str, path: str, says: str, given: object, context: str | None = None) -> EngineError:
-    """A body that does not validate; `path` is dotted (`body.messages`), `given` the offending value."""
-    fault: dict[str, object] = {"type": kind, "loc": path, "msg": says, "input": _summary(given)}
-    if context is not None:
-        fault["ctx"] = {"error": context}
-    return EngineError(400, f"1 validation error:\n  {fault}", "Bad Request", path)
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Where a body does not validate; `path` is dotted (`body.messages`), `given` the offending value."""
+
+    kind: str
+    path: str
+    says: str
+    given: object
+    context: object = None
+
+    def __str__(self) -> str:
+        said: dict[str, object] = {
+            "type": self.kind,
+            "loc": self.path,
+            "msg": self.says,
+            "input": _summary(self.given),
+        }
+        if self.context is not None:
+            said["ctx"] = {"error": self.context}
+        return str(said)
+
+
+def invalid(kind: str, path: str, says: str, given: object, context: object = None) -> EngineError:
+    """A body that does not validate, for one reason."""
+    return invalid_fields([Fault(kind, path, says, given, context)])
+
+
+def invalid_fields(faults: list[Fault]) -> EngineError:
+    """A body that does not validate; the first fault's path is the answer's `param`."""
+    count = f"{len(faults)} validation error{'s' if len(faults) > 1 else ''}:"
+    message = "\n  ".join((count, *map(str, faults)))
+    return EngineError(400, message, "Bad Request", faults[0].path)
+
+
+def bad_response(status: int, message: str, param: str) -> EngineError:
+    """What /v1/responses refuses itself."""
+    return EngineError(status, message, "invalid_request_error", param)
 
 
 def unsupported_media_type() -> EngineError:

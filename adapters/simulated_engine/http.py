@@ -49,7 +49,7 @@ class Exchange:
         self._protocol = protocol
         self._keep_alive = request.keep_alive
         self._extra = extra
-        self.on_left: Callable[[], None] | None = None
+        self.on_left: Callable[[], object] | None = None
 
     def whole(self, status: int, body: bytes, headers: Headers = JSON_TYPE, *, before: Headers = ()) -> None:
         """A complete answer; `before` are headers that come ahead of Content-Length."""
