@@ -1,11 +1,11 @@
 """Following the lines of the engine's witness as they grow, across rotation, restarts and kills of either side.
 
 Every process of the engine writes a stream of numbered parts (engine_lines.py); all streams in the folder are followed
-at once, each from its own place: part, offset, number of the next line. The place is the reader's to keep: `commit`
-puts it on disk, after what was made of the lines is there too. A reader that was killed in between sees some lines
-again, which their stream and number tell. One file is open at a time, a chunk of it in memory.
+at once, each from its own place: part, offset, number of the next line. The place is the reader's to keep, in one file
+with what it made of the lines (engine_watch.py): then no line counts twice, and none is lost, whatever is killed. One
+file is open at a time, a chunk of it in memory.
 
-    {"v":1,"streams":{"1760000000000000-4711-scheduler":{"part":0,"offset":1482,"n":7}}}
+    {"1760000000000000-4711-scheduler":{"part":0,"offset":1482,"n":7}}
 
 What is wrong with the files stops nothing and is named in `take_faults`: a line that cannot be read is passed over, a
 number that is missing says how many lines the witness could not write, a last line without its end is left where it is.
@@ -14,14 +14,12 @@ Only a format version that this does not know holds its stream where it stands, 
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metering.durable import replace_file
 from metering.engine_lines import MAX_LINE_BYTES, Ended, EngineLine, parse_line, part_name
 from metering.refusal import Fault, Refusal
 
@@ -49,24 +47,37 @@ class _Place:
     part: int
     offset: int = 0
     n: int | None = None
-    over: bool = False  # its last line says that nothing follows
     named: int = -1  # the offset at which something was named, so that it is named once
     is_held: bool = False  # its next line has a format that is not known here
+    is_torn: bool = False  # its next line was counted as missing
 
 
 class EngineLines:
     """The lines in one folder. For one reader; not safe among threads."""
 
-    def __init__(self, folder: Path, place_file: Path | None = None) -> None:
-        """`place_file` is where `commit` keeps the place; it need not be there yet, nor the folder.
+    def __init__(self, folder: Path, place: Mapping[str, Any] | None = None) -> None:
+        """Go on at `place`, as `place` gave it, or read from the beginning. The folder need not be there yet.
 
-        Refusal `bad_engine_place` if it holds something else.
+        Raises KeyError, TypeError or ValueError for what `place` never gave.
         """
         self._folder = folder
-        self._place_file = place_file
         self._faults: list[Fault] = []
         self._more_faults = 0
-        self._places = _read_places(place_file) if place_file else {}
+        self._missing = 0
+        self._places = _read_places(place or {})
+
+    def place(self) -> dict[str, Any]:
+        """How far each stream was read, for JSON."""
+        return {
+            stream: {"part": place.part, "offset": place.offset, "n": place.n}
+            for stream, place in self._places.items()
+        }
+
+    def skip(self) -> None:
+        """Pass over everything that is there now, unread: it was written for nobody."""
+        for stream, there in self._parts().items():
+            path = self._path(stream, there[-1])
+            self._places[stream] = _Place(there[-1], _end_of_lines(path))
 
     def read(self) -> Generator[Found, None, None]:
         """The lines that are there and were not read yet, stream by stream, each in its order.
@@ -85,16 +96,6 @@ class EngineLines:
                 if place.part == part:
                     break
 
-    def commit(self) -> None:
-        """Keep the place on disk. What was read before is not found again, whatever is killed."""
-        assert self._place_file is not None, "a place is kept only where a place file was named"
-        streams = {
-            stream: {"part": place.part, "offset": place.offset, "n": place.n}
-            for stream, place in self._places.items()
-        }
-        content = json.dumps({"v": 1, "streams": streams}, separators=(",", ":")).encode()
-        replace_file(self._place_file, content)
-
     def take_faults(self) -> list[Fault]:
         """What was found wrong since the last call, oldest first."""
         faults, self._faults = self._faults, []
@@ -103,21 +104,24 @@ class EngineLines:
             self._more_faults = 0
         return faults
 
+    def take_missing(self) -> int:
+        """How many lines were found missing since the last call: numbers that are not there, and torn last lines."""
+        missing, self._missing = self._missing, 0
+        return missing
+
     def remove_read(self, *, unchanged_s: float) -> list[str]:
         """Delete files that were read to their end and not changed for `unchanged_s`; returns their names.
 
-        Call it after `commit`. A stream that says that it is over needs no such wait, nor does a part that says that
-        another follows. A stream whose process was killed cannot say so. (A witness that is alive after all notices that
-        its file has gone, and writes another.) A file with a torn or unknown end stays.
+        Call it when the place is on disk. The wait is for other readers of the folder: other lanes of the node. (A
+        witness that is alive after all notices that its file has gone, and writes another.) A file with a torn or
+        unknown end stays. OSError where the folder does not let us.
         """
         removed = []
         for stream, there in self._parts().items():
             place = self._places.get(stream)
             for part in there:
                 path = self._path(stream, part)
-                if place and (
-                    part < place.part or (part == place.part and self._is_done(path, place, unchanged_s))
-                ):
+                if place and part <= place.part and self._is_done(path, part, place, unchanged_s):
                     path.unlink()
                     removed.append(path.name)
                     if part == place.part:
@@ -125,9 +129,10 @@ class EngineLines:
                         break
         return removed
 
-    def _is_done(self, path: Path, place: _Place, unchanged_s: float) -> bool:
+    def _is_done(self, path: Path, part: int, place: _Place, unchanged_s: float) -> bool:
         there = path.stat()
-        return place.offset == there.st_size and (place.over or _age_s(there.st_mtime) > unchanged_s)
+        is_read = part < place.part or place.offset == there.st_size
+        return is_read and _age_s(there.st_mtime) > unchanged_s
 
     def _parts(self) -> dict[str, list[int]]:
         """The parts of every stream that are there, in order."""
@@ -172,7 +177,6 @@ class EngineLines:
                     if line is None:
                         continue
                     following = _following(line)
-                    place.over = isinstance(line.said, Ended) and following is None
                     if following is not None:
                         place.part, place.offset = following, 0
                     yield Found(stream, line)
@@ -204,11 +208,15 @@ class EngineLines:
             self._fault(
                 f"{line.n - expected} lines before line {line.n} were not written or cannot be read", where
             )
+            self._missing += line.n - expected - place.is_torn
+        place.is_torn = False
         return line
 
     def _name_torn(self, path: Path, place: _Place, tail: int) -> None:
         if tail and place.named != place.offset and _age_s(path.stat().st_mtime) > TORN_AFTER_S:
             place.named = place.offset
+            place.is_torn = True
+            self._missing += 1
             self._fault(f"the last line is torn: {tail} bytes without an end", f"{path.name}:{place.offset}")
 
     def _path(self, stream: str, part: int) -> Path:
@@ -229,23 +237,17 @@ def _age_s(changed_s: float) -> float:
     return time.time() - changed_s
 
 
-def _read_places(place_file: Path) -> dict[str, _Place]:
-    try:
-        found: Any = json.loads(place_file.read_bytes())
-        if found["v"] != 1:
-            raise ValueError
-        return {
-            stream: _Place(
-                int(each["part"]), int(each["offset"]), None if each["n"] is None else int(each["n"])
-            )
-            for stream, each in found["streams"].items()
-        }
-    except FileNotFoundError:
-        return {}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise Refusal(
-            "bad_engine_place",
-            "the place in the engine's lines cannot be read",
-            where=str(place_file),
-            remedy="move it away: all lines that are there are then read again",
-        ) from None
+def _end_of_lines(path: Path) -> int:
+    """Where the last whole line of a file ends."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        start = max(0, size - MAX_LINE_BYTES)
+        file.seek(start)
+        return start + file.read().rfind(b"\n") + 1
+
+
+def _read_places(found: Mapping[str, Any]) -> dict[str, _Place]:
+    return {
+        stream: _Place(int(each["part"]), int(each["offset"]), None if each["n"] is None else int(each["n"]))
+        for stream, each in found.items()
+    }

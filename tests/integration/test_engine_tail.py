@@ -10,14 +10,12 @@ import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tallygrid_vllm.lines import file_name, line
 
 from metering.engine_lines import Ended
 from metering.engine_tail import CHUNK_BYTES, EngineLines, Found
-from metering.refusal import Refusal
 
 STREAM = "1760000000000000-4711-scheduler"
 
@@ -88,9 +86,8 @@ def test_whatever_the_cuts_and_restarts_every_line_is_found_in_its_order(data: s
             parts.append(bytearray())
             n += 1
     with tempfile.TemporaryDirectory() as name:
-        folder, place = Path(name) / "lines", Path(name) / "place"
-        folder.mkdir()
-        reader = EngineLines(folder, place)
+        folder, place = Path(name), "{}"
+        reader = EngineLines(folder)
         kept: list[int] = []
         fresh: list[int] = []
         for number, content in enumerate(parts):
@@ -103,11 +100,11 @@ def test_whatever_the_cuts_and_restarts_every_line_is_found_in_its_order(data: s
                 fresh += numbers(reader.read())
                 match data.draw(st.sampled_from(["go on", "commit", "killed"])):
                     case "commit":
-                        reader.commit()
+                        place = json.dumps(reader.place())
                         kept, fresh = kept + fresh, []
                     case "killed":
                         assert reader.take_faults() == []
-                        reader, fresh = EngineLines(folder, place), []
+                        reader, fresh = EngineLines(folder, json.loads(place)), []
         fresh += numbers(reader.read())
         assert kept + fresh == list(range(n))
         assert reader.take_faults() == []
@@ -115,12 +112,11 @@ def test_whatever_the_cuts_and_restarts_every_line_is_found_in_its_order(data: s
 
 def test_a_reader_that_stops_early_goes_on_there(tmp_path: Path) -> None:
     part(tmp_path).write_bytes(b"".join(late(n) for n in range(5)))
-    reader = EngineLines(tmp_path, tmp_path / "place")
+    reader = EngineLines(tmp_path)
     first = reader.read()
     assert [next(first).line.n, next(first).line.n] == [0, 1]
     first.close()
-    reader.commit()
-    assert numbers(EngineLines(tmp_path, tmp_path / "place").read()) == [2, 3, 4]
+    assert numbers(EngineLines(tmp_path, reader.place()).read()) == [2, 3, 4]
 
 
 def test_a_torn_last_line_is_left_and_named_once_it_is_old(tmp_path: Path) -> None:
@@ -147,6 +143,7 @@ def test_a_line_that_was_written_over_a_torn_one_is_read_and_the_loss_is_named(t
         "a line of the engine's witness cannot be read: it is no JSON",
         "1 lines before line 2 were not written or cannot be read",
     ]
+    assert reader.take_missing() == 1
 
 
 def test_a_deleted_line_is_named(tmp_path: Path) -> None:
@@ -156,6 +153,7 @@ def test_a_deleted_line_is_named(tmp_path: Path) -> None:
     assert [fault.what for fault in reader.take_faults()] == [
         "1 lines before line 2 were not written or cannot be read"
     ]
+    assert (reader.take_missing(), reader.take_missing()) == (1, 0)
 
 
 def test_a_line_that_is_there_twice_counts_once(tmp_path: Path) -> None:
@@ -168,15 +166,14 @@ def test_a_line_that_is_there_twice_counts_once(tmp_path: Path) -> None:
 def test_an_unknown_format_holds_its_stream_and_no_other(tmp_path: Path) -> None:
     part(tmp_path).write_bytes(late(0) + b'{"v":2}\n' + late(1))
     part(tmp_path, start=1).write_bytes(late(0))
-    reader = EngineLines(tmp_path, tmp_path / "place")
+    reader = EngineLines(tmp_path)
     assert numbers(reader.read()) == [0, 0]
     assert numbers(reader.read()) == []
     [fault] = reader.take_faults()
     assert "writes format 2" in fault.what
-    reader.commit()
     # A later Tallygrid reads it from there; here the line becomes one of ours.
     part(tmp_path).write_bytes(late(0) + late(1))
-    assert numbers(EngineLines(tmp_path, tmp_path / "place").read()) == [1]
+    assert numbers(EngineLines(tmp_path, reader.place()).read()) == [1]
 
 
 def test_memory_stays_bounded_by_lines_without_end(tmp_path: Path) -> None:
@@ -206,36 +203,38 @@ def test_a_missing_part_is_named_and_passed_over(tmp_path: Path) -> None:
     ]
 
 
-def test_what_was_read_is_removed_and_what_may_grow_stays(tmp_path: Path) -> None:
+def test_what_was_read_is_removed_once_it_is_old_and_what_may_grow_stays(tmp_path: Path) -> None:
     part(tmp_path, 0).write_bytes(late(0) + ended(1, 1))
     part(tmp_path, 1).write_bytes(late(2))
     part(tmp_path, start=1).write_bytes(late(0) + ended(1, None))
     part(tmp_path, start=2).write_bytes(late(0) + late(1)[:9])
-    reader = EngineLines(tmp_path, tmp_path / "place")
+    reader = EngineLines(tmp_path)
     assert reader.remove_read(unchanged_s=3600) == []
     assert len(list(reader.read())) == 6
-    reader.commit()
+    assert reader.remove_read(unchanged_s=3600) == []  # another lane may not have read it yet
+    for path in (part(tmp_path, 0), part(tmp_path, start=1), part(tmp_path, start=2)):
+        os.utime(path, (time.time() - 7200, time.time() - 7200))
     assert sorted(reader.remove_read(unchanged_s=3600)) == [
         part(tmp_path, 0).name,
         part(tmp_path, start=1).name,
     ]
-    for path in (part(tmp_path, 1), part(tmp_path, start=2)):
-        os.utime(path, (time.time() - 7200, time.time() - 7200))
+    os.utime(part(tmp_path, 1), (time.time() - 7200, time.time() - 7200))
     assert reader.remove_read(unchanged_s=3600) == [part(tmp_path, 1).name]
     assert numbers(reader.read()) == []
-    reader.commit()
-    assert list(json.loads((tmp_path / "place").read_text())["streams"]) == [
-        "1760000000000002-4711-scheduler"
-    ]
+    assert list(reader.place()) == ["1760000000000002-4711-scheduler"]
+
+
+def test_what_was_there_before_can_be_skipped(tmp_path: Path) -> None:
+    part(tmp_path, 0).write_bytes(late(0) + ended(1, 1))
+    part(tmp_path, 1).write_bytes(late(2) + late(3)[:20])
+    reader = EngineLines(tmp_path)
+    reader.skip()
+    assert numbers(reader.read()) == []
+    part(tmp_path, 1).write_bytes(late(2) + late(3) + late(4))
+    assert numbers(reader.read()) == [3, 4]
+    assert reader.take_faults() == []
 
 
 def test_a_stream_that_is_over_says_so(tmp_path: Path) -> None:
     part(tmp_path).write_bytes(late(0) + ended(1, None))
     assert [each.line.said for each in EngineLines(tmp_path).read()][-1] == Ended(None)
-
-
-def test_a_place_that_is_none_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "place").write_text('{"v":1,"streams":[]}')
-    with pytest.raises(Refusal) as caught:
-        EngineLines(tmp_path, tmp_path / "place")
-    assert caught.value.code == "bad_engine_place"

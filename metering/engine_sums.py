@@ -1,0 +1,153 @@
+"""What lines and events add up to within one span, model by model.
+
+The engine counts the prompt of each line that sampled; `repeated_prompt` is what of it stands for a prompt that another
+line had counted already (engine_request.py). Late lines name no model: theirs is that of the request's own line, or the
+only one there is; what belongs to none in the end is counted for the first model, so that nothing is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+from metering.engine_join import Amendment
+from metering.engine_lines import Freed, Late, is_unmetered
+from metering.engine_request import RequestLines, one_of_many
+from metering.event import Event
+from metering.told import Joined
+
+#: So many requests are remembered, to know a prompt again, or a request whose line is late; and so many of them kept
+#: over a restart: whatever ran then ends at once.
+MOST_REQUESTS = 20_000
+MOST_KEPT = 256
+
+_UNNAMED = ""
+_V = TypeVar("_V")
+
+
+@dataclass(slots=True)
+class Sums:
+    """Of one model. `alone` are events without a line, `lacking` those of them that must have had one; `events` are all
+    events of this lane, as the ledger counts them."""
+
+    lines: int = 0
+    lines_missing: int = 0
+    sampled_prompt: int = 0
+    generated: int = 0
+    late_prompt: int = 0
+    late_generated: int = 0
+    repeated_prompt: int = 0
+    unmetered_prompt: int = 0
+    unmetered_generated: int = 0
+    alone: int = 0
+    alone_prompt: int = 0
+    alone_generated: int = 0
+    lacking: int = 0
+    events_prompt: int = 0
+    events_generated: int = 0
+
+    def count_alone(self, told: Event, sign: int) -> None:
+        """An event without a line (sign 1), or that it has one after all (−1)."""
+        self.alone += sign
+        self.alone_prompt += sign * told.prompt_tokens
+        self.alone_generated += sign * told.completion_tokens
+        self.lacking += sign * (told.outcome == "finished" and told.completion_tokens > 0)
+
+
+class SpanSums:
+    """The sums of the span that runs. True if anything was counted."""
+
+    def __init__(self) -> None:
+        self._by_model: dict[str, Sums] = {}
+        self._requests: dict[str, RequestLines] = {}
+        self._model_of: dict[str, str] = {}
+        self._alone: dict[bytes, None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._by_model)
+
+    def freed(self, line: Freed) -> None:
+        """The engine freed a request."""
+        sums = self._of(line.model)
+        sums.lines += 1
+        prompt = line.prompt_tokens if line.sampled else 0
+        sums.sampled_prompt += prompt
+        sums.generated += line.output_tokens
+        if line.model and len(self._by_model) > 1:
+            keep(self._model_of, line.id, line.model)
+        if is_unmetered(line.external):
+            sums.unmetered_prompt += prompt
+            sums.unmetered_generated += line.output_tokens
+        elif name := one_of_many(line):
+            request = self._requests.get(name) or keep(self._requests, name, RequestLines())
+            before = request.repeated_prompt
+            request.add(line)
+            sums.repeated_prompt += request.repeated_prompt - before
+
+    def late(self, line: Late) -> None:
+        """The front end dropped what the engine had counted."""
+        sums = self._of(self._model_of.get(line.id))
+        sums.late_prompt += line.prompt_tokens
+        sums.late_generated += line.output_tokens
+
+    def missing(self, lines: int) -> None:
+        """So many lines must be there and are not."""
+        self._of(None).lines_missing += lines
+
+    def event(self, model: str, told: Event, joined: Joined) -> None:
+        """One event is written: what was told of it, and what was added."""
+        sums = self._of(model)
+        sums.events_prompt += told.prompt_tokens if joined.prompt_tokens is None else joined.prompt_tokens
+        if joined.generated_tokens is None:
+            sums.events_generated += told.completion_tokens
+            sums.count_alone(told, 1)
+            keep(self._alone, told.request, None)
+        else:
+            sums.events_generated += joined.generated_tokens
+
+    def amendment(self, model: str, amendment: Amendment) -> None:
+        """An amendment is written."""
+        told, sums = amendment.told, self._of(model)
+        sums.events_prompt += amendment.event.prompt_tokens
+        sums.events_generated += amendment.event.generated_tokens or 0
+        if told.request in self._alone:
+            del self._alone[told.request]
+            sums.count_alone(told, -1)
+
+    def take(self, models: Iterable[str]) -> dict[str, Sums]:
+        """The sums of each model, and begin again. `models` are others that may be meant where none was named."""
+        found, self._by_model = self._by_model, {}
+        self._alone.clear()
+        unnamed = found.pop(_UNNAMED, None)
+        if unnamed is not None:
+            first = found.setdefault(next(iter([*sorted(found), *models, "unknown"])), Sums())
+            for name, value in asdict(unnamed).items():
+                setattr(first, name, getattr(first, name) + value)
+        return found
+
+    def _of(self, model: str | None) -> Sums:
+        only = next(iter(self._by_model)) if len(self._by_model) == 1 else _UNNAMED
+        name = model or only
+        return self._by_model.get(name) or self._by_model.setdefault(name, Sums())
+
+    def to_json(self) -> dict[str, Any]:
+        """What `take_json` goes on with."""
+        newest = list(self._requests.items())[-MOST_KEPT:]
+        return {
+            "models": {model: asdict(sums) for model, sums in self._by_model.items()},
+            "requests": {name: lines.to_json() for name, lines in newest},
+        }
+
+    def take_json(self, found: dict[str, Any]) -> None:
+        """Raises KeyError, TypeError or ValueError for what `to_json` never gave."""
+        self._by_model = {model: Sums(**sums) for model, sums in found["models"].items()}
+        self._requests = {name: RequestLines.from_json(each) for name, each in found["requests"].items()}
+
+
+def keep(memory: dict[Any, _V], name: object, value: _V) -> _V:
+    """Remember one more; beyond MOST_REQUESTS the oldest goes."""
+    memory[name] = value
+    if len(memory) > MOST_REQUESTS:
+        del memory[next(iter(memory))]
+    return value
