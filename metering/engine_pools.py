@@ -1,7 +1,7 @@
 """The engines behind one sidecar: which of them gets a request, and which of them are well.
 
 A request goes to an engine that serves its model, rather to one that is up, there to the one with the fewest requests
-of ours in the air, and among equals to the one that was picked longest ago. An engine is looked at every 2 s
+of ours in the air, and among equals to the one that was used longest ago. An engine is looked at every 2 s
 (`GET /health`) and asked every 10 s what it serves (`GET /v1/models`); one that cannot be connected to is down until it
 answers that it is well. Being down is a matter of preference: where no other engine serves the model, a down one is
 tried all the same, so that nothing is refused that could be served.
@@ -45,7 +45,7 @@ class EnginePools:
         self._key = key
         self._turns = count(1)
         self._looks = count()
-        self._picked = [0] * len(pools)
+        self._used = [0] * len(pools)
 
     def pick(
         self, model: str | None, ordinal: int | None, but: Collection[EnginePool] = ()
@@ -58,31 +58,36 @@ class EnginePools:
             named = pools[ordinal] if ordinal < len(pools) else None
             return None if named in but else named
         serving = [pool for pool in pools if pool.serves(model)] or pools
-        picked = self._picked
-        best = min(
+        used = self._used
+        return min(
             (pool for pool in serving if pool not in but),
-            key=lambda pool: (not pool.up, pool.in_air, picked[pool.ordinal]),
+            key=lambda pool: (not pool.up, pool.in_air, used[pool.ordinal]),
             default=None,
         )
-        if best is not None:
-            picked[best.ordinal] = next(self._turns)
-        return best
 
     def take(self, model: str | None, ordinal: int | None) -> EngineConnection | None:
         """An idle connection to the engine that is picked; None if a new one is needed."""
         pool = self.pick(model, ordinal)
-        return None if pool is None else pool.take()
+        connection = None if pool is None else pool.take()
+        if connection is not None:
+            self.use(connection.pool)
+        return connection
 
     async def connect(self, model: str | None, ordinal: int | None) -> EngineConnection:
         """A new connection, to the next engine where one cannot be reached. OSError if none can."""
         tried: list[EnginePool] = []
         while (pool := self.pick(model, ordinal, tried)) is not None:
+            self.use(pool)
             try:
                 return await pool.connect()
             except OSError as problem:
                 self._found(pool, up=False, why=type(problem).__name__)
                 tried.append(pool)
         raise ConnectionRefusedError
+
+    def use(self, pool: EnginePool) -> None:
+        """It is that engine's turn now; among equals the others come before it."""
+        self._used[pool.ordinal] = next(self._turns)
 
     def sweep(self) -> None:
         """Close what has been idle for too long."""
@@ -172,7 +177,7 @@ def open_pools(
 ) -> EnginePools:
     """Pools for the engines at these addresses, without a connection yet. Refusals: `bad_engine_url`, `bad_engine_key`."""
     addresses = [EngineAddress.parse(url) for url in urls]
-    if not addresses or len(set(addresses)) < len(addresses):
+    if not addresses or len({(each.host, each.port) for each in addresses}) < len(addresses):
         what = "the same engine is named twice" if addresses else "no engine is named"
         raise Refusal("bad_engine_url", what, where="--engine", remedy="name each engine once")
     key = None if key_file is None else EngineKey(key_file)

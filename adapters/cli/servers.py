@@ -11,13 +11,14 @@ from typing import Annotated
 import typer
 import uvloop
 
+from adapters.cli.capture_options import CaptureOptions, takes_capture_options
 from adapters.cli.framework import Context, Result, command
 from adapters.cli.serving import (
     SIDECAR_LISTEN,
     Address,
-    EngineOption,
     ListenOption,
     NodeOption,
+    hangup,
     log_to_stderr,
     port_taken,
     ready,
@@ -33,7 +34,6 @@ from metering.keybook import KeyEntry, SnapshotKeyBook
 from metering.lane import Lane
 from metering.refusal import Unavailable
 from metering.sidecar import Sidecar
-from metering.sidecar_options import SidecarOptions
 from metering.spool import Spool
 
 _log = logging.getLogger(__name__)
@@ -47,9 +47,10 @@ def register(app: typer.Typer) -> None:
         example="tally sidecar --engine http://127.0.0.1:8000 --listen 127.0.0.1:8080",
         loop_factory=uvloop.new_event_loop,  # some 5 % less CPU a request than asyncio's own
     )
+    @takes_capture_options
     async def sidecar(
         context: Context,
-        engine: EngineOption,
+        capture: CaptureOptions,
         listen: ListenOption = SIDECAR_LISTEN,
         node: NodeOption = None,
         lane: Annotated[
@@ -62,6 +63,8 @@ def register(app: typer.Typer) -> None:
         """
         log_to_stderr()
         address = Address.parse(listen, "--listen")
+        capture.check()
+        certificate = capture.certificate()
         folder = DataFolder(context.data)
         folder.make()
         with stop_signal() as stop:
@@ -80,20 +83,23 @@ def register(app: typer.Typer) -> None:
                     with suppress(Unavailable):  # then the renewing says so
                         book.replace(await current())
                 opened = await _open_lane(folder, operator, node, lane)
-                server = Sidecar(
-                    SidecarOptions(engines=(engine,), node=node, operator=operator), opened, book
-                )
+                server = Sidecar(capture.sidecar_options(node, operator), opened, book)
                 try:
-                    port = await server.start(address.host, address.port)
+                    port = await server.start(
+                        address.host, address.port, None if certificate is None else certificate.context
+                    )
                 except OSError as problem:
                     opened.close()
                     raise port_taken(address, problem) from None
-                renewing = asyncio.create_task(book.refresh(current))
-                ready({"sidecar": address.url(port)})
+                renewing = [asyncio.create_task(book.refresh(current))]
+                if certificate is not None:
+                    renewing.append(asyncio.create_task(certificate.watch(stack.enter_context(hangup()))))
+                ready({"sidecar": address.url(port, tls=certificate is not None)})
                 await _first_of(stop, server.failed)
                 await server.drain()
-                renewing.cancel()
-                await asyncio.gather(renewing, return_exceptions=True)
+                for task in renewing:
+                    task.cancel()
+                await asyncio.gather(*renewing, return_exceptions=True)
                 if server.failed.is_set():
                     raise Unavailable(
                         "capture_failed",

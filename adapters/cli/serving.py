@@ -30,7 +30,6 @@ ListenOption = Annotated[
 SIDECAR_LISTEN = "127.0.0.1:8080"
 API_LISTEN = "127.0.0.1:8090"
 NodeOption = Annotated[str | None, typer.Option("--node", metavar="N", help="Default: the only node.")]
-EngineOption = Annotated[str, typer.Option("--engine", metavar="URL", help="vLLM: http://127.0.0.1:8000")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +49,9 @@ class Address:
             )
         return cls(host.strip("[]") or "0.0.0.0", int(port))  # noqa: S104 - asked for by leaving the host out
 
-    def url(self, port: int) -> str:
+    def url(self, port: int, *, tls: bool = False) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{port}"
+        return f"{'https' if tls else 'http'}://{host}:{port}"
 
 
 def ready(addresses: Mapping[str, str]) -> None:
@@ -78,6 +77,18 @@ def stop_signal() -> Iterator[asyncio.Event]:
             loop.remove_reader(sys.stdin.fileno())
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+@contextmanager
+def hangup() -> Iterator[asyncio.Event]:
+    """An event that SIGHUP sets, which would end the process otherwise."""
+    event = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, event.set)
+    try:
+        yield event
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
 
 
 def port_taken(address: Address, problem: OSError) -> Refusal:

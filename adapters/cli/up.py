@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 
 import typer
 
+from adapters.cli.capture_options import CaptureOptions, takes_capture_options
 from adapters.cli.framework import Context, Result, command
 from adapters.cli.serving import (
     API_LISTEN,
     CHILD,
     SIDECAR_LISTEN,
     Address,
-    EngineOption,
     ListenOption,
     NodeOption,
     ready,
@@ -51,7 +51,7 @@ class Child:
         """Starts it and waits for its line. Unavailable: child_failed."""
         command_line = [sys.executable, "-m", "adapters.cli", *self.arguments]
         if self.address is not None:
-            command_line += ["--listen", self.address.removeprefix("http://")]
+            command_line += ["--listen", self.address.partition("://")[2]]
         self.process = await asyncio.create_subprocess_exec(
             *command_line,
             stdin=asyncio.subprocess.PIPE,
@@ -69,7 +69,7 @@ class Child:
                 "child_failed", f"the {self.name} did not start", remedy="its message stands above"
             )
         address = said.get(self.name, "")
-        self.address = address if address.startswith("http://") else None
+        self.address = address if "://" in address else None
 
     async def stop(self) -> None:
         """Lets it end what it does, for so long; then ends it."""
@@ -86,9 +86,10 @@ class Child:
 
 def register(app: typer.Typer) -> None:
     @command(app, "up", path="up", example="tally up --engine http://127.0.0.1:8000")
+    @takes_capture_options
     async def up(
         context: Context,
-        engine: EngineOption,
+        capture: CaptureOptions,
         node: NodeOption = None,
         listen: ListenOption = SIDECAR_LISTEN,
         api_listen: str = typer.Option(API_LISTEN, metavar="HOST:PORT", help="Where the API listens."),
@@ -96,6 +97,7 @@ def register(app: typer.Typer) -> None:
         """Run sidecar, intake and API for one machine. Prints one line of JSON when all of them are ready."""
         for address, option in ((listen, "--listen"), (api_listen, "--api-listen")):
             Address.parse(address, option)
+        capture.check()
         data = ["--data", str(context.data)]
         with stop_signal() as stop:
             # Held open all the while: the embedded database then outlives a child that is started again.
@@ -104,7 +106,8 @@ def register(app: typer.Typer) -> None:
                 children = [
                     Child("intake", ["intake", *data]),
                     Child(
-                        "sidecar", ["sidecar", *data, "--engine", engine, "--node", node, "--listen", listen]
+                        "sidecar",
+                        ["sidecar", *data, *capture.arguments(), "--node", node, "--listen", listen],
                     ),
                     Child("api", ["api", *data, "--listen", api_listen]),
                 ]

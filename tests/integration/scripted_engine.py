@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -63,6 +64,7 @@ class Asked:
     body: bytes
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    connection: int = 0
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     def header(self, name: str) -> str | None:
@@ -91,14 +93,32 @@ class ScriptedEngine:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        number = self.connections
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-                asked = Asked(head, b"", reader, writer)
+                asked = Asked(head, b"", reader, writer, number)
                 asked.body = await reader.readexactly(int(asked.header("content-length") or 0))
                 self.asked.append(asked)
                 await self.script(asked)
         writer.close()
+
+
+@asynccontextmanager
+async def scripted(
+    script: Script, *, tls: ssl.SSLContext | None = None, port: int = 0
+) -> AsyncIterator[tuple[ScriptedEngine, str]]:
+    """An engine that listens, and its address."""
+    engine = ScriptedEngine(script)
+    server = await asyncio.start_server(engine.serve, "127.0.0.1", port, limit=2**26, ssl=tls)
+    bound = server.sockets[0].getsockname()[1]
+    try:
+        yield engine, f"{'http' if tls is None else 'https'}://127.0.0.1:{bound}"
+    finally:
+        server.close()
+        for asked in engine.asked:
+            asked.writer.transport.abort()
+        await asyncio.sleep(0)
 
 
 @dataclass
@@ -190,28 +210,30 @@ async def world(
     patience: Patience | None = None,
     engine_url: str | None = None,
     more: tuple[str, ...] = (),
+    tls: ssl.SSLContext | None = None,
     **options: Any,
 ) -> AsyncIterator[World]:
     """A scripted engine (or that of `engine_url`, and `more` of them), a sidecar before it, a lane in `folder`."""
-    engine = ScriptedEngine(script)
-    server = await asyncio.start_server(engine.serve, "127.0.0.1", 0, limit=2**26)
-    url = engine_url or f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    lane = Lane.open(folder, operator="op", node="n", lane="0", key=Ed25519PrivateKey.generate())
-    given = SidecarOptions(
-        (url, *more), "n", "op", patience=patience or Patience(drain_s=5, linger_s=0.1), **options
-    )
-    sidecar = Sidecar(given, lane, Keys())
-    port = await sidecar.start("127.0.0.1", 0)
-    it = World(engine, sidecar, lane, port, folder)
-    try:
-        yield it
-    finally:
-        with suppress(Unavailable):  # where a test broke the lane
-            await sidecar.drain()
-        server.close()
-        for writer in (*(client.writer for client in it.clients), *(asked.writer for asked in engine.asked)):
-            writer.transport.abort()
-        await asyncio.sleep(0.01)
+    async with scripted(script) as (engine, url):
+        lane = Lane.open(folder, operator="op", node="n", lane="0", key=Ed25519PrivateKey.generate())
+        given = SidecarOptions(
+            (engine_url or url, *more),
+            "n",
+            "op",
+            patience=patience or Patience(drain_s=5, linger_s=0.1),
+            **options,
+        )
+        sidecar = Sidecar(given, lane, Keys())
+        port = await sidecar.start("127.0.0.1", 0, tls)
+        it = World(engine, sidecar, lane, port, folder)
+        try:
+            yield it
+        finally:
+            with suppress(Unavailable):  # where a test broke the lane
+                await sidecar.drain()
+            for client in it.clients:
+                client.writer.transport.abort()
+            await asyncio.sleep(0.01)
 
 
 def request(body: object = None, *, path: str = "/v1/chat/completions", head: str = "") -> bytes:
