@@ -1,0 +1,297 @@
+"""Reconciliation: what the engine counted, against what was written down. Pure arithmetic over what seals hold.
+
+Two witnesses are compared, per node, model and hour: the engine's counters, which spans carry (fact.py), and the events
+of sealed batches. What is known to be in one and not in the other is measured each by itself, never by subtraction:
+
+    unaccounted_prompt    = engine + late + lost − repeated − unmetered − events
+    unaccounted_generated = engine + late + lost − unmetered − events
+
+They are compared over stretches (stretch.py): from one point at which nothing was under way to another. A stretch
+belongs to the hour of its first event, and rows are the sums of an hour's stretches: so two errors that cancel within
+an hour are not seen, and none that doesn't. Nothing is spread or guessed: what no span reaches is named as unchecked,
+and so is what comes after the last cut, until the engine is quiet again.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from metering.fact import Serves, Span
+from metering.stretch import SealedSpan, SealedSum, Stretch, stretches
+
+HOUR_US = 3_600_000_000
+
+NO_SPANS = "no_spans"
+BEFORE_FIRST_SPAN = "before_first_span"
+SINCE_QUIET_POINT = "since_quiet_point"
+WITNESS_MIXED = "mixed"
+
+
+@dataclass(frozen=True, slots=True)
+class SealedServes:
+    """That a name is served under a model, and when that was sealed (µs)."""
+
+    serves: Serves
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One node's model over one hour's stretches: both sides, the causes, and what is left. Tokens throughout.
+
+    `from_us` and `to_us` are where the first stretch begins and the last one ends, not the hour's edges. `restarts` and
+    `unscraped` count the spans whose counters were lost. `witness` is that of its spans, or `mixed`.
+    """
+
+    model: str
+    hour_us: int
+    from_us: int
+    to_us: int
+    requests: int = 0
+    events_prompt: int = 0
+    events_generated: int = 0
+    unwitnessed_requests: int = 0
+    engine_prompt: int = 0
+    engine_generated: int = 0
+    late_prompt: int = 0
+    late_generated: int = 0
+    repeated_prompt: int = 0
+    unmetered_prompt: int = 0
+    unmetered_generated: int = 0
+    lost_prompt: int = 0
+    lost_generated: int = 0
+    lines: int = 0
+    lines_missing: int = 0
+    restarts: int = 0
+    unscraped: int = 0
+    witness: str | None = None
+
+    @property
+    def unaccounted_prompt(self) -> int:
+        """Prompt tokens that the engine counted and nothing explains; below 0: events say more than the engine."""
+        known = self.engine_prompt + self.late_prompt + self.lost_prompt
+        return known - self.repeated_prompt - self.unmetered_prompt - self.events_prompt
+
+    @property
+    def unaccounted_generated(self) -> int:
+        """Generated tokens that the engine counted and nothing explains; below 0: events say more."""
+        known = self.engine_generated + self.late_generated + self.lost_generated
+        return known - self.unmetered_generated - self.events_generated
+
+    @property
+    def unaccounted(self) -> int:
+        """How many tokens are unexplained, in either direction."""
+        return abs(self.unaccounted_prompt) + abs(self.unaccounted_generated)
+
+    @property
+    def differs(self) -> bool:
+        """Whether anything here is unexplained, or a line of the engine is missing."""
+        return bool(self.unaccounted or self.lines_missing)
+
+
+@dataclass(frozen=True, slots=True)
+class Unchecked:
+    """Events that nothing could be compared with (yet): `no_spans`, `before_first_span` or `since_quiet_point`."""
+
+    why: str
+    from_us: int
+    to_us: int
+    requests: int
+    prompt_tokens: int
+    generated_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Numbers of a lane's spans, `first` to `last`."""
+
+    lane: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReconciled:
+    """One node: its rows by hour and model, and what is unchecked.
+
+    A lane numbers its spans without a hole: `missing_spans` are left out between others, `doubled_spans` stand for two
+    spans that say different things.
+    """
+
+    rows: tuple[Row, ...]
+    unchecked: tuple[Unchecked, ...]
+    missing_spans: tuple[Numbers, ...] = ()
+    doubled_spans: tuple[Numbers, ...] = ()
+
+    @property
+    def differs(self) -> bool:
+        return bool(self.missing_spans or self.doubled_spans) or any(row.differs for row in self.rows)
+
+
+def reconcile_node(
+    spans: Iterable[SealedSpan], sums: Iterable[SealedSum], serves: Iterable[SealedServes] = ()
+) -> NodeReconciled:
+    """Compare the two sides of one node, given in any order; spans that were sealed twice count once."""
+    found = sorted(set(spans), key=lambda each: (each.span.to_us, each.span.number, each.lane))
+    written = _under_engine_models(sorted(sums, key=lambda each: each.last_us), serves)
+    missing, doubled = _numbers(found)
+    if not found:
+        return NodeReconciled((), _unchecked(NO_SPANS, written))
+    begins_us = min(each.span.from_us for each in found)
+    early = [each for each in written if each.last_us < begins_us]
+    closed, tail = stretches(found, [each for each in written if each.last_us >= begins_us])
+    after = list(tail.sums)
+    if closed and not closed[-1].sure and _differs(closed[-1]):
+        # Other lanes wrote in the seconds after its end: whether of what was before, the next quiet point will tell.
+        after += closed.pop().sums
+    return NodeReconciled(
+        rows=_rows(closed),
+        unchecked=(*_unchecked(BEFORE_FIRST_SPAN, early), *_unchecked(SINCE_QUIET_POINT, after)),
+        missing_spans=missing,
+        doubled_spans=doubled,
+    )
+
+
+def whole_rows(rows: Iterable[Row]) -> tuple[Row, ...]:
+    """The rows of all hours in one for each model, by name; `hour_us` is the first's."""
+    by_model: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_model[row.model].append(row)
+    return tuple(_joined(each) for _, each in sorted(by_model.items()))
+
+
+def _numbers(spans: Sequence[SealedSpan]) -> tuple[tuple[Numbers, ...], tuple[Numbers, ...]]:
+    """Numbers that a lane's spans leave out between the first and the last, and those that two of them have."""
+    by_lane: dict[str, list[int]] = defaultdict(list)
+    for each in spans:
+        by_lane[each.lane].append(each.span.number)
+    missing, doubled = [], []
+    for lane, numbers in sorted(by_lane.items()):
+        for before, number in pairwise(sorted(numbers)):
+            if number == before:
+                doubled.append(Numbers(lane, number, number))
+            elif number > before + 1:
+                missing.append(Numbers(lane, before + 1, number - 1))
+    return tuple(missing), tuple(doubled)
+
+
+def _under_engine_models(sums: Sequence[SealedSum], serves: Iterable[SealedServes]) -> list[SealedSum]:
+    """The sums under the models that the engine counts them under: the newest word for that name, then."""
+    by_name: dict[str, list[SealedServes]] = defaultdict(list)
+    for each in sorted(serves, key=lambda each: (each.at_us, each.serves.model)):
+        by_name[each.serves.name].append(each)
+    renamed = []
+    for found in sums:
+        words = by_name.get(found.model)
+        if words:
+            # What is served is sealed after it was first served: before the first word, that one holds.
+            newest = bisect_right(words, found.last_us, key=lambda word: word.at_us) - 1
+            found = replace(found, model=words[max(newest, 0)].serves.model)
+        renamed.append(found)
+    return renamed
+
+
+def _differs(stretch: Stretch) -> bool:
+    return any(row.unaccounted for row in _rows([stretch]))
+
+
+def _rows(stretches: Iterable[Stretch]) -> tuple[Row, ...]:
+    """Rows by hour and model; a model of which nobody counted a token has none."""
+    parts: dict[tuple[int, str], list[Row]] = defaultdict(list)
+    for stretch in stretches:
+        first_us = min(
+            [found.first_us for found in stretch.sums] or [each.span.to_us for each in stretch.spans]
+        )
+        hour_us = first_us - first_us % HOUR_US
+        for each in stretch.spans:
+            parts[hour_us, each.span.model].append(_of_span(hour_us, each.span))
+        for found in stretch.sums:
+            parts[hour_us, found.model].append(_of_sum(hour_us, found))
+    rows = [_joined(each) for _, each in sorted(parts.items())]
+    return tuple(row for row in rows if any(getattr(row, name) for name in _TELLING))
+
+
+def _of_span(hour_us: int, span: Span) -> Row:
+    return Row(
+        model=span.model,
+        hour_us=hour_us,
+        from_us=span.from_us,
+        to_us=span.to_us,
+        engine_prompt=span.engine_prompt,
+        engine_generated=span.engine_generated,
+        late_prompt=span.late_prompt,
+        late_generated=span.late_generated,
+        repeated_prompt=span.repeated_prompt,
+        unmetered_prompt=span.unmetered_prompt,
+        unmetered_generated=span.unmetered_generated,
+        lost_prompt=span.lost_prompt,
+        lost_generated=span.lost_generated,
+        lines=span.lines,
+        lines_missing=span.lines_missing,
+        restarts=int(span.ended == "restart"),
+        unscraped=int(span.ended == "unscraped"),
+        witness=span.witness,
+    )
+
+
+def _of_sum(hour_us: int, found: SealedSum) -> Row:
+    return Row(
+        model=found.model,
+        hour_us=hour_us,
+        from_us=found.first_us,
+        to_us=found.last_us,
+        requests=found.requests,
+        events_prompt=found.prompt_tokens,
+        events_generated=found.generated_tokens,
+        unwitnessed_requests=found.unwitnessed_requests,
+    )
+
+
+_TELLING = (
+    "events_prompt",
+    "events_generated",
+    "engine_prompt",
+    "engine_generated",
+    "late_prompt",
+    "late_generated",
+    "repeated_prompt",
+    "unmetered_prompt",
+    "unmetered_generated",
+    "lost_prompt",
+    "lost_generated",
+    "lines",
+    "lines_missing",
+)
+_SUMMED = ("requests", "unwitnessed_requests", "restarts", "unscraped", *_TELLING)
+
+
+def _joined(rows: Sequence[Row]) -> Row:
+    """The sum of rows of one model."""
+    witnesses = {row.witness for row in rows if row.witness is not None}
+    return Row(
+        model=rows[0].model,
+        hour_us=min(row.hour_us for row in rows),
+        from_us=min(row.from_us for row in rows),
+        to_us=max(row.to_us for row in rows),
+        witness=None if not witnesses else witnesses.pop() if len(witnesses) == 1 else WITNESS_MIXED,
+        **{name: sum(getattr(row, name) for row in rows) for name in _SUMMED},
+    )
+
+
+def _unchecked(why: str, sums: Sequence[SealedSum]) -> tuple[Unchecked, ...]:
+    if not sums:
+        return ()
+    return (
+        Unchecked(
+            why=why,
+            from_us=min(found.first_us for found in sums),
+            to_us=max(found.last_us for found in sums),
+            requests=sum(found.requests for found in sums),
+            prompt_tokens=sum(found.prompt_tokens for found in sums),
+            generated_tokens=sum(found.generated_tokens for found in sums),
+        ),
+    )
