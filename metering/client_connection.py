@@ -150,7 +150,7 @@ class ClientConnection(asyncio.Protocol):
             keep = request.keep_alive and not opened.close and not capture.stopping
             if isinstance(opened, Refused):
                 capture.refuse(opened)
-            self._write(answer_bytes(opened, keep_alive=keep))
+            self._write(answer_bytes(opened, keep_alive=keep, anthropic=request.endpoint.anthropic))
             if not keep:
                 self._close()
             return
@@ -195,6 +195,8 @@ class ClientConnection(asyncio.Protocol):
             self._let_go()
             self._abort()
             return
+        if step.watch is not None:
+            self._capture.watch(step.watch)
         if step.to_client:
             self._write(step.to_client)
         if step.over:
@@ -223,16 +225,18 @@ class ClientConnection(asyncio.Protocol):
             self.answer_came()
         self._close()
 
-    def _client_left(self) -> None:
+    def _client_left(self, *, stalled: bool = False) -> None:
         """Nobody waits for the answer any more: write down what had been passed on, and stop the engine's work."""
         exchange = self._exchange
         if exchange is None:
             return
-        exchange.client_gone()
-        event = exchange.step(self._capture.now_us()).event
+        exchange.client_gone(stalled=stalled)
+        step = exchange.step(self._capture.now_us())
         self._let_go()
-        if event is not None:
-            self._capture.write_down(event, unread_usage=False)
+        if step.watch is not None:
+            self._capture.watch(step.watch)
+        if step.event is not None:
+            self._capture.write_down(step.event, unread_usage=False)
 
     def _let_go(self) -> None:
         """The exchange is over, on whatever terms."""
@@ -281,7 +285,7 @@ class ClientConnection(asyncio.Protocol):
         """Called about four times a second: is anybody keeping us waiting for too long?"""
         patience = self._capture.patience
         if self._stalled_s is not None and now_s - self._stalled_s > patience.stalled_s:
-            self._client_left()
+            self._client_left(stalled=True)
             self._abort()
         elif self._exchange is not None:
             engine = self._engine

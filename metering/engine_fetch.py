@@ -6,6 +6,7 @@ It goes over the engine's pool like an exchange, with the engine's key, and its 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from metering.engine_pool import EnginePool
@@ -28,12 +29,18 @@ async def fetch(
     limit_bytes: int,
     method: bytes = b"GET",
     content: bytes = b"",
+    taker: Callable[[bytes], object] | None = None,
+    fresh: bool = False,
 ) -> Fetched:
-    """The engine's whole answer; `content` is a JSON body. OSError if it cannot be had: unreachable, cut off, no HTTP,
-    longer than `limit_bytes`, not there within `timeout_s` (TimeoutError)."""
+    """The engine's whole answer; `content` is a JSON body. With a `taker` the body's pieces are its, as they come, and
+    nothing is kept. `fresh`: over a new connection, which another of the engine's processes may take up.
+
+    OSError if the answer cannot be had: unreachable, cut off, no HTTP, longer than `limit_bytes`, not there within
+    `timeout_s` (TimeoutError).
+    """
     async with asyncio.timeout(timeout_s):
-        connection = pool.take() or await pool.connect()
-        question = _Question(method, target, content, limit_bytes)
+        connection = (None if fresh else pool.take()) or await pool.connect()
+        question = _Question(method, target, content, limit_bytes, taker)
         connection.begin(question, question)
         try:
             return await question.answer
@@ -44,13 +51,21 @@ async def fetch(
 class _Question:
     """What is sent, and what comes back."""
 
-    def __init__(self, method: bytes, target: bytes, content: bytes, limit_bytes: int) -> None:
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        content: bytes,
+        limit_bytes: int,
+        taker: Callable[[bytes], object] | None,
+    ) -> None:
         self.body = content
         self.answer: asyncio.Future[Fetched] = asyncio.get_running_loop().create_future()
         self._method, self._target = method, target
         self._left = limit_bytes
         self._status = 0
         self._pieces: list[bytes] = []
+        self._take = self._pieces.append if taker is None else taker
 
     def aim(self, ordinal: int, fingerprint: bytes | None) -> None:
         """Its bytes are the same for every engine."""
@@ -69,7 +84,7 @@ class _Question:
     def answer_piece(self, piece: bytes) -> None:
         self._left -= len(piece)
         if self._left >= 0:
-            self._pieces.append(piece)
+            self._take(piece)
         else:
             self._fail("the answer is too long")
 

@@ -7,14 +7,19 @@ left) and asks for the next `Step`: what to write down, then what to send. The o
 - the outcome is written before the last byte of the answer goes to the client,
 - and each metered request that was put to the engine has exactly one outcome, however it ends:
 
-    finished      the engine answered 2xx, whole (a stream: up to `data: [DONE]`, with no error in it)
+    finished      the engine answered 2xx, whole (a stream: up to its last event, with no error in it)
     aborted       the client left first: the tokens of what had been passed on to it
     failed        the engine answered an error (no tokens), could not be reached (no tokens), fell silent or was cut
                   off in mid-answer (the tokens of what had been passed on)
     interrupted   the sidecar itself had to stop (the tokens of what had been passed on)
 
 Tokens of a stream that did not end come from its running usage, which says how large the prompt was but not what of it
-was cached: it counts as uncached. Of an answer in one piece nothing is known before its end: no tokens.
+was cached: it counts as uncached. Streams of responses and messages have none: there each delta passed on counts as one
+token. Of an answer in one piece nothing is known before its end: no tokens. Where figures are or may be incomplete, the
+event's `reason` says why.
+
+A response in the background (`background: true`) is answered before its work is done, and goes on without a client. Its
+outcome is not this exchange's to know: the step says `watch`, and `metering.background` asks the engine for it.
 """
 
 from __future__ import annotations
@@ -22,13 +27,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from metering.dialects import DIALECTS, Dialect, Reader
+from metering.endpoints import CANCEL, RESPONSE, response_id
 from metering.event import Event
 from metering.http_answer import AnswerHead, head_bytes
 from metering.http_refusal import Refused, answer_bytes
 from metering.http_request import Request
-from metering.request_body import Ask, read_ask
-from metering.sse import BodyReader, StreamReader
-from metering.usage import NOTHING, Usage, openai_usage, sum_of_choices
+from metering.request_body import Ask, read_pooled
+from metering.response_id import UNMETERED, engine_of_response, make_response_id
+from metering.sse import StreamReader
+from metering.usage import NOTHING
 from metering.write_ahead import Intent
 
 #: What is written for the model of a request that names none and gets none in the answer.
@@ -48,11 +56,26 @@ STOPPING = Refused(503, "stopping", "This server is stopping.", close=True, head
 
 
 @dataclass(frozen=True, slots=True)
+class Watch:
+    """A response that goes on in the background: whose it is, its id at the engine of that ordinal.
+
+    `absent` is what is known of it without asking the engine; `finished` there says that the engine has taken it up.
+    `lines` as for a step.
+    """
+
+    response: str
+    ordinal: int
+    absent: Event
+    lines: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """What to do now, in this order: write `event` down, send `to_client`; then, if `over`, let go of both sides.
 
     `keep_client`: the client's connection may carry another request. `unread_usage`: a finished answer whose usage
-    could not be read; its event has no tokens.
+    could not be read; its event has no tokens. `lines`: how many lines the engine's witness writes of it; 0 if it never
+    had the request or refused it, None if that is not known. `watch`: there is no event yet, somebody has to see to it.
     """
 
     event: Event | None
@@ -60,6 +83,8 @@ class Step:
     over: bool
     keep_client: bool
     unread_usage: bool = False
+    lines: int | None = None
+    watch: Watch | None = None
 
 
 class Exchange:
@@ -67,16 +92,22 @@ class Exchange:
 
     __slots__ = (
         "_ask",
-        "_body",
         "_chunked",
         "_cut",
+        "_dialect",
         "_fingerprint",
         "_head",
         "_keep_client",
+        "_kept_by",
         "_model",
+        "_ordinal",
         "_out",
         "_outcome",
-        "_stream",
+        "_reader",
+        "_reason",
+        "_response",
+        "_secret",
+        "_unmetered",
         "_written",
         "body",
         "intent",
@@ -85,34 +116,60 @@ class Exchange:
     )
 
     def __init__(
-        self, request: Request, ask: Ask | None, intent: Intent | None, fingerprint: bytes | None = None
+        self,
+        request: Request,
+        ask: Ask | None,
+        intent: Intent | None,
+        dialect: Dialect | None = None,
+        *,
+        secret: bytes = b"",
+        model: str | None = None,
+        kept_by: int | None = None,
     ) -> None:
         self.request = request
         self.intent = intent
         self.body = request.body if ask is None else ask.body
         self.over = False
         self._ask = ask
-        self._model = None if ask is None else ask.model
+        self._dialect = dialect
+        self._secret = secret
+        self._model = model if ask is None else ask.model
+        self._kept_by = kept_by
+        self._ordinal: int | None = None  # where it went; None: nowhere yet
+        self._response = b""
         self._head: AnswerHead | None = None
-        self._stream: StreamReader | None = None
-        self._body: BodyReader | None = None
+        self._reader: Reader | None = None
         self._chunked = False
         self._cut = False
-        self._fingerprint = fingerprint
+        self._fingerprint: bytes | None = None
         self._keep_client = request.keep_alive
         self._out: list[bytes] = []
         self._outcome: str | None = None
+        self._reason: str | None = None
+        self._unmetered = False
         self._written = intent is None
 
     @property
     def route(self) -> tuple[str | None, int | None]:
         """By what its engine is picked: the model that it names, and the ordinal of the engine that keeps what it
         asks for."""
-        return self._model, None
+        return self._model, self._kept_by
 
-    def aim(self, ordinal: int, fingerprint: bytes | None) -> None:  # noqa: ARG002 - nothing names its engine yet
+    def serve_unmetered(self) -> None:
+        """It is served although it cannot be written down: no event, and an id that the engine's lines show."""
+        self._unmetered = True
+        self._written = True
+
+    def aim(self, ordinal: int, fingerprint: bytes | None) -> None:
         """It goes to this engine, whose `fingerprint` an earlier stream has shown."""
+        self._ordinal = ordinal
         self._fingerprint = fingerprint
+        ask, intent = self._ask, self.intent
+        if ask is not None and ask.id_at is not None and intent is not None:
+            self._response = make_response_id(
+                self._secret, intent.request, intent.customer, ordinal, unmetered=self._unmetered
+            )
+            self.body = b"".join((ask.body[: ask.id_at], self._response, ask.body[ask.id_at :]))
 
     def to_engine(self, opening: bytes) -> bytes:
         """The head of the request as the engine gets it; `body` follows. `opening` are the header lines that each
@@ -120,7 +177,8 @@ class Exchange:
         request = self.request
         lines = [request.method + b" " + request.target + b" HTTP/1.1", opening, *request.lines]
         if self.intent is not None:
-            lines.append(b"X-Request-Id: " + self.intent.request.hex().encode())
+            mark = UNMETERED if self._unmetered else b""
+            lines.append(b"X-Request-Id: " + mark + self.intent.request.hex().encode())
         lines.append(b"Accept-Encoding: identity")
         if self.body or request.method == b"POST":
             lines.append(b"Content-Length: %d" % len(self.body))
@@ -131,16 +189,14 @@ class Exchange:
     def answer_head(self, head: AnswerHead) -> None:
         """The head of the answer is whole."""
         self._head = head
-        ask = self._ask
+        ask, dialect = self._ask, self._dialect
         edited = False
-        if ask is not None and 200 <= head.status < 300:
+        if ask is not None and dialect is not None and 200 <= head.status < 300:
             if head.event_stream:
-                self._stream = StreamReader(
-                    hide_final=ask.hide_final, hide_each=ask.hide_each, fingerprint=self._fingerprint
-                )
+                self._reader = dialect.stream(ask, self._fingerprint)
                 edited = ask.hide_each
             else:
-                self._body = BodyReader()
+                self._reader = dialect.answer(head)
         http10 = self.request.http10
         sized = head.length is not None and not edited
         self._chunked = not http10 and not sized
@@ -150,38 +206,38 @@ class Exchange:
 
     def answer_piece(self, piece: bytes) -> None:
         """A piece of the answer's body has come."""
-        if self._ask is not None and self._model is None:
-            self._look_for_model(piece)
-        if self._stream is not None:
-            piece = self._stream.feed(piece)
-            if self._stream.done and self._outcome is None:
-                self._decide("failed" if self._stream.error else "finished")
-        elif self._body is not None:
-            self._body.feed(piece)
+        reader = self._reader
+        if reader is not None:
+            if self._model is None and self._dialect is not None and self._dialect.named_first:
+                self._look_for_model(piece)
+            piece = reader.feed(piece)
+            if self._outcome is None and (verdict := reader.verdict) is not None:
+                self._decide(verdict, reader.fault)
         self._send(piece)
 
     def answer_end(self) -> None:
         """The answer is whole."""
-        head = self._head
+        head, reader = self._head, self._reader
         assert head is not None
-        error = not 200 <= head.status < 300
-        if self._stream is not None:
-            self._send(self._stream.flush())
-            error = self._stream.error
-        self._decide("failed" if error else "finished")
+        if reader is None:
+            self._decide("failed", "engine_error")
+        else:
+            self._send(reader.flush())
+            fault = reader.fault
+            self._decide(reader.verdict or ("finished" if fault is None else "failed"), fault)
         if self._chunked:
             self._out.append(b"0\r\n\r\n")
         self.over = True
 
     def engine_lost(self, cause: str) -> None:
         """No more of the answer will come. `cause` is one of `LOST`."""
-        self._end("failed", LOST[cause])
+        self._end("failed", f"engine_{cause}", LOST[cause])
 
     # -- what the client and the sidecar do -------------------------------------------------------------------------
 
-    def client_gone(self) -> None:
-        """The client closed its side or cannot be reached any more."""
-        self._decide("aborted")
+    def client_gone(self, *, stalled: bool = False) -> None:
+        """The client closed its side or cannot be reached any more; or it has taken nothing for too long."""
+        self._decide("aborted", "client_stalled" if stalled else None)
         self._keep_client = False
         self.over = True
 
@@ -192,43 +248,63 @@ class Exchange:
     def stop(self) -> None:
         """The sidecar cannot wait for the answer any longer."""
         self._keep_client = False
-        self._end("interrupted", STOPPING)
+        self._end("interrupted", "sidecar_stopped", STOPPING)
 
     # -- what to do about it ----------------------------------------------------------------------------------------
 
     def step(self, now_us: int) -> Step:
         """What is due since the last step. `now_us` is the time of the outcome, if there is one."""
-        event = None
-        unread = False
-        if self._outcome is not None and not self._written:
-            self._written = True
-            event, unread = self._event(self._outcome, now_us)
         out = self._out
         to_client = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
-        return Step(event, to_client, self.over, self._keep_client and not self._cut, unread)
+        keep = self._keep_client and not self._cut
+        if self._outcome is None or self._written:
+            return Step(None, to_client, self.over, keep)
+        self._written = True
+        event, unread = self._event(self._outcome, now_us)
+        if self._goes_on:
+            watch = Watch(self._response.decode("ascii"), self._ordinal or 0, event, self._lines)
+            return Step(None, to_client, self.over, keep, watch=watch)
+        return Step(event, to_client, self.over, keep, unread, self._lines)
 
     @property
     def fingerprint(self) -> bytes | None:
         """The engine's fingerprint as the last stream showed it, this one or an earlier one."""
-        return self._fingerprint if self._stream is None else self._stream.fingerprint
+        return self._reader.fingerprint if isinstance(self._reader, StreamReader) else self._fingerprint
 
-    def _end(self, outcome: str, refused: Refused) -> None:
+    @property
+    def _lines(self) -> int | None:
+        if self._ordinal is None or (self._head is not None and 400 <= self._head.status < 500):
+            return 0
+        return None if self._ask is None else self._ask.lines
+
+    @property
+    def _goes_on(self) -> bool:
+        """The engine works on it in the background, whatever became of this answer; or may do so."""
+        ask, head, reader = self._ask, self._head, self._reader
+        if ask is None or not ask.background or not self._response or self._outcome == "interrupted":
+            return False
+        return head is None if reader is None else reader.pending
+
+    def _end(self, outcome: str, reason: str, refused: Refused) -> None:
         """An end without the answer's end: tell a client that has seen nothing, cut off one that has."""
         if self.over:
             return
-        self._decide(outcome)
+        self._decide(outcome, reason)
         if self._head is None:
-            self._out.append(answer_bytes(refused, keep_alive=self._keep_client))
+            self._out.append(
+                answer_bytes(refused, keep_alive=self._keep_client, anthropic=self.request.endpoint.anthropic)
+            )
         else:
-            if self._stream is not None:
-                self._send(self._stream.flush(torn=True))
+            if self._reader is not None:
+                self._send(self._reader.flush(torn=True))
             self._cut = True
         self.over = True
 
-    def _decide(self, outcome: str) -> None:
+    def _decide(self, outcome: str, reason: str | None) -> None:
         if self._outcome is None:
             self._outcome = outcome
+            self._reason = reason
 
     def _send(self, piece: bytes) -> None:
         if not piece:
@@ -244,9 +320,10 @@ class Exchange:
         self._model = found[1].decode("ascii") if found else UNKNOWN_MODEL
 
     def _event(self, outcome: str, now_us: int) -> tuple[Event, bool]:
-        intent = self.intent
+        intent, reader = self.intent, self._reader
         assert intent is not None
-        usage = self._usage()
+        usage = None if reader is None else reader.usage()
+        model = self._model or (None if reader is None else reader.model) or UNKNOWN_MODEL
         unread = usage is None and outcome == "finished"
         usage = usage or NOTHING
         event = Event(
@@ -258,7 +335,7 @@ class Exchange:
             project=intent.project,
             key=intent.key,
             endpoint=intent.endpoint,
-            model=self._model or UNKNOWN_MODEL,
+            model=model,
             outcome=outcome,
             prompt_tokens=usage.prompt_tokens,
             cached_tokens=usage.cached_tokens,
@@ -267,38 +344,56 @@ class Exchange:
             generated_tokens=None,
             audio_seconds=usage.audio_seconds,
             request_digest=None,
+            reason="usage_unread" if unread else self._reason,
         )
         return event, unread
 
-    def _usage(self) -> Usage | None:
-        """What the client was told, None where that cannot be known."""
-        if self._body is not None:
-            return openai_usage(self._body.usage)
-        if self._stream is None or self._ask is None:
-            return None
-        whole = openai_usage(self._stream.final)
-        if whole is not None:
-            return whole
-        if self._stream.by_choice:
-            per_prompt = self._ask.choices_per_prompt
-            return sum_of_choices(self._stream.by_choice, per_prompt)
-        return None
-
 
 def open_exchange(
-    request: Request, request_id: bytes, now_us: int, fingerprint: bytes | None = None
+    request: Request, request_id: bytes, now_us: int, secret: bytes = b""
 ) -> Exchange | Refused:
-    """The exchange for a request that may go to the engine, or why it may not (its body cannot be read).
+    """The exchange for a request that may go to the engine, or why it may not: its body cannot be read, or it names a
+    response that is not its customer's.
 
-    `request_id` are the 16 bytes minted for it; `fingerprint` is the engine's, as an earlier stream showed it.
+    `request_id` are the 16 bytes minted for it; `secret` is the node's (`metering.response_id`).
     """
     endpoint, key = request.endpoint, request.key
     if not endpoint.metered:
-        return Exchange(request, None, None, fingerprint)
+        return _free(request, secret)
     assert key is not None
-    ask = read_ask(request.body)
+    dialect = DIALECTS[endpoint.dialect]
+    ask = dialect.request(request)
     if isinstance(ask, Refused):
         return ask
-    model = ask.model or UNKNOWN_MODEL
-    intent = Intent(request_id, now_us, key.customer, key.project, key.id, endpoint.name, model)
-    return Exchange(request, ask, intent, fingerprint)
+    kept_by = None
+    if ask.previous is not None:
+        kept_by = engine_of_response(secret, ask.previous, key.customer)
+        if kept_by is None:
+            return _no_response(ask.previous)
+    intent = Intent(
+        request_id, now_us, key.customer, key.project, key.id, endpoint.name, ask.model or UNKNOWN_MODEL
+    )
+    return Exchange(request, ask, intent, dialect, secret=secret, kept_by=kept_by)
+
+
+def _free(request: Request, secret: bytes) -> Exchange | Refused:
+    """What leaves no event. Where engines serve different models, a body's model still says which is meant."""
+    endpoint, key = request.endpoint, request.key
+    if endpoint is RESPONSE or endpoint is CANCEL:
+        assert key is not None
+        response = response_id(request.target)
+        kept_by = engine_of_response(secret, response, key.customer)
+        return _no_response(response) if kept_by is None else Exchange(request, None, None, kept_by=kept_by)
+    if endpoint.dialect == "counted":
+        read = read_pooled(request.body)
+        if isinstance(read, Refused):
+            return read
+        return Exchange(request, None, None, model=read.model)
+    return Exchange(request, None, None)
+
+
+def _no_response(response: str) -> Refused:
+    """In vLLM's own words: a response of another customer's is as one that never was."""
+    return Refused(
+        404, "response_not_found", f"Response with id '{response}' not found.", engines_own="response_id"
+    )

@@ -1,13 +1,17 @@
-"""The body of a chat or completions request: read once, and changed only to make a stream tell its usage.
+"""The body of a metered request: read once, and changed only to make the engine tell its usage and keep our id.
 
-vLLM says nothing about usage in a stream unless asked. The sidecar always asks, for usage at the end and on every
-chunk (`stream_options`), because a client may leave at any chunk, and what it was told up to there is what it used. So
+vLLM says nothing about usage in a stream of chat or completions unless asked. The sidecar always asks, for usage at the
+end and on every chunk (`stream_options`), because a client may leave at any chunk, and what it was told up to there is
+what it used. So
 
     {"model": "m", "stream": true, …}    becomes
     {"stream_options":{"include_usage":true,"continuous_usage_stats":true},"model": "m", "stream": true, …}
 
 and options that the client gave are widened in their place; every other byte stays. What the client did not ask for
 is taken out of the answer again (`metering.sse`).
+
+A response (`/v1/responses`) has its id from the body, not from a header, so `request_id` is put there, in the place of
+the client's own if it names one: the id that the answer shows is then one that `metering.response_id` knows again.
 
 The engine is not asked to do what the sidecar could not read: JSON in another encoding than UTF-8, or nested deeper
 than Python reads it, is refused. Plainly broken JSON goes on as it is, for the engine's own error to come back: it
@@ -18,20 +22,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from metering.http_refusal import Refused
+from metering.request_json import Read, boolean, count, encoded, read_body
 
+_OPTIONS = "stream_options"
 _ASKING = b'"stream_options":{"include_usage":true,"continuous_usage_stats":true}'
-_KEY = "stream_options"
-_KEY_BYTES = b'"stream_options"'
-# Text that vLLM (pydantic, lax mode) takes for a boolean.
-_TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
-_FALSE = frozenset({"0", "false", "f", "no", "n", "off"})
+_ID = "request_id"
 # A name of a model as engines serve it. Anything else is the client's own text, and that is never written down.
 _MODEL = re.compile(r"[A-Za-z0-9][\w.:/@+-]{0,199}", re.ASCII)
-_SPACE = re.compile(r"[ \t\n\r]*")
-_read_value = json.JSONDecoder().raw_decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,11 @@ class Ask:
     """What a request asks for, and the body that goes to the engine.
 
     `model` is None where the client named none that could be one. `hide_final`, `hide_each`: the client did not ask
-    for the usage chunk at the end, for the usage on each chunk. `choices_per_prompt` is the request's `n`.
+    for the usage chunk at the end, for the usage on each chunk. `choices_per_prompt` is the request's `n`. `lines`:
+    how many requests the engine's scheduler makes of it, None where only the engine knows.
+
+    Of responses: the id's text goes into the body at `id_at`; `background`: the answer comes before the work is done;
+    `previous` is the id of the response that it goes on from.
     """
 
     body: bytes
@@ -48,120 +53,117 @@ class Ask:
     hide_final: bool = False
     hide_each: bool = False
     choices_per_prompt: int = 1
+    lines: int | None = None
+    id_at: int | None = None
+    background: bool = False
+    previous: str | None = None
 
 
-Span = tuple[int, int]
+def read_chat(body: bytes) -> Ask | Refused:
+    """The body of a chat request."""
+    return _openai(body, lambda _: 1)
 
 
-def read_ask(body: bytes) -> Ask | Refused:
-    """Read the body of a chat or completions request."""
-    try:
-        text = body.decode("utf-8")
-        if text[:1] in ("\ufeff", "\0") or text[1:2] == "\0":
-            raise UnicodeError
-        value, spans = _read_object(text) if _KEY_BYTES in body else (json.loads(text), [])
-        if isinstance(value, dict) and _KEY in value and not spans:  # its name was written with escapes
-            value, spans = _read_object(text)
-    except UnicodeError:
-        return Refused(400, "not_utf8", "A JSON body must be UTF-8, without a byte order mark.")
-    except RecursionError:
-        return Refused(400, "nested_too_deep", "The JSON body is nested too deep.")
-    except ValueError:
+def read_completions(body: bytes) -> Ask | Refused:
+    """The body of a completions request, which may hold several prompts."""
+    return _openai(body, lambda value: _prompts(value.get("prompt")))
+
+
+def read_responses(body: bytes) -> Ask | Refused:
+    """The body of a responses request."""
+    read = read_body(body, _ID)
+    if read is None or isinstance(read, Refused):
+        return read or Ask(body)
+    text, value, spans = read
+    if not value:
         return Ask(body)
-    if not isinstance(value, dict):
-        return Ask(body)
-    name = value.get("model")
-    model = name if isinstance(name, str) and _MODEL.fullmatch(name) else None
-    if _boolean(value.get("stream")) is not True:
-        return Ask(body, model)
-    return _asking(body, text, value, spans, model)
+    if spans:
+        start, end = spans[-1]
+        head, tail = encoded(text[:start]) + b'"', b'"' + encoded(text[end:])
+    else:
+        at = body.index(b"{") + 1
+        head, tail = body[:at] + b'"request_id":"', b'",' + body[at:]
+    previous = value.get("previous_response_id")
+    return Ask(
+        head + tail,
+        model_name(value.get("model")),
+        stream=boolean(value.get("stream")) is True,
+        lines=None if value.get("tools") else 1,
+        id_at=len(head),
+        background=boolean(value.get("background")) is True,
+        previous=previous if isinstance(previous, str) else None,
+    )
 
 
-def _asking(body: bytes, text: str, value: dict[str, object], spans: list[Span], model: str | None) -> Ask:
-    """A stream's request with both options on."""
-    per_prompt = _count(value.get("n"))
-    options = value.get(_KEY)
+def read_messages(body: bytes) -> Ask | Refused:
+    """The body of an Anthropic messages request: its streams tell their usage by themselves."""
+    read = read_body(body)
+    if read is None or isinstance(read, Refused):
+        return read or Ask(body)
+    value = read[1]
+    stream = boolean(value.get("stream")) is True
+    return Ask(body, model_name(value.get("model")), stream=stream, lines=1)
+
+
+def read_pooled(body: bytes) -> Ask | Refused:
+    """The body of a request without generated text."""
+    read = read_body(body)
+    if read is None or isinstance(read, Refused):
+        return read or Ask(body)
+    value = read[1]
+    return Ask(body, model_name(value.get("model")), lines=_prompts(value.get("input")))
+
+
+def model_name(value: object) -> str | None:
+    """What may be written down as a model's name."""
+    return value if isinstance(value, str) and _MODEL.fullmatch(value) else None
+
+
+def _openai(body: bytes, prompts: Callable[[dict[str, object]], int | None]) -> Ask | Refused:
+    read = read_body(body, _OPTIONS)
+    if read is None or isinstance(read, Refused):
+        return read or Ask(body)
+    value = read[1]
+    model = model_name(value.get("model"))
+    choices = count(value.get("n"))
+    asked = prompts(value)
+    beams = boolean(value.get("use_beam_search")) is True  # a line for each beam at each token
+    lines = None if beams or asked is None else asked * choices
+    if boolean(value.get("stream")) is not True:
+        return Ask(body, model, lines=lines)
+    sent, hide_final, hide_each = _asking(body, read)
+    return Ask(sent, model, True, hide_final, hide_each, choices, lines)
+
+
+def _asking(body: bytes, read: Read) -> tuple[bytes, bool, bool]:
+    """A stream's request with both options on; whether the client did not ask for the one, for the other."""
+    text, value, spans = read
+    options = value.get(_OPTIONS)
     if not spans:
         at = body.index(b"{") + 1
-        return Ask(body[:at] + _ASKING + b"," + body[at:], model, True, True, True, per_prompt)
+        return body[:at] + _ASKING + b"," + body[at:], True, True
     if options is None:
         options = {}
     final = each = None
     if isinstance(options, dict):
-        final = _boolean(options.get("include_usage", False), of_null=False)
-        each = _boolean(options.get("continuous_usage_stats", False), of_null=False)
+        final = boolean(options.get("include_usage", False), of_null=False)
+        each = boolean(options.get("continuous_usage_stats", False), of_null=False)
     if not isinstance(options, dict) or final is None or each is None:
-        return Ask(
-            body, model, True, choices_per_prompt=per_prompt
-        )  # the engine refuses these, in its own words
+        return body, False, False  # the engine refuses these, in its own words
     if final and each:
-        return Ask(body, model, True, choices_per_prompt=per_prompt)
+        return body, False, False
     widened = json.dumps(
         options | {"include_usage": True, "continuous_usage_stats": True}, separators=(",", ":")
     )
     for start, end in reversed(spans):
         text = text[:start] + widened + text[end:]
-    return Ask(text.encode("utf-8"), model, True, not final, True, per_prompt)
+    return encoded(text), not final, True
 
 
-def _read_object(text: str) -> tuple[dict[str, object], list[Span]]:
-    """A JSON object and where in `text` the values of `stream_options` stand. ValueError if it is none."""
-    value: dict[str, object] = {}
-    spans: list[Span] = []
-    at = _expect(text, _skip(text, 0), "{")
-    if text[at : at + 1] == "}":
-        at += 1
-    else:
-        while True:
-            if text[at : at + 1] != '"':
-                raise ValueError(f"no name at {at}")
-            key, at = _read_value(text, at)
-            start = _expect(text, _skip(text, at), ":")
-            value[key], end = _read_value(text, start)
-            if key == _KEY:
-                spans.append((start, end))
-            at = _skip(text, end)
-            if text[at : at + 1] != ",":
-                break
-            at = _skip(text, at + 1)
-        at = _expect(text, at, "}")
-    if at != len(text):
-        raise ValueError("text after the object")
-    return value, spans
-
-
-def _skip(text: str, at: int) -> int:
-    space = _SPACE.match(text, at)
-    assert space is not None
-    return space.end()
-
-
-def _expect(text: str, at: int, what: str) -> int:
-    """Past `what`, which must stand at `at`, and the space after it."""
-    if text[at : at + 1] != what:
-        raise ValueError(f"no {what} at {at}")
-    return _skip(text, at + 1)
-
-
-def _boolean(value: object, *, of_null: bool | None = None) -> bool | None:
-    """What vLLM takes `value` for: true, false, or neither (None)."""
-    if value is None:
-        return of_null
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, int | float):
-        return True if value == 1 else False if value == 0 else None
+def _prompts(value: object) -> int | None:
+    """How many prompts a `prompt` or `input` holds: a text, a list of tokens, or a list of either."""
     if isinstance(value, str):
-        word = value.lower()
-        return True if word in _TRUE else False if word in _FALSE else None
+        return 1
+    if isinstance(value, list) and value:
+        return 1 if isinstance(value[0], int) else len(value)
     return None
-
-
-def _count(value: object) -> int:
-    """The request's `n`, as vLLM would take it; 1 where it says nothing usable."""
-    if isinstance(value, str | int | float) and not isinstance(value, bool):
-        try:
-            return max(1, int(value))
-        except (ValueError, OverflowError):
-            return 1
-    return 1

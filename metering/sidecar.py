@@ -28,13 +28,14 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from metering.background import Background
 from metering.caller import find_caller
 from metering.capture_faults import CaptureFaults
 from metering.client_connection import ClientConnection
 from metering.endpoints import MODELS, Endpoint, find_endpoint
 from metering.engine_pools import LOOK_S, open_pools
 from metering.event import Event
-from metering.exchange import STOPPING, Exchange, open_exchange
+from metering.exchange import STOPPING, Exchange, Watch, open_exchange
 from metering.http_refusal import OwnAnswer, Refused
 from metering.http_request import Budget, Request, RequestReader
 from metering.identity import new_id
@@ -98,6 +99,12 @@ class Sidecar:
             connect_s=options.patience.connect_s,
             key_file=options.engine_key_file,
         )
+        self._background = Background(
+            self.engine.pools,
+            lambda event, _lines, unread: self.write_down(event, unread_usage=unread),
+            lane.now_us,
+            background_s=options.background_s,
+        )
         self._lane = lane
         self._keys = keys
         self._budget = Budget(options.bodies_bytes)
@@ -150,6 +157,7 @@ class Sidecar:
             await asyncio.sleep(0.01)
         for connection in list(self.connections):
             connection.stop()
+        await self._background.stop(deadline - self.clock())
         for task in self._loops:
             task.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
@@ -191,7 +199,7 @@ class Sidecar:
             return STOPPING
         if request.endpoint is MODELS and (listed := self.engine.model_list()) is not None:
             return OwnAnswer(listed)
-        exchange = open_exchange(request, new_id(), self.now_us())
+        exchange = open_exchange(request, new_id(), self.now_us(), self.options.node_secret)
         if isinstance(exchange, Refused):
             return exchange
         if exchange.intent is not None:
@@ -224,6 +232,10 @@ class Sidecar:
             return False
         self._faults.ends(_WRITE)
         return True
+
+    def watch(self, watch: Watch) -> None:
+        """A response goes on in the background: its event is written when the engine says how it ended."""
+        self._background.watch(watch)
 
     def refuse(self, refused: Refused) -> None:
         """Count what is refused, by its code."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,7 +41,8 @@ class SidecarOptions:
 
     `sync_s` is the longest that a written event may wait for the disk, and so what a power cut may take. `bodies_bytes`
     bounds the request bodies held at once, `unsealed_events` the events that may wait for a seal, in memory and in the
-    write-ahead file (some 250 bytes each).
+    write-ahead file (some 250 bytes each). `node_secret` is what ids of responses are signed with
+    (`metering.response_id`). `background_s` is the longest that a response may go on in the background.
     """
 
     engines: tuple[str, ...]
@@ -53,3 +55,5 @@ class SidecarOptions:
     unsealed_events: int = 1_000_000
     engine_key_file: Path | None = None
     trust: TrustedPeers | None = None
+    node_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
+    background_s: float = 3_600.0

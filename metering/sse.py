@@ -13,7 +13,8 @@ So the usage is cut out of each chunk, the last chunk is left out, and the finge
 cut out of a choice's last chunk. For that such a chunk waits for the next one, which comes at once where it was the
 only choice. Where another choice goes on, the fingerprint that the engine showed in an earlier stream is used (it is
 one constant of the engine's). A client that asked for `include_usage` alone gets the last chunk, and the fingerprint
-stays there; one that asked for both gets every byte as it came.
+stays there; one that asked for both gets every byte as it came. Streams of transcriptions are alike, without choices'
+numbers and without fingerprints (`fingerprinted` false), so nothing waits there.
 
 Finding keys by their bytes is safe: inside a JSON string a quote is escaped, so `"usage":` with bare quotes can only
 be a key.
@@ -22,6 +23,8 @@ be a key.
 from __future__ import annotations
 
 import re
+
+from metering.usage import Usage, openai_usage, sum_of_choices
 
 _DONE = b"data: [DONE]"
 _ERROR = b'data: {"error"'
@@ -33,8 +36,6 @@ _FINGERPRINT = re.compile(rb',\s*"system_fingerprint"\s*:\s*"[^"\\]*"')
 
 #: An event longer than this is passed on as it is: memory is bounded for whatever an engine sends.
 MAX_EVENT_BYTES = 16 * 1024 * 1024
-#: A usage object is a few hundred bytes.
-_MAX_USAGE_BYTES = 4096
 
 
 class StreamReader:
@@ -46,6 +47,8 @@ class StreamReader:
 
     __slots__ = (
         "_carry",
+        "_choices_per_prompt",
+        "_fingerprinted",
         "_hide_each",
         "_hide_final",
         "_waiting",
@@ -56,9 +59,23 @@ class StreamReader:
         "fingerprint",
     )
 
-    def __init__(self, *, hide_final: bool, hide_each: bool, fingerprint: bytes | None) -> None:
+    #: The request or its head says which model it is.
+    model: str | None = None
+    pending = False
+
+    def __init__(
+        self,
+        *,
+        hide_final: bool,
+        hide_each: bool,
+        fingerprint: bytes | None,
+        choices_per_prompt: int = 1,
+        fingerprinted: bool = True,
+    ) -> None:
         self._hide_final = hide_final
         self._hide_each = hide_each
+        self._choices_per_prompt = choices_per_prompt
+        self._fingerprinted = fingerprinted
         self._carry = bytearray()
         #: A choice's last chunk: what stands before and after its usage, its choice, its usage.
         self._waiting: tuple[bytes, bytes, int, bytes] | None = None
@@ -94,6 +111,25 @@ class StreamReader:
         self._carry += rest
         return b"".join(out) if self._hide_each else piece
 
+    @property
+    def verdict(self) -> str | None:
+        """The outcome, once the stream has said that it is over."""
+        if not self.done:
+            return None
+        return "failed" if self.error else "finished"
+
+    @property
+    def fault(self) -> str | None:
+        """What was wrong with the stream, if it ends here."""
+        return "engine_error" if self.error else None
+
+    def usage(self) -> Usage | None:
+        """What of it the client was told; None if nothing."""
+        whole = openai_usage(self.final)
+        if whole is None and self.by_choice:
+            return sum_of_choices(self.by_choice, self._choices_per_prompt)
+        return whole
+
     def flush(self, *, torn: bool = False) -> bytes:
         """The stream is at its end: what was still kept back. Of a `torn` one, half an event is no event."""
         rest = bytes(self._carry) if self._hide_each and not torn else b""
@@ -109,7 +145,7 @@ class StreamReader:
                 self.done = True
             elif event.startswith(_ERROR):
                 self.error = True
-            elif self._hide_final and _FINISHED.search(event):
+            elif self._hide_final and self._fingerprinted and _FINISHED.search(event):
                 return self._keep_waiting(event, event.rfind(b"}"), event.rfind(b"}"), 0, b"null")
             return self._release(self.fingerprint) + event
         if _NO_CHOICES.search(event):
@@ -120,7 +156,7 @@ class StreamReader:
         found = _INDEX.search(event)
         choice = int(found[1]) if found else 0
         start, end = usage.span()
-        if self._hide_final and _FINISHED.search(event):
+        if self._hide_final and self._fingerprinted and _FINISHED.search(event):
             return self._keep_waiting(event, start, end, choice, usage[1])
         before = self._release(self.fingerprint)
         self._passed_on(choice, usage[1])
@@ -134,8 +170,9 @@ class StreamReader:
 
     def _last_chunk(self, event: bytes, usage: re.Match[bytes]) -> bytes:
         self.final = usage[1]
-        fingerprint = _FINGERPRINT.search(event)
-        self.fingerprint = fingerprint[0] if fingerprint else None
+        if self._fingerprinted:
+            fingerprint = _FINGERPRINT.search(event)
+            self.fingerprint = fingerprint[0] if fingerprint else None
         before = self._release(self.fingerprint)
         return before if self._hide_final else before + event
 
@@ -160,32 +197,3 @@ def _event_end(data: bytes, start: int) -> int:
         return end + 2
     end = data.find(b"\r\n\r\n", start)
     return end + 4 if end >= 0 else 0
-
-
-class BodyReader:
-    """An answer in one JSON body, however large: finds its usage object in passing and keeps nothing else."""
-
-    __slots__ = ("_carry", "usage")
-
-    def __init__(self) -> None:
-        self._carry = b""
-        self.usage: bytes | None = None
-
-    def feed(self, piece: bytes) -> None:
-        data = piece
-        if len(piece) <= _MAX_USAGE_BYTES:
-            data = self._carry + piece
-        elif self._carry:
-            self._search(self._carry + piece[:_MAX_USAGE_BYTES])  # of a large piece only the seam is joined
-        at = self._search(data)
-        self._carry = data[max(at, len(data) - _MAX_USAGE_BYTES) :] if at >= 0 else data[-7:]
-
-    def _search(self, data: bytes) -> int:
-        """Take the last usage object of `data`; where its name begins, or −1."""
-        at = data.rfind(b'"usage"')
-        if at >= 0:
-            found = _USAGE.match(data, at)
-            if found is not None and found[1] != b"null":
-                self.usage = found[1]
-                return -1
-        return at

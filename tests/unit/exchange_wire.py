@@ -16,6 +16,7 @@ from metering.usage import Usage
 
 KEY = KeyEntry(b"K" * 16, b"C" * 16, b"P" * 16, None)
 REQUEST_ID = bytes(range(16))
+SECRET = b"S" * 32
 FINGERPRINT = b',"system_fingerprint":"vllm-0.32.0-35e01477"'
 
 
@@ -61,7 +62,10 @@ def chunked(events: Iterable[bytes]) -> bytes:
 
 
 class Wire:
-    """One exchange, fed by hand. `log` holds events and bytes in the order in which they were due."""
+    """One exchange, fed by hand; it goes to the engine of `ordinal` (None: it gets to none).
+
+    `log` holds events and bytes in the order in which they were due.
+    """
 
     def __init__(
         self,
@@ -70,10 +74,14 @@ class Wire:
         path: str = "/v1/chat/completions",
         version: str = "1.1",
         fingerprint: bytes | None = None,
+        head: str = "",
+        ordinal: int | None = 0,
     ) -> None:
-        request = read_request(request_bytes(body, path=path, version=version))
-        opened = open_exchange(request, REQUEST_ID, 1_000, fingerprint)
+        request = read_request(request_bytes(body, path=path, version=version, head=head))
+        opened = open_exchange(request, REQUEST_ID, 1_000, SECRET)
         assert isinstance(opened, Exchange)
+        if ordinal is not None:
+            opened.aim(ordinal, fingerprint)
         self.exchange = opened
         self.reader = AnswerReader()
         self.reader.expect(opened)

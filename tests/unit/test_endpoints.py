@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from metering.endpoints import CHAT, HEALTH, MODEL, MODELS, Endpoint, find_endpoint, find_key
+from metering.dialects import DIALECTS
+from metering.endpoints import (
+    CANCEL,
+    CHAT,
+    ENDPOINTS,
+    HEALTH,
+    MODEL,
+    MODELS,
+    RESPONSE,
+    RESPONSES,
+    Endpoint,
+    find_endpoint,
+    find_key,
+    response_id,
+)
 from metering.http_refusal import Refused, answer_bytes
 from metering.identity import hash_secret
 from metering.keybook import KeyEntry
@@ -30,6 +44,9 @@ class Keys:
         (b"GET", b"/v1/models", MODELS),
         (b"GET", b"/v1/models/Qwen/Qwen3-0.6B", MODEL),
         (b"GET", b"/health", HEALTH),
+        (b"POST", b"/v1/responses", RESPONSES),
+        (b"GET", b"/v1/responses/resp_1-a?stream=true", RESPONSE),
+        (b"POST", b"/v1/responses/resp_1/cancel", CANCEL),
     ],
 )
 def test_what_is_on_the_list_passes(method: bytes, target: bytes, endpoint: Endpoint) -> None:
@@ -41,8 +58,18 @@ def test_what_is_on_the_list_passes(method: bytes, target: bytes, endpoint: Endp
     [
         b"/",
         b"/invocations",
-        b"/tokenize",
         b"/metrics",
+        b"/v1/load_lora_adapter",
+        b"/v2/embed",
+        b"/inference/v1/generate",
+        b"/generative_scoring",
+        b"/sleep",
+        b"/v1/responses/",
+        b"/v1/responses/a/b",
+        b"/v1/responses/a/cancel/",
+        b"/v1/responses/..",
+        b"/v1/responses/%2e%2e/cancel",
+        b"/v1/chat/completions/batch",
         b"/v1/chat/completions/",
         b"//v1/chat/completions",
         b"/v1/../v1/chat/completions",
@@ -62,6 +89,18 @@ def test_what_is_not_on_the_list_does_not_pass_and_says_what_would(target: bytes
     assert isinstance(refused, Refused)
     assert refused.status == 404
     assert "POST /v1/chat/completions" in refused.message
+
+
+def test_every_route_of_the_list_is_found_and_names_a_known_dialect() -> None:
+    for endpoint in ENDPOINTS:
+        assert find_endpoint(endpoint.method, endpoint.path.replace(b"{id}", b"x")) is endpoint
+        assert not endpoint.metered or endpoint.dialect in DIALECTS
+        assert endpoint.needs_key or endpoint is HEALTH
+
+
+def test_the_target_of_a_response_holds_its_id() -> None:
+    assert response_id(b"/v1/responses/resp_1-a?stream=true") == "resp_1-a"
+    assert response_id(b"/v1/responses/resp_1/cancel") == "resp_1"
 
 
 def test_another_method_is_refused_and_the_right_one_named() -> None:

@@ -9,20 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering.http_refusal import Refused
-from metering.request_body import Ask, read_ask
+from metering.request_body import Ask, read_chat, read_completions, read_messages, read_pooled, read_responses
 
 BOTH = {"include_usage": True, "continuous_usage_stats": True}
 
 
 def ask(body: str | bytes) -> Ask:
-    read = read_ask(body if isinstance(body, bytes) else body.encode())
+    read = read_chat(body if isinstance(body, bytes) else body.encode())
     assert isinstance(read, Ask)
     return read
 
 
 def test_a_request_without_a_stream_is_not_touched() -> None:
     body = b' {"model" : "org/tiny-0.5B", "stream":false, "n": 3}'
-    assert ask(body) == Ask(body, "org/tiny-0.5B")
+    assert ask(body) == Ask(body, "org/tiny-0.5B", lines=3)
 
 
 def test_usage_is_asked_for_at_the_front_and_every_other_byte_stays() -> None:
@@ -120,12 +120,10 @@ def test_a_number_of_too_many_digits_goes_on_unchanged() -> None:
         ('{"stream":true}'.encode("utf-16-le"), "not_utf8"),
         ('{"stream":true}'.encode("utf-32-be"), "not_utf8"),
         ('{"stream":true}'.encode("utf-8-sig"), "not_utf8"),
-        (b'{"a":"\xff"}', "not_utf8"),
-        (b'{"a":"\xed\xa0\x80"}', "not_utf8"),
     ],
 )
 def test_what_the_engine_might_read_and_we_do_not_is_refused(body: bytes, code: str) -> None:
-    refused = read_ask(body)
+    refused = read_chat(body)
     assert isinstance(refused, Refused)
     assert (refused.status, refused.code) == (400, code)
 
@@ -158,3 +156,93 @@ def test_what_the_engine_reads_differs_in_the_options_alone(
     value["stream"] = True
     sent = json.loads(ask(json.dumps(value, indent=indent)).body)
     assert {**sent, "stream_options": None} == {**value, "stream_options": None}
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"stream":true,"a":"\xff"}', b"\x1f\x8b\x08\x00gzip", b"", b"[]", b"5", b'{"a":1} x']
+)
+def test_what_the_engine_cannot_read_goes_on_for_its_own_error(body: bytes) -> None:
+    for read in (read_chat, read_completions, read_responses, read_messages, read_pooled):
+        assert read(body) == Ask(body)
+
+
+def test_half_a_surrogate_pair_is_read_as_the_engine_reads_it() -> None:
+    body = b'{"stream":true,"stream_options":null,"a":"\xed\xa0\x80"}'
+    asked = ask(body)
+    assert asked.body == body.replace(b"null", b'{"include_usage":true,"continuous_usage_stats":true}')
+
+
+@pytest.mark.parametrize(
+    ("body", "lines"),
+    [
+        ('{"prompt":"a"}', 1),
+        ('{"prompt":["a","b"]}', 2),
+        ('{"prompt":["a","b"],"n":3}', 6),
+        ('{"prompt":[1,2,3]}', 1),
+        ('{"prompt":[[1,2],[3]]}', 2),
+        ('{"prompt":[]}', None),
+        ('{"prompt_embeds":"AA=="}', None),
+        ('{"prompt":"a","n":4,"use_beam_search":true}', None),
+    ],
+)
+def test_how_many_requests_the_engine_makes_of_completions(body: str, lines: int | None) -> None:
+    read = read_completions(body.encode())
+    assert isinstance(read, Ask)
+    assert read.lines == lines
+
+
+def test_a_response_gets_a_place_for_its_id_and_says_what_it_goes_on_from() -> None:
+    body = b' {"model":"tiny","input":"a","background":"yes","previous_response_id":"resp_1","stream":1}'
+    read = read_responses(body)
+    assert isinstance(read, Ask)
+    assert read.id_at is not None
+    assert read.body[: read.id_at] + b"ID" + read.body[read.id_at :] == body.replace(
+        b"{", b'{"request_id":"ID",'
+    )
+    assert (read.model, read.stream, read.background, read.previous, read.lines) == (
+        "tiny",
+        True,
+        True,
+        "resp_1",
+        1,
+    )
+
+
+@pytest.mark.parametrize("own", ['"mine"', "5", "null", '{"a":"\\ud800"}', '"ž"'])
+@pytest.mark.parametrize("name", ["request_id", "request\\u005fid"])
+def test_a_clients_own_id_of_a_response_is_replaced(own: str, name: str) -> None:
+    read = read_responses(f'{{"request_id":"first", "{name}" : {own} , "input":"ž"}}'.encode())
+    assert isinstance(read, Ask)
+    assert read.id_at is not None
+    value = json.loads(read.body[: read.id_at] + b"ID" + read.body[read.id_at :])
+    assert value == {"request_id": "ID", "input": "ž"}
+
+
+def test_a_response_with_tools_may_take_any_number_of_turns() -> None:
+    read = read_responses(b'{"input":"a","tools":[{"type":"web_search_preview"}]}')
+    assert isinstance(read, Ask)
+    assert read.lines is None
+
+
+@pytest.mark.parametrize(("given_", "lines"), [('"a"', 1), ('["a","b","c"]', 3), ("[1,2]", 1), ("5", None)])
+def test_how_many_requests_the_engine_makes_of_embeddings(given_: str, lines: int | None) -> None:
+    body = f'{{"model":"m","input":{given_}}}'.encode()
+    assert read_pooled(body) == Ask(body, "m", lines=lines)
+
+
+def test_a_message_is_not_touched() -> None:
+    body = b'{"model":"m","stream":true,"max_tokens":5}'
+    assert read_messages(body) == Ask(body, "m", stream=True, lines=1)
+
+
+@given(
+    st.dictionaries(st.text() | st.just("request_id"), json_values, min_size=1), st.sampled_from([None, 1])
+)
+def test_what_the_engine_reads_of_a_response_differs_in_the_id_alone(
+    value: dict[str, object], indent: int | None
+) -> None:
+    read = read_responses(json.dumps(value, indent=indent).encode())
+    assert isinstance(read, Ask)
+    assert read.id_at is not None
+    sent = json.loads(read.body[: read.id_at] + b"ID" + read.body[read.id_at :])
+    assert sent == {**value, "request_id": "ID"}

@@ -19,7 +19,8 @@ from stream_texts import (
 )
 
 from metering import sse
-from metering.sse import BodyReader, StreamReader
+from metering.json_answers import UsageAnswer
+from metering.sse import StreamReader
 from metering.usage import Usage, openai_usage, sum_of_choices
 
 FINGERPRINT_BYTES = FINGERPRINT.encode()
@@ -148,15 +149,15 @@ BODY = (
 
 @given(st.lists(st.integers(0, len(BODY)), max_size=40))
 def test_the_usage_of_a_whole_answer_is_found_however_it_is_cut(cuts: list[int]) -> None:
-    reader = BodyReader()
+    reader = UsageAnswer(openai_usage)
     for piece in pieces(BODY, cuts):
         reader.feed(piece)
-    assert openai_usage(reader.usage) == Usage(16, 12, 5)
+    assert reader.usage() == Usage(16, 12, 5)
 
 
 @given(st.integers(0, 200), st.integers(0, 9000))
 def test_usage_is_found_in_front_of_and_behind_megabytes(cut: int, length: int) -> None:
-    reader = BodyReader()
+    reader = UsageAnswer(openai_usage)
     body = (
         b'{"a":"'
         + b"y" * 5000
@@ -168,13 +169,13 @@ def test_usage_is_found_in_front_of_and_behind_megabytes(cut: int, length: int) 
     )
     reader.feed(body[: 5000 + cut])
     reader.feed(body[5000 + cut :])
-    assert openai_usage(reader.usage) == Usage(16, 0, 5)
+    assert reader.usage() == Usage(16, 0, 5)
 
 
 def test_an_answer_without_usage_has_none() -> None:
-    reader = BodyReader()
+    reader = UsageAnswer(openai_usage)
     reader.feed(b'{"choices":[],"usage":null}')
-    assert openai_usage(reader.usage) is None
+    assert reader.usage() is None
 
 
 def test_the_last_chunk_shows_the_fingerprint_for_later_streams() -> None:

@@ -1,0 +1,86 @@
+"""A streamed message (Anthropic's `/v1/messages`): what it told of its usage, and how it ended.
+
+    event: message_start         {"message": {…, "usage": {"input_tokens": 538, "output_tokens": 0}}}
+    event: content_block_delta   {"delta": {"type": "text_delta" | "thinking_delta" | "input_json_delta", …}}: a token
+                                 or more each; `signature_delta` holds none
+    event: message_delta         {"delta": {…}, "usage": {…}}: all of it, also what of the prompt was cached
+    event: message_stop
+    event: error                 in the place of the rest
+
+The start tells the whole prompt, whatever was cached (vLLM knows that at the end only), so a client that leaves has been
+told the prompt and the deltas passed on to it. Its bytes are never changed.
+"""
+
+from __future__ import annotations
+
+from metering.json_picks import JsonPicks, Places
+from metering.named_events import NamedEvents
+from metering.usage import NOTHING, Usage, deltas_usage, messages_usage
+
+_PLACES: dict[bytes, Places] = {
+    b"message_start": {b"message": {b"usage": None}},
+    b"content_block_delta": {b"delta": {b"type": None}},
+    b"message_delta": {b"usage": None},
+}
+
+
+class MessagesStream:
+    """One stream. `verdict` is the outcome, once the stream has said it."""
+
+    __slots__ = ("_deltas", "_events", "_final", "_start", "_thinking", "verdict")
+
+    #: A request for a message always names its model.
+    model: str | None = None
+    pending = False
+
+    def __init__(self) -> None:
+        self._events = NamedEvents(self._begins, self._ends)
+        self._start: bytes | None = None
+        self._final: bytes | None = None
+        self._deltas = 0
+        self._thinking = 0
+        self.verdict: str | None = None
+
+    def feed(self, piece: bytes) -> bytes:
+        self._events.feed(piece)
+        return piece
+
+    def flush(self, *, torn: bool = False) -> bytes:  # noqa: ARG002 - nothing is ever kept back
+        return b""
+
+    @property
+    def fault(self) -> str | None:
+        """What was wrong with the stream, if it ends here."""
+        if self.verdict is None:
+            return "engine_malformed"
+        return "engine_error" if self.verdict == "failed" else None
+
+    def usage(self) -> Usage | None:
+        final = messages_usage(self._final)
+        if final is not None or self.verdict == "finished":
+            return final
+        start = messages_usage(self._start) or NOTHING
+        return deltas_usage(start.prompt_tokens, start.cached_tokens, self._deltas, self._thinking)
+
+    def _begins(self, name: bytes) -> JsonPicks | None:
+        places = _PLACES.get(name)
+        return None if places is None else JsonPicks(places)
+
+    def _ends(self, name: bytes, picks: JsonPicks | None) -> None:
+        if self.verdict is not None:
+            return
+        if name == b"error":
+            self.verdict = "failed"
+        elif name == b"message_stop":
+            self.verdict = "finished"
+        elif picks is None:
+            return
+        elif name == b"content_block_delta":
+            kind = picks.values.get(b"delta.type")
+            if kind != b'"signature_delta"':
+                self._deltas += 1
+                self._thinking += kind == b'"thinking_delta"'
+        elif name == b"message_start":
+            self._start = picks.values.get(b"message.usage")
+        else:
+            self._final = picks.values.get(b"usage")

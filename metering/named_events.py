@@ -1,0 +1,84 @@
+"""Server-sent events with names, read in passing, in any pieces, without keeping them.
+
+    event: response.output_text.delta
+    data: {"type":"response.output_text.delta","delta":"Hel",…}
+    <a blank line>
+
+An event may be as long as a whole answer (`response.completed` repeats all of the text), so an event is never put
+together: `begins` says at its name which values of its data are wanted, they are picked as the bytes pass, and `ends`
+is told of them at the blank line. Lines end with LF or CR LF (WHATWG HTML, 9.2.6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from metering.json_picks import JsonPicks
+
+_MAX_NAME_BYTES = 128
+_NAME, _DATA, _OTHER = 1, 2, 3
+
+#: What is wanted of the data of an event of that name; None: nothing.
+Begins = Callable[[bytes], JsonPicks | None]
+#: An event is whole.
+Ends = Callable[[bytes, JsonPicks | None], None]
+
+
+class NamedEvents:
+    """One stream of events."""
+
+    __slots__ = ("_begins", "_ends", "_line", "_name", "_picks", "_some", "_start")
+
+    def __init__(self, begins: Begins, ends: Ends) -> None:
+        self._begins = begins
+        self._ends = ends
+        self._line = 0  # what the line is, once that is known
+        self._start = b""  # the first bytes of a line of which that is not known yet
+        self._name = b""
+        self._picks: JsonPicks | None = None
+        self._some = False  # the event has had data
+
+    def feed(self, piece: bytes) -> None:
+        at, size = 0, len(piece)
+        while at < size:
+            end = piece.find(b"\n", at)
+            stop = size if end < 0 else end
+            if not self._line:
+                at = self._begin_line(piece, at, stop)
+            if self._line == _DATA:
+                if self._picks is not None:
+                    self._picks.feed(piece, at, stop)
+            elif self._line == _NAME and len(self._name) < _MAX_NAME_BYTES:
+                self._name += piece[at : min(stop, at + _MAX_NAME_BYTES)]
+            if end < 0:
+                return
+            self._end_line()
+            at = end + 1
+
+    def _begin_line(self, piece: bytes, at: int, stop: int) -> int:
+        """Find out what the line is; where its content goes on."""
+        taken = min(stop, at + 6 - len(self._start))
+        start = self._start + piece[at:taken]
+        if start.startswith(b"data:"):
+            self._line = _DATA
+            if not self._some:
+                self._some = True
+                self._name = self._name.strip()
+                self._picks = self._begins(self._name)
+            taken -= len(start) - 5
+            start = b""
+        elif len(start) == 6:
+            self._line = _NAME if start == b"event:" else _OTHER
+            if self._line == _NAME:
+                self._name = b""
+            start = b""
+        self._start = start
+        return taken
+
+    def _end_line(self) -> None:
+        if not self._line and self._start in (b"", b"\r"):
+            if self._some:
+                self._ends(self._name, self._picks)
+            self._name, self._picks, self._some = b"", None, False
+        self._line = 0
+        self._start = b""
