@@ -55,6 +55,7 @@ from metering.lane_writer import AHEAD_US, LaneWriter
 from metering.refusal import Refusal
 from metering.steps import step
 from metering.told import Joined, events_of
+from metering.unmetered_reserve import UnmeteredReserve
 from metering.write_ahead import Intent, intent_of, is_told, leaf_of
 from metering.write_ahead_file import SEGMENT_BYTES, WriteAhead, newest_segment, set_aside
 
@@ -86,6 +87,7 @@ class Lane(LaneWriter):
         write_ahead: WriteAhead,
         key: Ed25519PrivateKey,
         clock: SteadyClock,
+        reserve: UnmeteredReserve,
         *,
         each: bool,
         warn: Warn,
@@ -93,7 +95,8 @@ class Lane(LaneWriter):
     ) -> None:
         super().__init__(state, write_ahead, clock, each=each)
         self._folder = folder
-        self._sealer = Sealer(folder, state, self._append, key, clock)
+        self._reserve = reserve
+        self._sealer = Sealer(folder, state, self._append, key, clock, reserve)
         self._segment_bytes = segment_bytes
         self._warn = warn
         # `_sealing` keeps seal and close apart, and is taken before the writer's two locks. So a sync never waits for
@@ -138,19 +141,24 @@ class Lane(LaneWriter):
                 WriteAhead(taken.path, number),
                 key,
                 steady,
+                UnmeteredReserve.open(taken.path, taken.head.seal if taken.head else None),
                 each=sync == "each",
                 warn=warn,
                 segment_bytes=segment_bytes,
             )
             if segment and path and segment.unread:
                 warn("torn_tail", set_aside(path, segment))
-            self._sealer.seal_all(self._durable)
+            self._sealer.seal_events(self._durable)
             self._left = frozenset(state.open)
             self._begin_epoch(end_open=not keep_open)
         except BaseException:
             taken.close()
             raise
         return self
+
+    def sync(self) -> None:
+        self._reserve.sync()
+        super().sync()
 
     def left_open(self) -> tuple[list[Event], list[Intent]]:
         """The requests of the last epoch that are still open: those told, as told, and those of which nothing is known."""
@@ -166,6 +174,18 @@ class Lane(LaneWriter):
         wait: whoever added them does so again.
         """
         return self._sealer.facts.add(facts)
+
+    def count_unmetered(self, time_us: int) -> None:
+        """A request is served without being written down. It is in an `unmetered` fact of the next published seal.
+
+        Any thread may. Unavailable `unmetered_failed` if not even that can be written.
+        """
+        self._reserve.count(time_us)
+
+    @property
+    def unmetered(self) -> int:
+        """Requests served without being written down, of which no published seal tells yet."""
+        return len(self._reserve)
 
     @property
     def facts_published(self) -> int:
@@ -225,6 +245,7 @@ class Lane(LaneWriter):
                 # What could not be sealed is in the write-ahead file, and is sealed at the next start.
                 self._is_open = False
                 self._write_ahead.close()
+                self._reserve.close()
                 self._folder.close()
 
     def _end_open_now(self) -> None:
@@ -268,7 +289,7 @@ class Lane(LaneWriter):
         """Begin a new epoch because the wall clock was stepped; a step back or believed is the time from then on."""
         with self._syncing, self._append:
             self.sync()
-            batch = self._sealer.seal_all(self._durable)
+            batch = self._sealer.seal_events(self._durable)
             self._warn(
                 "clock_stepped",
                 f"{_CLOCK_WORDS[change].format(self._clock.apart_us / 1e6)}: a new epoch begins",

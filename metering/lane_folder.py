@@ -1,6 +1,7 @@
 """A lane's folder in the spool: its lock, its head, and how a batch becomes visible there.
 
     SPOOL/<operator>/<node>/<lane>/
+        unmetered                   what was served without being written down (unmetered_reserve.py)
         lock                        held (flock) by the one writer
         head                        the newest seal of the lane, a copy of its note; outlives the batch itself
         making.parquet, making.seal a batch that is not visible yet
@@ -61,6 +62,7 @@ class LaneFolder:
     """The folder of a lane while its one writer holds it."""
 
     def __init__(self, spool: Path, operator: str, node: str, lane: str, lock: int) -> None:
+        self.spool = spool
         self.operator, self.node, self.lane = operator, node, lane
         self.path = lane_path(spool, operator, node, lane)
         self.sealed = self.path / "sealed"

@@ -14,7 +14,9 @@ back after a power cut is a repeat, which intake knows in O(1). The folder is la
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -73,6 +75,15 @@ class SpooledBatch:
         return SealedBatch(seal, note, body)
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What intake has not acknowledged: batches, their bytes on disk, and since when (µs) the oldest of them waits."""
+
+    batches: int
+    bytes: int
+    oldest_us: int | None
+
+
 class Spool:
     """The spool folder, as readers see it."""
 
@@ -87,6 +98,32 @@ class Spool:
             (LaneRef(*path.parts[-4:-1]) for path in found),
             key=lambda ref: (ref.operator, ref.node, ref.lane),
         )
+
+    def bytes(self) -> int:
+        """Bytes of the batches that intake has not acknowledged, of all lanes."""
+        return self.backlog().bytes
+
+    def backlog(self) -> Backlog:
+        """What intake has not acknowledged, of all lanes: one look at each file, none is opened.
+
+        10,000 batches take some 30 ms: ask now and then, beside what may not wait. A lane whose folder can't be read
+        counts as empty, with a warning.
+        """
+        batches = size = 0
+        oldest_ns: int | None = None
+        for lane in self.lanes():
+            folder = lane_path(self.folder, lane.operator, lane.node, lane.lane) / "sealed"
+            try:
+                for entry in os.scandir(folder):
+                    with contextlib.suppress(FileNotFoundError):  # acknowledged meanwhile
+                        said = entry.stat()
+                        size += said.st_size
+                        if entry.name.endswith(SEAL_SUFFIX):
+                            batches += 1
+                            oldest_ns = min(oldest_ns or said.st_mtime_ns, said.st_mtime_ns)
+            except OSError as error:
+                self.warn_once(folder, error.strerror)
+        return Backlog(batches, size, None if oldest_ns is None else oldest_ns // 1_000)
 
     def pending(self) -> Iterator[SpooledBatch]:
         """The batches that wait, lane after lane, each lane in the order of its chain.

@@ -11,6 +11,7 @@ The steps, in the order of the road (each is reached when the thing that it name
     told            what HTTP told of the request is written to the write-ahead file
     outcome         the usage event is written to the write-ahead file
     outcomes        the usage events of several requests are, by one write
+    unmetered       a request served unmetered is counted
     fsync           the write-ahead file is on disk
     rotate          a new write-ahead segment has taken over, the old one still lies there
     interrupted     recovery: the new epoch's segment with its interrupted events is on disk

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from metering import steps
 from metering.batch import GENESIS, SealedBatch, check_root, read_body, read_seal
 from metering.event import Event, integers
 from metering.identity import new_id
@@ -79,6 +83,27 @@ def serve(lane: Lane, count: int = 1) -> list[bytes]:
         lane.outcome(outcome(started.request))
         requests.append(started.request)
     return requests
+
+
+def run_to_its_end_or_death(work: Callable[[], None], kill_at: tuple[str, int] | None) -> bool:
+    """Do the work in a child that kills itself at the step; True if it came to its end."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of threads; the child starts none
+        child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            steps._kill_at = [*kill_at] if kill_at else None
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return False
+    assert os.waitstatus_to_exitcode(status) == 0, "the work failed"
+    return True
 
 
 @dataclass(frozen=True)

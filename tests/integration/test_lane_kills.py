@@ -8,15 +8,12 @@ import random
 import signal
 import subprocess
 import sys
-import warnings
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
-from lane_examples import KEY, audit, intent, open_lane, outcome, serve
+from lane_examples import KEY, audit, intent, open_lane, outcome, run_to_its_end_or_death, serve
 
-from metering import steps
 from metering.batch import SealedBatch
 from metering.event import events_table
 from metering.identity import new_id
@@ -36,27 +33,6 @@ LANE_STEPS = (
     "head",
     "sealed",
 )
-
-
-def run_to_its_end_or_death(work: Callable[[], None], kill_at: tuple[str, int] | None) -> bool:
-    """Do the work in a child that kills itself at the step; True if it came to its end."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of threads; the child starts none
-        child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            steps._kill_at = [*kill_at] if kill_at else None
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return False
-    assert os.waitstatus_to_exitcode(status) == 0, "the work failed"
-    return True
 
 
 def serve_with_a_book(spool: Path, book: Path, seed: int) -> None:
