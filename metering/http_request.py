@@ -25,6 +25,7 @@ from metering.endpoints import HEALTH, Endpoint
 from metering.http_head import body_too_large, head_too_large, take_head
 from metering.http_refusal import Refused
 from metering.keybook import KeyEntry
+from metering.known_head import KnownHead, head_again, split_head
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +112,64 @@ class RequestReader:
     _headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     _head_bytes: int = 0
     _pieces: list[bytes] = field(default_factory=list)
+    # Where the parser stands: between two messages, and how many it began to read in the piece before it.
+    _between: bool = True
+    _begun: int = 0
+    _known: KnownHead | None = None
+    # Bytes of a body behind a known head that are still to come.
+    _missing: int = 0
 
     def __post_init__(self) -> None:
         self._parser = httptools.HttpRequestParser(self)
 
     def feed(self, data: bytes) -> None:
         """Read on. Afterwards look at `ready`, `fault` and `current`."""
-        if self.fault is not None:
-            return
+        while data and self.fault is None:
+            if self._missing:
+                data = self._read_body(data)
+            elif self._known is not None and self._between and (place := head_again(self._known, data)):
+                data = self._take_known(self._known, data, *place)
+            else:
+                self._parse(data)
+                return
+
+    def _take_known(self, known: KnownHead, data: bytes, length: int, start: int) -> bytes:
+        """Begin a request with the known head; what follows its head and body in `data`."""
+        request = Request(
+            known.method,
+            known.target,
+            known.lines,
+            keep_alive=True,
+            http10=False,
+            authorization=known.authorization,
+            vouched=known.vouched,
+            length=length,
+        )
+        self.current = request
+        self._missing = length
+        self._pieces = []
+        if length > self.limits.body_bytes:
+            request.refused = body_too_large(self.limits)
+        else:
+            request.refused = self.judge(request)
+        if request.refused is not None and request.refused.close:
+            request.keep_alive = False
+        return self._read_body(data[start:])
+
+    def _read_body(self, data: bytes) -> bytes:
+        """Read on in the body behind a known head; what follows it in `data`."""
+        missing = self._missing
+        piece, rest = (data, b"") if len(data) <= missing else (data[:missing], data[missing:])
+        self._missing = missing - len(piece)
+        if piece:
+            self.on_body(piece)
+        if not self._missing:
+            self.on_message_complete()
+        return rest
+
+    def _parse(self, data: bytes) -> None:
+        fresh = self._between
+        self._begun = 0
         if self.current is None:
             self._head_bytes += len(data)
         try:
@@ -131,6 +182,22 @@ class RequestReader:
             self.fault = Refused(400, "bad_request", f"Not valid HTTP/1.1: {error}.", close=True)
         if self.in_head and self._head_bytes > self.limits.head_bytes and self.fault is None:
             self.fault = head_too_large(self.limits)
+        if fresh and self._begun == 1 and not self.in_head and self.fault is None:
+            self._learn(data, self.current or self.ready[-1])
+
+    def _learn(self, data: bytes, request: Request) -> None:
+        """Know the head of `request` again, the only one that begins in `data`, if it is an ordinary one."""
+        if request.refused is not None or request.length is None or not request.keep_alive:
+            return
+        if not request.expects_continue and (split := split_head(data)):
+            self._known = KnownHead(
+                *split,
+                request.method,
+                request.target,
+                request.lines,
+                request.authorization,
+                request.vouched,
+            )
 
     @property
     def idle(self) -> bool:
@@ -148,6 +215,9 @@ class RequestReader:
 
     def on_message_begin(self) -> None:
         self.in_head = True
+        self._between = False
+        self._begun += 1
+        self._known = None
         self._target = b""
         self._headers = []
         self._pieces = []
@@ -205,4 +275,5 @@ class RequestReader:
             pieces = self._pieces
             request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._pieces = []
+        self._between = True
         self.ready.append(request)
