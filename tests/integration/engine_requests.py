@@ -1,92 +1,50 @@
-"""The fixed requests that are recorded from a real vLLM and asked of the simulated engine, by name.
+"""The fixed requests that are recorded from a real vLLM and asked of the simulated engine, by name and by set.
 
-Each names the counts that it wants to see (`max_tokens`, prompts as token ids, `logit_bias` on the
-end-of-turn token), and repeats them for the simulated engine in `vllm_xargs`, which the real one ignores.
-So one and the same request has one and the same right answer from both, but for the words.
-
-A set is one way of starting the server: `plain` takes the defaults; `details` adds prompt token details and
+A set goes to one way of starting the server: `plain` takes the defaults; `details` adds prompt token details and
 request id headers; `forced` makes the server add usage to streams that did not ask for it; `reasoning` parses
-reasoning, which with this model is all that there is.
+reasoning, which with this model is all that there is. engine_dialects.py has the sets of the other endpoints.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
 
+from engine_bodies import (
+    CONTINUOUS,
+    LONG_CHAT,
+    LONG_PROMPT,
+    STOPS,
+    TWO,
+    USAGE,
+    chat,
+    completion,
+    get,
+    hang_up,
+    post,
+    wants,
+    with_header,
+)
+from engine_dialects import CLASSIFY, DIALECTS, EMBED, SPEECH, STORING
 from engine_exchange import Request
 
+#: What a set's server is started with, as in a shell: NAME=VALUE sets its environment, SPEECH_SERVER is another server.
+SPEECH_SERVER = "speech.py"
+_DETAILS = (
+    "VLLM_ENABLE_RESPONSES_API_STORE=1",
+    "--enable-prompt-tokens-details",
+    "--enable-request-id-headers",
+)
 SERVER_OPTIONS: dict[str, tuple[str, ...]] = {
     "plain": (),
-    "details": ("--enable-prompt-tokens-details", "--enable-request-id-headers"),
-    "forced": ("--enable-force-include-usage",),
+    "dialects": (),
+    "details": _DETAILS,
+    "stored": _DETAILS,
     "reasoning": ("--reasoning-parser", "deepseek_r1"),
+    "forced": ("--enable-force-include-usage",),
+    "embed": ("--runner", "pooling", "--convert", "embed"),
+    "classify": ("--runner", "pooling", "--convert", "classify"),
+    "speech": (SPEECH_SERVER,),
 }
-
-JSON_HEADERS = (("Content-Type", "application/json"),)
-# <|im_end|>, the third special token of make_model.py's tokenizer.
-END_OF_TURN = {"logit_bias": {"2": 100}}
-# Greedy sampling refuses n > 1, so these are drawn.
-TWO: dict[str, Any] = {"n": 2, "temperature": 1, "seed": 1}
-USAGE: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
-CONTINUOUS: dict[str, Any] = {
-    "stream": True,
-    "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-}
-# Longer than two blocks of the CPU build's prefix cache (128 tokens each), so that its repeat is found there.
-LONG_PROMPT = [10 + number % 1900 for number in range(300)]
-LONG_CHAT = "A node meters every token that it makes, and every token has its price. " * 24
-
-
-def chat(*, sim: Mapping[str, int] | None = None, **more: object) -> Request:
-    """A chat; `sim` names its counts, the prompt being the 16 tokens that the tiny tokenizer makes of it."""
-    body = {
-        "model": "tiny",
-        "messages": [{"role": "user", "content": "Count to ten."}],
-        "temperature": 0,
-        **more,
-        **_named(sim, prompt_tokens=16),
-    }
-    return Request("POST", "/v1/chat/completions", JSON_HEADERS, json.dumps(body))
-
-
-def completion(*, sim: Mapping[str, int] | None = None, **more: object) -> Request:
-    body = {"model": "tiny", "prompt": [11, 12, 13, 14, 15], "temperature": 0, **more, **_named(sim)}
-    return Request("POST", "/v1/completions", JSON_HEADERS, json.dumps(body))
-
-
-def _named(sim: Mapping[str, int] | None, **defaults: int) -> dict[str, object]:
-    if sim is None:
-        return {}
-    return {"vllm_xargs": {f"sim_{name}": count for name, count in {**defaults, **sim}.items()}}
-
-
-def wants(tokens: int, **sim: int) -> dict[str, Any]:
-    """Exactly `tokens` output tokens, ended by the limit, whatever the model would like."""
-    return {"max_tokens": tokens, "ignore_eos": True, "sim": {**sim, "completion_tokens": tokens + 1}}
-
-
-# The model's own end, after its first token.
-STOPS: dict[str, Any] = {"max_tokens": 8, **END_OF_TURN, "sim": {"completion_tokens": 1}}
-
-
-def get(path: str) -> Request:
-    return Request("GET", path)
-
-
-def post(path: str, body: str, headers: tuple[tuple[str, str], ...] = JSON_HEADERS) -> Request:
-    return Request("POST", path, headers, body)
-
-
-def with_header(request: Request, name: str, value: str) -> Request:
-    return replace(request, headers=(*request.headers, (name, value)))
-
-
-def hang_up(request: Request, pieces: int) -> Request:
-    return replace(request, hang_up_after=pieces)
-
 
 GENERATING: dict[str, Request] = {
     "chat": chat(**wants(5)),
@@ -266,4 +224,9 @@ SETS: dict[str, Mapping[str, Request]] = {
             "completion_stream_usage_n2",
         )
     },
+    "dialects": DIALECTS,
+    "stored": STORING,
+    "embed": EMBED,
+    "classify": CLASSIFY,
+    "speech": SPEECH,
 }

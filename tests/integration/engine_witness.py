@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine_exchange import Answer, Request, exchange
-from engine_recorder import HOST, engine
+from engine_recorder import HOST, engine, vllm_folder
 
 from metering.engine_lines import EngineLine, Freed, Late, Opened, request_id
 from metering.engine_tail import EngineLines
@@ -43,20 +43,13 @@ _WORDS = [
 ]
 
 
-def vllm_folder() -> Path | None:
-    """Where `make vllm` set the engine up; None if it did not."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "tallygrid" / "vllm"
-    return folder if (folder / "model" / "config.json").exists() else None
-
-
-def install_witness(vllm: Path, folder: Path) -> Path:
+def install_witness(folder: Path) -> Path:
     """Builds the distribution and installs it, entry point included, into a folder for PYTHONPATH."""
     source = folder / "source"
     shutil.copytree(WITNESS, source, ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info"))
     site = folder / "site"
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--target", str(site)]
-    subprocess.run([vllm / "bin" / "pip", "install", *options, str(source)], check=True)
+    subprocess.run([vllm_folder() / "bin" / "pip", "install", *options, str(source)], check=True)
     return site
 
 

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,11 +17,11 @@ import pytest
 pytest.register_assert_rewrite("engine_contract")
 
 from engine_contract import hold  # noqa: E402  (after its assertions are rewritten)
-from engine_exchange import Answer, Request, exchange  # noqa: E402
-from engine_recorder import HOST, engine, scrape, settled  # noqa: E402
+from engine_dialects import BEFORE  # noqa: E402
+from engine_exchange import Answer  # noqa: E402
+from engine_recorder import HOST, ask, engine, scrape, vllm_folder  # noqa: E402
 from engine_recordings import (  # noqa: E402
     FOLDER,
-    differences,
     families,
     read_set,
     usage_counters,
@@ -33,19 +32,17 @@ RECORDED = {name: read_set(name) for name in SETS}
 # What the recorded server was started with, in the simulated engine's words.
 SIMULATED_OPTIONS = {
     "plain": (),
-    "details": ("--prompt-tokens-details", "--request-id-headers"),
+    "dialects": (),
+    "details": ("--prompt-tokens-details", "--request-id-headers", "--store-responses"),
+    "stored": ("--prompt-tokens-details", "--request-id-headers", "--store-responses"),
     "forced": ("--force-include-usage",),
     "reasoning": (),
+    "embed": ("--task", "embed"),
+    "classify": ("--task", "classify"),
+    "speech": ("--task", "transcription"),
 }
 # Slow enough that a busy machine hangs up in time; the real one's context length.
 PACE = ("--tokens-per-second", "400", "--first-token-ms", "3", "--context-tokens", "1024")
-
-
-async def ask(port: int, request: Request, pause_s: float) -> tuple[Answer, dict[str, int]]:
-    """An engine's answer, and what the request did to its counters once it is idle again."""
-    before = usage_counters(await scrape(port))
-    answer = await exchange(HOST, port, request)
-    return answer, differences(before, await settled(port, pause_s))
 
 
 @contextmanager
@@ -79,6 +76,8 @@ def test_the_simulated_engine_answers_and_counts_as_recorded(
     simulated: Callable[[str], int], set_name: str, name: str
 ) -> None:
     recording = RECORDED[set_name][name]
+    for earlier in BEFORE.get(name, ()):
+        asyncio.run(ask(simulated(set_name), SETS[set_name][earlier], pause_s=0.01))
     hold(recording, *asyncio.run(ask(simulated(set_name), recording.request, pause_s=0.01)))
 
 
@@ -89,7 +88,7 @@ def test_the_simulated_engine_shows_its_counters_under_vllms_names_labels_and_he
     exposition = asyncio.run(scrape(simulated("plain")))
     shown = families(exposition)
     assert shown == {name: recorded[name] for name in shown}
-    counted = {name for each in RECORDED["plain"].values() for name in each.counters}
+    counted = {name for each in RECORDED["plain"].values() for name in each.counters or ()}
     assert counted <= set(usage_counters(exposition))
 
 
@@ -103,6 +102,7 @@ def test_the_recordings_are_of_the_requests_that_stand_here(set_name: str) -> No
 def test_the_contract_notices_a_miscount_and_missing_usage() -> None:
     """The check itself is checked: an answer changed by one token, or by one key, breaks it."""
     recording = RECORDED["plain"]["chat_stream_usage"]
+    assert recording.counters is not None
     hold(recording, recording.answer, recording.counters)
     *others, usage, done = recording.answer.pieces
     for changed in (
@@ -120,32 +120,35 @@ def test_the_contract_notices_a_miscount_and_missing_usage() -> None:
 
 
 @contextmanager
-def real_engine(set_name: str) -> Iterator[int]:
-    """The port of a real vLLM: VLLM_URL's for the plain set, else one started by `tests/engine/serve.sh`."""
-    if (url := os.environ.get("VLLM_URL")) and set_name == "plain":
+def real_engine(options: tuple[str, ...]) -> Iterator[int]:
+    """The port of a real vLLM: VLLM_URL's where the defaults are asked for, else one started by `tests/engine/`."""
+    if (url := os.environ.get("VLLM_URL")) and not options:
         yield urlsplit(url).port or 80
         return
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    if not (cache / "tallygrid" / "vllm" / "model" / "config.json").exists():
+    if not (vllm_folder() / "model" / "config.json").exists():
         pytest.skip("no real vLLM here: `make vllm` sets one up")
-    with engine(SERVER_OPTIONS[set_name]) as port:
+    with engine(options) as port:
         yield port
 
 
 @pytest.mark.vllm
-@pytest.mark.parametrize("set_name", SETS)
-def test_the_real_engine_still_answers_and_counts_as_recorded(set_name: str) -> None:
-    """All requests of a set in their order, since later ones find earlier prompts in the cache."""
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("options", dict.fromkeys(SERVER_OPTIONS.values()), ids=" ".join)
+def test_the_real_engine_still_answers_and_counts_as_recorded(options: tuple[str, ...]) -> None:
+    """All requests of a server's sets in their order, since later ones find earlier prompts in the cache."""
 
     async def broken(port: int) -> list[str]:
         found = []
-        for name, request in SETS[set_name].items():
-            answer, counters = await ask(port, request, pause_s=0.15)
-            try:
-                hold(RECORDED[set_name][name], answer, counters)
-            except AssertionError as error:
-                found.append(f"{name}: {error}")
+        for set_name in SETS:
+            if SERVER_OPTIONS[set_name] != options:
+                continue
+            for name, request in SETS[set_name].items():
+                answer, counters = await ask(port, request, pause_s=0.15)
+                try:
+                    hold(RECORDED[set_name][name], answer, counters)
+                except AssertionError as error:
+                    found.append(f"{set_name}/{name}: {error}")
         return found
 
-    with real_engine(set_name) as port:
+    with real_engine(options) as port:
         assert asyncio.run(broken(port)) == []

@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from engine_bodies import chat, completion, hang_up, wants
 from engine_exchange import Answer, Request, exchange
 from engine_recordings import read_set
-from engine_requests import GENERATING, chat, completion, hang_up, wants
+from engine_requests import GENERATING
 from scripted_engine import SECRET, Asked, on_uvloop, world
 
 from adapters.simulated_engine.options import EngineOptions
