@@ -1,7 +1,8 @@
-"""`tally key create|list|revoke`: API keys. A secret is shown once and kept as its SHA-256."""
+"""`tally key create|import|list|revoke`: API keys. A secret is shown once, or never, and kept as its SHA-256."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 from uuid import UUID
 
@@ -11,8 +12,10 @@ from adapters import answers
 from adapters.cli.framework import Context, Result, command, instant_text, table
 from adapters.cli.options import CustomerOption, OperatorOption, read_time
 from adapters.cli.wiring import now
+from adapters.key_file import read_key_file
 from adapters.postgres import keys
 from adapters.postgres.database import INSTALLATION, Database
+from adapters.postgres.key_import import import_keys
 from adapters.site_files.scalars import ID, WrongTextError
 from metering.identity import hash_secret, id_text, new_id, new_secret
 from metering.refusal import Refusal
@@ -84,6 +87,42 @@ def register(app: typer.Typer) -> None:
         }
         context.say("The secret is not shown again. Running sidecars know it within two seconds.")
         return Result(document, [f"id      {document['id']}", f"secret  {secret}"])
+
+    @command(group, "import", path="key import", example="tally key import keys.csv")
+    async def import_(
+        context: Context,
+        file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV or JSON Lines.")],
+    ) -> Result:
+        """Take over secrets that customers have already: customer, project, secret, expires. All of them or none.
+
+        Only their hashes are kept; remove the file afterwards. The same file again changes nothing.
+        """
+        given = read_key_file(file, now())
+        async with context.database() as database:
+            owners = {
+                customer: owner
+                for owner in await database.operators()
+                for customer in (await answers.facts_of(database, owner)).customers
+            }
+            imported = await import_keys(database, file, given, owners, now())
+        rows = [
+            {
+                "line": each.given.line,
+                "id": str(each.id),
+                "customer": each.given.customer,
+                "project": each.given.project,
+                "expires_at": None if each.given.expires_at is None else instant_text(each.given.expires_at),
+                "state": "created" if each.created else "unchanged",
+            }
+            for each in imported
+        ]
+        created = sum(each.created for each in imported)
+        unchanged = len(imported) - created
+        context.say("Running sidecars know them within two seconds. The file holds secrets: remove it.")
+        return Result(
+            {"created": created, "unchanged": unchanged, "keys": rows},
+            f"{created} created, {unchanged} unchanged",
+        )
 
     @command(group, "list", path="key list", example="tally key list")
     async def list_(context: Context, operator: OperatorOption = None) -> Result:

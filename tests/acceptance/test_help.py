@@ -35,6 +35,7 @@ STORY = (
         "ledger trial-balance",
         "report usage",
         "key create",
+        "key import",
         "key list",
         "key revoke",
         "doctor",
@@ -67,6 +68,7 @@ def sandbox(fresh_urls: Callable[[], DatabaseUrls], tmp_path_factory: pytest.Tem
     row = {"time": "2026-10-12T09:30:00Z", "customer": "acme", "model": "qwen3-32b"}
     usage = [{**row, "prompt_tokens": 10_000_000 + n, "completion_tokens": 2_000_000} for n in range(10)]
     write_rows(folder / "usage.csv", usage)
+    (folder / "keys.csv").write_text("customer,secret\nacme,sk-one-that-acme-has\n")
     tally = over(fresh_urls(), folder / "data")
     tally.folder = folder
     return tally
