@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from metering.endpoints import ENDPOINTS, find_endpoint
 from metering.event import Event
-from metering.exchange import Exchange, Step, open_exchange
+from metering.exchange import Exchange, Step, Watch, open_exchange
 from metering.http_answer import AnswerHead, AnswerReader
 from metering.http_refusal import Refused
 from metering.http_request import Request, RequestReader
@@ -32,10 +32,15 @@ def judge(request: Request) -> Refused | None:
 
 
 def request_bytes(
-    body: object, *, path: str = "/v1/chat/completions", version: str = "1.1", head: str = ""
+    body: object,
+    *,
+    path: str = "/v1/chat/completions",
+    version: str = "1.1",
+    head: str = "",
+    method: str = "POST",
 ) -> bytes:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    lines = f"POST {path} HTTP/{version}\r\nHost: sidecar\r\nContent-Length: {len(content)}\r\n{head}\r\n"
+    lines = f"{method} {path} HTTP/{version}\r\nHost: sidecar\r\nContent-Length: {len(content)}\r\n{head}\r\n"
     return lines.encode() + content
 
 
@@ -76,8 +81,9 @@ class Wire:
         fingerprint: bytes | None = None,
         head: str = "",
         ordinal: int | None = 0,
+        method: str = "POST",
     ) -> None:
-        request = read_request(request_bytes(body, path=path, version=version, head=head))
+        request = read_request(request_bytes(body, path=path, version=version, head=head, method=method))
         opened = open_exchange(request, REQUEST_ID, 1_000, SECRET)
         assert isinstance(opened, Exchange)
         if ordinal is not None:
@@ -115,6 +121,11 @@ class Wire:
         if step.to_client:
             self.log.append(step.to_client)
         return self
+
+    @property
+    def watch(self) -> Watch | None:
+        """The response that goes on in the background, if one does."""
+        return next((step.watch for step in self.steps if step.watch is not None), None)
 
     @property
     def events(self) -> list[Event]:
