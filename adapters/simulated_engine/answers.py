@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from adapters.simulated_engine.asked import Sequence
 from adapters.simulated_engine.dialect import DONE, Answering, Body, event, words
 from adapters.simulated_engine.generation import Step
 from adapters.simulated_engine.lines import VLLM_VERSION
@@ -153,12 +154,17 @@ def usage_of(answering: Answering, completion_tokens: int, reasoning_tokens: int
         sequence = prompts[0] if asked.stream else prompts[-1]
         details: Body = {"cached_tokens": sequence.cached_tokens}
         if asked.endpoint != "completions":
-            blocks = sequence.prompt_tokens // CACHE_BLOCK_TOKENS * CACHE_BLOCK_TOKENS
-            details["created_cache_tokens"] = max(0, blocks - sequence.cached_tokens)
+            details["created_cache_tokens"] = cache_tokens_made(sequence)
         usage["prompt_tokens_details"] = details
     if asked.reasons:
         usage["completion_tokens_details"] = {"reasoning_tokens": reasoning_tokens}
     return usage
+
+
+def cache_tokens_made(sequence: Sequence) -> int:
+    """The prompt's tokens that the prefix cache has now and had not before: whole blocks."""
+    blocks = sequence.prompt_tokens // CACHE_BLOCK_TOKENS * CACHE_BLOCK_TOKENS
+    return max(0, blocks - sequence.cached_tokens)
 
 
 def running_usage(answering: Answering, index: int, completion_tokens: int, reasoning_tokens: int) -> Body:

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
-from adapters.simulated_engine.asked import Asked, Sequence
+from adapters.simulated_engine.asked import Sequence
 from adapters.simulated_engine.engine_request import Account, EngineRequest, engine_names
 from adapters.simulated_engine.generation import Deliver, Step, left_before
 from adapters.simulated_engine.options import EngineOptions
@@ -22,12 +22,18 @@ class BeamSearch:
     """The life of one beam search in the engine; used as `Generation` is."""
 
     def __init__(
-        self, asked: Asked, account: Account, externals: Iterable[str], options: EngineOptions
+        self,
+        sequences: tuple[Sequence, ...],
+        n: int,
+        account: Account,
+        externals: Iterable[str],
+        options: EngineOptions,
     ) -> None:
-        self._asked = asked
+        self._sequences = sequences
+        self._n = n
         self._account = account
         self._options = options
-        self._prompts = list(zip(externals, asked.sequences[:: asked.n], strict=True))
+        self._prompts = list(zip(externals, sequences[::n], strict=True))
         self._left = asyncio.Event()
 
     def client_left(self) -> None:
@@ -53,7 +59,7 @@ class BeamSearch:
                     request.abort()
             due += 1 / rate if rate else 0
         await started()
-        for index, sequence in enumerate(self._asked.sequences):
+        for index, sequence in enumerate(self._sequences):
             await deliver(Step(index, 0, sequence.completion_tokens, last=True))
         return True
 
@@ -67,7 +73,7 @@ class BeamSearch:
         for external, sequence in self._prompts:
             if place < sequence.completion_tokens:
                 batch = f"{external}-{secrets.token_hex(8)}"
-                for beam in range(self._asked.n if place else 1):
+                for beam in range(self._n if place else 1):
                     (name,) = engine_names(f"{batch}-beam-{beam}", 1)
                     requests.append(EngineRequest(name, _one_token_more(sequence, place), self._account))
         return requests

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from functools import partial
 
 from adapters.simulated_engine.asked import Asked, Served
 from adapters.simulated_engine.beam_search import BeamSearch
@@ -40,19 +41,32 @@ class Core:
 
     def begin(self, asked: Asked, name: str, externals: Iterable[str]) -> Running:
         """What is to be generated for a request; `externals` are the HTTP server's ids of its prompts."""
-        account = self.account(asked.served, name, asked.max_tokens)
-        return (BeamSearch if asked.beam else Generation)(asked, account, externals, self.options)
+        account = self.account(asked.served, name, 1 if asked.beam else asked.max_tokens)
+        kind = BeamSearch if asked.beam else Generation
+        return kind(asked.sequences, asked.n, account, externals, self.options)
+
+    def answer_whole(self, running: Running, exchange: Exchange, send: Callable[[], None]) -> None:
+        """Generate, then `send` what comes of it: at once, or by a task of its own."""
+        if not self.is_timed:
+            running.at_once()
+            send()
+            return
+
+        async def wait() -> None:
+            if await running.run(nothing, nothing_for):
+                send()
+
+        exchange.on_left = running.client_left
+        self.spawn(wait())
 
     def answer(self, answering: Answering, dialect: Dialect, running: Running, exchange: Exchange) -> None:
-        """Generate and answer, at once or by a task of its own."""
+        """Generate and answer, whole or as a stream."""
         asked = answering.asked
-        if not asked.stream and not self.is_timed:
-            running.at_once()
-            self._send_whole(asked, dialect, exchange)
-            return
-        exchange.on_left = running.client_left
-        way = self._stream if asked.stream else self._whole
-        self.spawn(way(asked, dialect, running, exchange))
+        if asked.stream:
+            exchange.on_left = running.client_left
+            self.spawn(self._stream(asked, dialect, running, exchange))
+        else:
+            self.answer_whole(running, exchange, partial(self._send_whole, asked, dialect, exchange))
 
     async def tell(
         self,
@@ -102,10 +116,6 @@ class Core:
         await asyncio.gather(*self._under_way, return_exceptions=True)
         if self.lines is not None:
             self.lines.close()
-
-    async def _whole(self, asked: Asked, dialect: Dialect, running: Running, exchange: Exchange) -> None:
-        if await running.run(nothing, nothing_for):
-            self._send_whole(asked, dialect, exchange)
 
     def _send_whole(self, asked: Asked, dialect: Dialect, exchange: Exchange) -> None:
         body = encode(dialect.whole(self.reported_tokens(asked)))

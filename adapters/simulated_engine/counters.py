@@ -1,5 +1,6 @@
 """What the engine has processed, per model: vLLM's own counters, kept by vLLM's own rules.
 
+- The prefix cache is asked for a prompt when it is scheduled.
 - A prompt counts when its first token is sampled, once for each of `n` choices (HTTP's usage says it once).
 - Generated tokens count as they are sampled, of requests that are aborted too.
 - An aborted sequence counts in nothing else: no `request_success`, no histogram of finished requests. So
@@ -66,6 +67,7 @@ class ModelCounters:
 
     buckets: tuple[float, ...]
     running: int = 0
+    queried_tokens: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generation_tokens: int = 0
@@ -86,6 +88,10 @@ class ModelCounters:
         self.choices = Histogram(CHOICE_BUCKETS)
         self.first_token_s = Histogram(FIRST_TOKEN_BUCKETS_S)
         self.latency_s = Histogram(LATENCY_BUCKETS_S)
+
+    def scheduled(self, sequence: Sequence) -> None:
+        """A sequence's turn has come."""
+        self.queried_tokens += sequence.prompt_tokens
 
     def prefilled(self, sequence: Sequence, waited_s: float) -> None:
         """A sequence's prompt went through the model."""

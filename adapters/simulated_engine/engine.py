@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Literal
 
 from adapters.simulated_engine.answers import OpenAi
@@ -13,19 +14,28 @@ from adapters.simulated_engine.asked import read_request
 from adapters.simulated_engine.core import Core
 from adapters.simulated_engine.counters import Counters
 from adapters.simulated_engine.dialect import Answering, Body, encode
-from adapters.simulated_engine.errors import EngineError, unsupported_media_type
+from adapters.simulated_engine.errors import EngineError
 from adapters.simulated_engine.exposition import CONTENT_TYPE, exposition
-from adapters.simulated_engine.http import Exchange, Headers, HttpRequest
+from adapters.simulated_engine.http import Exchange, Headers, HttpRequest, json_body
 from adapters.simulated_engine.lines import VLLM_VERSION
 from adapters.simulated_engine.messages import Anthropic, count_tokens, read_messages
 from adapters.simulated_engine.models import model_list
 from adapters.simulated_engine.options import EngineOptions
+from adapters.simulated_engine.pooling_routes import pooling_routes
 from adapters.simulated_engine.responses_store import Responses
+from adapters.simulated_engine.speech import Speech
+from adapters.simulated_engine.speech_asked import SpeechEndpoint, read_speech
+from adapters.simulated_engine.tokenizing import detokenize, tokenize
 
 # The one route that vLLM has not.
 REQUESTS_PATH = "/simulated/requests"
 
 RESPONSES_PATH = "/v1/responses"
+
+SPEECH_PATHS: dict[SpeechEndpoint, str] = {
+    "transcriptions": "/v1/audio/transcriptions",
+    "translations": "/v1/audio/translations",
+}
 
 Handler = Callable[[HttpRequest, Exchange], None]
 
@@ -81,6 +91,8 @@ class Engine:
             "/ping": Route("GET", _nothing_to_say),
             "/version": Route("GET", _version),
             "/metrics": Route("GET", self._metrics),
+            "/tokenize": Route("POST", self._tokenize),
+            "/detokenize": Route("POST", self._detokenize),
             REQUESTS_PATH: Route("GET", self._requests),
         }
         if self.options.does("generate", "transcription"):
@@ -89,6 +101,10 @@ class Engine:
             routes["/v1/messages"] = Route("POST", self._messages)
             routes["/v1/messages/count_tokens"] = Route("POST", self._count_tokens)
             routes[RESPONSES_PATH] = Route("POST", self._create_response)
+        if self.options.does("transcription"):
+            for endpoint, path in SPEECH_PATHS.items():
+                routes[path] = Route("POST", partial(self._hear, endpoint))
+        routes |= {path: Route("POST", answer) for path, answer in pooling_routes(self._core).items()}
         return routes
 
     def _chat(self, request: HttpRequest, exchange: Exchange) -> None:
@@ -139,6 +155,23 @@ class Engine:
             "GET", lambda request, exchange: self._responses.retrieve(response_id, request.query, exchange)
         )
 
+    def _hear(self, endpoint: SpeechEndpoint, request: HttpRequest, exchange: Exchange) -> None:
+        speech = read_speech(endpoint, request, self.options)
+        name = request_name(request, None)
+        prefix = "transcribe-" if endpoint == "transcriptions" else "translate-"
+        answering = Answering(speech.asked, prefix + name, int(time.time()), self.options)
+        externals = [answering.id]
+        if len(speech.asked.sequences) > 1:
+            externals = [f"{answering.id}-{clip}" for clip in range(len(speech.asked.sequences))]
+        running = self._core.begin(speech.asked, name, externals)
+        self._core.answer(answering, Speech(answering, speech), running, exchange)
+
+    def _tokenize(self, request: HttpRequest, exchange: Exchange) -> None:
+        send(exchange, 200, tokenize(json_body(request), self.options))
+
+    def _detokenize(self, request: HttpRequest, exchange: Exchange) -> None:
+        send(exchange, 200, detokenize(json_body(request), self.options))
+
     def _models(self, _request: HttpRequest, exchange: Exchange) -> None:
         send(exchange, 200, model_list(self.options, int(self._core.started)))
 
@@ -153,12 +186,6 @@ class Engine:
 
 def send(exchange: Exchange, status: int, body: Body, *, before: Headers = ()) -> None:
     exchange.whole(status, encode(body), before=before)
-
-
-def json_body(request: HttpRequest) -> bytes:
-    if not request.headers.get("content-type", "").startswith("application/json"):
-        raise unsupported_media_type()
-    return request.body
 
 
 def request_name(request: HttpRequest, in_body: str | None) -> str:

@@ -47,6 +47,7 @@ class EngineRequest:
         self.is_over = False
         self._name = name
         self._account = account
+        account.counters.scheduled(sequence)
 
     def prefill(self) -> None:
         """The prompt went through the model, and gave its first output."""

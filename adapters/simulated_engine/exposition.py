@@ -33,7 +33,7 @@ _COUNTERS: tuple[tuple[str, str, str | None, Reading], ...] = (
         "vllm:prefix_cache_queries",
         "Prefix cache queries, in terms of number of queried tokens.",
         None,
-        lambda counters: {"": counters.prompt_tokens},
+        lambda counters: {"": counters.queried_tokens},
     ),
     (
         "vllm:prefix_cache_hits",

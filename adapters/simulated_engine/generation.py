@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from adapters.simulated_engine.asked import Asked, Sequence
+from adapters.simulated_engine.asked import Sequence
 from adapters.simulated_engine.engine_request import Account, EngineRequest, engine_names
 from adapters.simulated_engine.options import EngineOptions
 
@@ -53,16 +53,21 @@ class Generation:
     """The life of one request in the engine, from its arrival to its last token or its client's leaving."""
 
     def __init__(
-        self, asked: Asked, account: Account, externals: Iterable[str], options: EngineOptions
+        self,
+        sequences: tuple[Sequence, ...],
+        n: int,
+        account: Account,
+        externals: Iterable[str],
+        options: EngineOptions,
     ) -> None:
-        """`externals`: the HTTP server's id for each prompt."""
-        self._asked = asked
+        """`sequences` are prompts × `n`; `externals` the HTTP server's id for each prompt."""
+        self._sequences = sequences
+        self._n = n
         self._account = account
         self._options = options
-        names = [name for external in externals for name in engine_names(external, asked.n)]
+        names = [name for external in externals for name in engine_names(external, n)]
         self._requests = [
-            EngineRequest(name, sequence, account)
-            for name, sequence in zip(names, asked.sequences, strict=True)
+            EngineRequest(name, sequence, account) for name, sequence in zip(names, sequences, strict=True)
         ]
         self._left = asyncio.Event()
 
@@ -98,7 +103,7 @@ class Generation:
             return False
         self._prefill()
         await started()
-        for step in plan(self._asked.sequences, self._options.max_chunks):
+        for step in plan(self._sequences, self._options.max_chunks):
             due = first_at + max(0, step.before + step.tokens - 1) / rate if rate else first_at
             if await left_before(self._left, due):
                 await self._go_on_for_nobody(first_at)
@@ -128,8 +133,8 @@ class Generation:
 
     def _end(self, index: int) -> None:
         self._requests[index].end()
-        if (index + 1) % self._asked.n == 0:
-            self._account.counters.choices.observe(self._asked.n)
+        if (index + 1) % self._n == 0:
+            self._account.counters.choices.observe(self._n)
 
 
 async def left_before(left: asyncio.Event, due: float) -> bool:

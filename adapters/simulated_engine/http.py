@@ -17,6 +17,8 @@ from typing import Protocol, cast
 
 import httptools
 
+from adapters.simulated_engine.errors import unsupported_media_type
+
 Headers = tuple[tuple[str, str], ...]
 JSON_TYPE: Headers = (("content-type", "application/json"),)
 EVENT_STREAM_TYPE: Headers = (("content-type", "text/event-stream; charset=utf-8"),)
@@ -33,6 +35,13 @@ class HttpRequest:
     headers: dict[str, str]
     body: bytes
     keep_alive: bool
+
+
+def json_body(request: HttpRequest) -> bytes:
+    """The body of a request that says that it is JSON. `EngineError` where it says otherwise."""
+    if not request.headers.get("content-type", "").startswith("application/json"):
+        raise unsupported_media_type()
+    return request.body
 
 
 class Handler(Protocol):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from adapters.simulated_engine.answers import cache_tokens_made
 from adapters.simulated_engine.dialect import Answering, Body, named_event, words
 from adapters.simulated_engine.fields import number
 from adapters.simulated_engine.generation import Step
@@ -133,7 +134,7 @@ class OpenAiResponses:
             "input_tokens": one.prompt_tokens,
             "input_tokens_details": {
                 "cached_tokens": one.cached_tokens if options.prompt_tokens_details else 0,
-                "cache_write_tokens": 0,
+                "cache_write_tokens": cache_tokens_made(one) if options.prompt_tokens_details else 0,
                 "input_tokens_per_turn": [],
                 "cached_tokens_per_turn": [],
             },

@@ -91,7 +91,8 @@ def not_found(response_id: str) -> EngineError:
 
 def _prompt_tokens(given: Mapping[str, Any]) -> int:
     if "input" not in given:
-        raise invalid("missing", "body.input", "Field required", given)
+        # vLLM sets the choice of a request without tools before it looks at anything.
+        raise invalid("missing", "body.input", "Field required", {**given, "tool_choice": "none"})
     asked = given["input"]
     instructions = text(given, "instructions")
     tokens = 4 + tokens_of(instructions) if instructions else 0
