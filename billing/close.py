@@ -25,7 +25,16 @@ from billing.bill import make_bill
 from billing.document import Document
 from billing.draft import Waiting, next_document, under_an_id_of_its_own
 from billing.facts import Facts
+from billing.gaps import NO_GAPS, AcceptedGaps, Gap, gap_json
 from billing.issue import issue_drafts, short_row
+from billing.may_close import (
+    Accepted,
+    accepted_gaps,
+    check_held,
+    check_imports,
+    check_named_gaps,
+    check_time,
+)
 from billing.money import format_minor
 from billing.period import Period
 from billing.ports import Book, Books, PeriodClose
@@ -46,22 +55,23 @@ async def close_periods(
     *,
     issue: bool = False,
     accept_unfinished: bool = False,
+    accept_gaps: AcceptedGaps = NO_GAPS,
 ) -> list[dict[str, Any]]:
     """Close `period` of these operators and say what came of it: an operator's row of `period close` each,
     with `unfinished`, `rated` (tokens per meter) and `earlier` (rows of periods closed again at the year's end).
 
     What one operator's close refuses, refuses the whole: every book stays open until all are closed, and none
     is kept then. Refuses `unknown_operator`, `period_not_begun`, `period_not_over`, `held_batches`,
-    `import_unfinished`, `unpriced`, `unknown_customer`, `tax_case_not_supported`.
+    `import_unfinished`, `unmetered_interval`, `no_gap`, `unpriced`, `unknown_customer`, `tax_case_not_supported`.
     """
     rows: list[dict[str, Any]] = []
     async with AsyncExitStack() as stack:
         # Locks are taken in one order, so that two closes of several operators wait instead of locking up.
         for operator in sorted(operators):
             book = await stack.enter_async_context(books.write(operator))
-            rows.append(
-                await _close_book(book, operator, period, now, issue=issue, accepted=accept_unfinished)
-            )
+            accepted = Accepted(accept_unfinished, accept_gaps)
+            rows.append(await _close_book(book, operator, period, now, issue=issue, accepted=accepted))
+        check_named_gaps(rows, accept_gaps)
         if issue:
             step("issue")
     if issue:
@@ -77,68 +87,42 @@ async def close_period(
     *,
     issue: bool = False,
     accept_unfinished: bool = False,
+    accept_gaps: AcceptedGaps = NO_GAPS,
 ) -> dict[str, Any]:
     """`close_periods` of one operator: its row."""
     [row] = await close_periods(
-        books, [operator], period, now, issue=issue, accept_unfinished=accept_unfinished
+        books,
+        [operator],
+        period,
+        now,
+        issue=issue,
+        accept_unfinished=accept_unfinished,
+        accept_gaps=accept_gaps,
     )
     return row
 
 
 async def _close_book(
-    book: Book, operator: str, period: Period, now: datetime, *, issue: bool, accepted: bool
+    book: Book, operator: str, period: Period, now: datetime, *, issue: bool, accepted: Accepted
 ) -> dict[str, Any]:
     facts = await book.facts()
     if not facts.operator:
         raise Refusal(
             "unknown_operator", f"operator {operator} is not declared", remedy="`tally apply` it first"
         )
-    unfinished = _check_time(facts.operator[-1], period, now, accepted)
-    held = await book.held_batches()
-    if held:
-        raise Refusal(
-            "held_batches",
-            f"{held} batches of {operator} are held, so its usage is not whole",
-            where=operator,
-            remedy="`tally streams` names them and why: hole ends with the missing batch, ahead_of_time with its time,"
-            " unknown_customer with the subject restored, a damaged body with a whole copy of its batch;"
-            " a fork and the other codes have no command yet (docs/streams.md)",
-        )
+    unfinished = check_time(facts.operator[-1], period, now, accepted.unfinished)
+    await check_held(book, operator)
     waiting = await _waiting_until(book, period)
+    gaps: dict[Period, list[Gap]] = {}
     for closed in (*waiting, period):
-        await _check_imports(book, facts.operator[-1], closed)
-    row = await _close(book, facts, period, now, issue=issue, unfinished=unfinished)
+        await check_imports(book, facts.operator[-1], closed)
+        gaps[closed] = await accepted_gaps(book, facts.operator[-1], closed, accepted.gaps)
+    row = await _close(book, facts, period, now, issue=issue, unfinished=unfinished, gaps=gaps[period])
     row["earlier"] = [
-        await _close(book, facts, earlier, now, issue=issue, unfinished=False) for earlier in waiting
+        await _close(book, facts, each, now, issue=issue, unfinished=False, gaps=gaps[each])
+        for each in waiting
     ]
     return row
-
-
-async def _check_imports(book: Book, operator: Operator, period: Period) -> None:
-    """Refuses `import_unfinished`: what a killed import left is not the file's usage."""
-    unfinished = await book.unfinished_imports(*period.bounds(operator.zone))
-    if unfinished:
-        raise Refusal(
-            "import_unfinished",
-            f"{', '.join(unfinished)} of {operator.id} is not finished, so the usage of {period} is not whole",
-            where=unfinished[0],
-            remedy="give its command again to finish it, or take back what was accepted with"
-            f" `tally import void {unfinished[0]} --reason …`",
-        )
-
-
-def _check_time(operator: Operator, period: Period, now: datetime, accept_unfinished: bool) -> bool:
-    """Whether the period is still running, which only `accept_unfinished` allows."""
-    start, end = period.bounds(operator.zone)
-    if now < start:
-        raise Refusal("period_not_begun", f"{period} has not begun", remedy="close it once it is over")
-    if now < end and not accept_unfinished:
-        raise Refusal(
-            "period_not_over",
-            f"{period} ends at {end.astimezone(operator.zone).isoformat()}",
-            remedy="close it then, or close what there is with --accept-unfinished",
-        )
-    return now < end
 
 
 async def _waiting_until(book: Book, period: Period) -> list[Period]:
@@ -155,7 +139,14 @@ async def _waiting_until(book: Book, period: Period) -> list[Period]:
 
 
 async def _close(
-    book: Book, facts: Facts, period: Period, now: datetime, *, issue: bool, unfinished: bool
+    book: Book,
+    facts: Facts,
+    period: Period,
+    now: datetime,
+    *,
+    issue: bool,
+    unfinished: bool,
+    gaps: Sequence[Gap],
 ) -> dict[str, Any]:
     """Close one period inside the open transaction."""
     operator = in_force(facts.operator, period.last_day) or facts.operator[-1]
@@ -172,7 +163,7 @@ async def _close(
     made: Sequence[Document] = outcome.drafts
     if issue:
         made = await issue_drafts(book, facts, outcome.drafts, now)
-    row = _row(operator, period, rated, outcome, made, issue=issue, unfinished=unfinished)
+    row = _row(operator, period, rated, outcome, made, gaps, issue=issue, unfinished=unfinished)
     last = await book.last_close(period)
     await book.add_close(
         PeriodClose(
@@ -267,6 +258,7 @@ def _row(
     rated: Rated,
     outcome: _Outcome,
     made: Sequence[Document],
+    gaps: Sequence[Gap],
     *,
     issue: bool,
     unfinished: bool,
@@ -291,7 +283,7 @@ def _row(
         "net": total("net"),
         "tax": total("tax"),
         "gross": total("gross"),
-        "gaps": [],
+        "gaps": [gap_json(gap) for gap in gaps],
         "late_not_billed": dict(rated.late),
         "rated": dict(rated.tokens),
         "unfinished": unfinished,

@@ -21,6 +21,7 @@ import pyarrow as pa
 from billing.adjustment import Adjustment
 from billing.document import Document
 from billing.facts import Facts
+from billing.gaps import Gap
 from billing.journal import Entry
 from billing.period import Period
 from billing.settlement import Settlement
@@ -71,6 +72,10 @@ class Book(Protocol):
         """Ids of imports with events in [start, end) that a killed command left half accepted, or half taken
         back; a period with any can't close.
         """
+        ...
+
+    async def gaps(self, start: datetime, end: datetime) -> Sequence[Gap]:
+        """What nodes served unmetered within [start, end), or partly so, as their seals say; oldest first."""
         ...
 
     async def lane_heads(self) -> Mapping[str, str]:

@@ -16,6 +16,8 @@ from metering.instant import time_text
 
 #: So many held batches of a lane are named one by one.
 _NAMED = 20
+#: How long a seal may take longer than the one that tells of it: two lanes' batches travel apart.
+SIBLING_PATIENCE_US = 60_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,19 @@ class Stream:
     ended: bool
     held: Sequence[HeldBatch]
     set_aside: int  # batches that claim to be of this lane, and no key vouches for
+
+
+@dataclass(frozen=True, slots=True)
+class MissingSibling:
+    """A lane of which the node's first lane told a seal that has not come; `said_us` is when it was told."""
+
+    operator: str
+    node: str
+    lane: str
+    epoch: str
+    number: int
+    hash: str
+    said_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +134,29 @@ def stream_row(stream: Stream, now: datetime) -> dict[str, object]:
 
 
 def stream_document(
-    streams: Sequence[Stream], aside: Sequence[AsideBatch], now: datetime
+    streams: Sequence[Stream],
+    aside: Sequence[AsideBatch],
+    now: datetime,
+    siblings: Sequence[MissingSibling] = (),
 ) -> dict[str, object]:
     """The document of `tally streams`. `set_aside` counts all batches that no key vouches for, of known lanes or not;
-    the first of them are named.
+    the first of them are named. `missing_siblings` are seals that a node's first lane told of and that have not come.
     """
+    held = {(stream.name, batch.hash) for stream in streams for batch in stream.held}
     return {
+        "missing_siblings": [
+            {
+                "operator": each.operator,
+                "node": each.node,
+                "lane": each.lane,
+                "epoch": each.epoch,
+                "number": each.number,
+                "said": time_text(each.said_us),
+            }
+            for each in siblings
+            if now.timestamp() * 1_000_000 - each.said_us >= SIBLING_PATIENCE_US
+            and (LaneName(each.operator, each.node, each.lane), each.hash) not in held
+        ],
         "lanes": [stream_row(stream, now) for stream in streams],
         "set_aside": len(aside),
         "set_aside_batches": [asdict(batch) for batch in aside[:_NAMED]],
@@ -132,10 +164,12 @@ def stream_document(
 
 
 def has_difference(document: Mapping[str, object]) -> bool:
-    """Whether something is missing, forked, held or set aside: `tally streams` then exits with 3."""
+    """Whether something is missing, forked, held, set aside or told of only: `tally streams` then exits with 3."""
     lanes = document["lanes"]
     assert isinstance(lanes, list)
-    return bool(document["set_aside"]) or any(row["holes"] or row["forks"] or row["held"] for row in lanes)
+    return bool(document["set_aside"] or document["missing_siblings"]) or any(
+        row["holes"] or row["forks"] or row["held"] for row in lanes
+    )
 
 
 def _lag_s(stream: Stream, now: datetime) -> int | None:

@@ -13,6 +13,7 @@ from adapters.cli.wiring import DataFolder, now, take_what_waits
 from adapters.postgres.books import PostgresBooks
 from adapters.postgres.streams import read_streams
 from billing.close import close_periods
+from billing.gaps import asked
 from billing.period import Period
 from metering.refusal import Refusal
 
@@ -32,6 +33,21 @@ def register(app: typer.Typer) -> None:
         accept_unfinished: Annotated[
             bool, typer.Option("--accept-unfinished", help="Close a month that is not over; it is marked so.")
         ] = False,
+        accept_gap: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--accept-gap",
+                metavar="NODE",
+                help="Bill without what the node served unmetered; repeatable, with --reason.",
+            ),
+        ] = None,
+        reason: Annotated[
+            str | None,
+            typer.Option(
+                metavar="R",
+                help="Why the gaps are accepted; kept with the close, printed on the usage report.",
+            ),
+        ] = None,
     ) -> Result:
         """Rate the month's usage and draft what is owed beyond the documents issued so far.
 
@@ -39,6 +55,7 @@ def register(app: typer.Typer) -> None:
         nothing, for none of the operators.
         """
         month = Period.parse(period)
+        gaps = asked(accept_gap or [], reason)
         async with context.database() as database:
             operators = await answers.named_operators(database, operator)
             if not operators:
@@ -51,6 +68,7 @@ def register(app: typer.Typer) -> None:
                 now(),
                 issue=issue,
                 accept_unfinished=accept_unfinished,
+                accept_gaps=gaps,
             )
             aside: Any = (await read_streams(database, now()))["set_aside"]
         if aside:
@@ -90,6 +108,11 @@ def _said(row: dict[str, Any]) -> list[Any]:
     lines: list[Any] = [
         f"{row['operator']} {row['period']}{unfinished}: {counted(len(made), 'document')} {what}, net {row['net']},"
         f" VAT {row['tax']}, gross {row['gross']} {row['currency']}"
+    ]
+    lines += [
+        f"  without {counted(gap['requests'], 'request')} that {gap['node']} served unmetered from {gap['from']} to"
+        f" {gap['to']}: {gap['reason']}"
+        for gap in row["gaps"]
     ]
     if row["waiting"]:
         lines.append(f"  {counted(len(row['waiting']), 'customer')} owing too little, left for a later close")

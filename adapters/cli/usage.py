@@ -49,6 +49,12 @@ def register(app: typer.Typer) -> None:
             for held in lane["held_batches"]:
                 where = f"{lane['node']}/{lane['lane']} {held['epoch']}-{held['number']}"
                 said.append(f"held: {where}: {held['code']}: {held['what']}")
+        siblings: Any = document["missing_siblings"]
+        said += [
+            f"missing: {each['node']}/{each['lane']} {each['epoch']}-{each['number']}: its sibling told of this seal at"
+            f" {each['said']}, and it has not come; is its sidecar's spool reachable, its lane enrolled?"
+            for each in siblings
+        ]
         aside: Any = document["set_aside_batches"]
         for stray in aside:
             claim = (

@@ -16,6 +16,7 @@ from adapters.postgres.usage import usage_table
 from billing.adjustment import Adjustment
 from billing.document import Document
 from billing.facts import Facts
+from billing.gaps import Gap
 from billing.journal import Entry
 from billing.period import Period
 from billing.ports import PeriodClose, Series
@@ -64,6 +65,9 @@ class PostgresBook:
 
     async def unfinished_imports(self, start: datetime, end: datetime) -> Sequence[str]:
         return await closes.unfinished_imports(self._connection, self._operator, start, end)
+
+    async def gaps(self, start: datetime, end: datetime) -> Sequence[Gap]:
+        return await closes.gaps(self._connection, self._operator, start, end)
 
     async def lane_heads(self) -> Mapping[str, str]:
         return await closes.lane_heads(self._connection, self._operator)

@@ -8,7 +8,8 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from adapters.postgres.schema import held, import_file, lane, late_bound, period_close
+from adapters.postgres.schema import held, import_file, lane, late_bound, period_close, seal_fact
+from billing.gaps import Gap, newest
 from billing.period import Period
 from billing.ports import PeriodClose
 
@@ -36,6 +37,22 @@ async def unfinished_imports(
         .order_by(import_file.c.imported_at, import_file.c.id)
     )
     return list(rows.scalars())
+
+
+async def gaps(conn: AsyncConnection, operator: str, start: datetime, end: datetime) -> list[Gap]:
+    """What nodes served unmetered within [start, end), or partly so, each gap once."""
+    rows = await conn.execute(
+        select(seal_fact.c.node, seal_fact.c.lane, seal_fact.c.content).where(
+            seal_fact.c.operator == operator,
+            seal_fact.c.kind == "unmetered",
+            seal_fact.c.begins < end,
+            seal_fact.c.ends >= start,
+        )
+    )
+    return newest(
+        Gap(row.node, row.lane, row.content["start_us"], row.content["end_us"], row.content["requests"])
+        for row in rows
+    )
 
 
 async def lane_heads(conn: AsyncConnection, operator: str) -> dict[str, str]:

@@ -5,15 +5,30 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters.postgres.database import INSTALLATION, Database
 from adapters.postgres.intake_rows import lane_name
 from adapters.postgres.schema import held, lane, set_aside
 from billing.inspection import LaneName, Place
-from billing.streams import AsideBatch, HeldBatch, Stream, stream_document
+from billing.streams import AsideBatch, HeldBatch, MissingSibling, Stream, stream_document
 
+# A node's first lane tells its siblings' newest seals in its own; the newest of these that tell of any are asked.
+_SIBLINGS = text("""
+    WITH told AS (
+        SELECT f.operator, f.node, f.content, f.ends, row_number() OVER (
+            PARTITION BY f.node, f.content ->> 'lane' ORDER BY f.ends DESC, f.number DESC) AS age
+        FROM lane l CROSS JOIN LATERAL (
+            SELECT * FROM seal_fact f
+            WHERE (f.operator, f.kind, f.node, f.lane) = (l.operator, 'sibling', l.node, l.lane)
+            ORDER BY f.ends DESC LIMIT 256) AS f)
+    SELECT operator, node, content, ends FROM told
+    WHERE age = 1 AND NOT EXISTS (SELECT FROM batch b
+        WHERE (b.operator, b.node, b.lane, b.epoch, b.number, b.hash) = (told.operator, told.node,
+            content ->> 'lane', content ->> 'epoch', (content ->> 'number')::bigint, content ->> 'hash'))
+    ORDER BY node, content ->> 'lane'
+""")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -22,12 +37,22 @@ async def read_streams(database: Database, now: datetime, operator: str | None =
     operators = [INSTALLATION, *await database.operators()] if operator is None else [operator]
     streams: list[Stream] = []
     aside: list[AsideBatch] = []
+    siblings: list[MissingSibling] = []
     for owner in operators:
         async with database.app(owner, snapshot=True) as conn:
             found, strays = await _of_operator(conn)
             streams += found
             aside += strays
-    return stream_document(streams, aside, now)
+            siblings += await _missing_siblings(conn)
+    return stream_document(streams, aside, now, siblings)
+
+
+async def _missing_siblings(conn: AsyncConnection) -> list[MissingSibling]:
+    """Lanes whose newest seal that a sibling told of is not accepted."""
+    return [
+        MissingSibling(row.operator, row.node, said_us=_whole_us(row.ends), **row.content)
+        for row in await conn.execute(_SIBLINGS)
+    ]
 
 
 async def _of_operator(conn: AsyncConnection) -> tuple[list[Stream], list[AsideBatch]]:
@@ -59,4 +84,8 @@ async def _of_operator(conn: AsyncConnection) -> tuple[list[Stream], list[AsideB
 
 
 def _microseconds(instant: datetime | None) -> int | None:
-    return None if instant is None else (instant - _EPOCH) // timedelta(microseconds=1)
+    return None if instant is None else _whole_us(instant)
+
+
+def _whole_us(instant: datetime) -> int:
+    return (instant - _EPOCH) // timedelta(microseconds=1)

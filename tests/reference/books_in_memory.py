@@ -19,10 +19,15 @@ import pyarrow.compute as pc
 from billing.adjustment import Adjustment
 from billing.document import DRAFT, Document
 from billing.facts import Facts
+from billing.gaps import Gap
 from billing.journal import Entry
 from billing.period import Period
 from billing.ports import PeriodClose, Series
 from billing.settlement import Settlement
+
+
+def _us(instant: datetime) -> int:
+    return int(instant.timestamp()) * 1_000_000
 
 
 @dataclass
@@ -35,6 +40,7 @@ class BookInMemory:
     unfinished: dict[str, tuple[datetime, datetime]] = field(
         default_factory=dict
     )  # first and last event by id
+    unmetered: list[Gap] = field(default_factory=list)
     heads: dict[str, str] = field(default_factory=dict)
     papers: dict[str, Document] = field(default_factory=dict)
     made_adjustments: list[Adjustment] = field(default_factory=list)
@@ -52,6 +58,9 @@ class BookInMemory:
 
     async def unfinished_imports(self, start: datetime, end: datetime) -> Sequence[str]:
         return [id for id, (first, last) in self.unfinished.items() if first < end and last >= start]
+
+    async def gaps(self, start: datetime, end: datetime) -> Sequence[Gap]:
+        return [gap for gap in self.unmetered if gap.begins_us < _us(end) and gap.ends_us >= _us(start)]
 
     async def lane_heads(self) -> Mapping[str, str]:
         return dict(self.heads)

@@ -64,7 +64,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
 
-def close(books: BooksInMemory, period: Period = OCTOBER, now: datetime = NOW, **how: bool) -> dict[str, Any]:
+def close(books: BooksInMemory, period: Period = OCTOBER, now: datetime = NOW, **how: Any) -> dict[str, Any]:
     return run(close_period(books, OPERATOR, period, now, **how))
 
 

@@ -1,0 +1,86 @@
+"""What stops a close: a month that is not over, batches that are held, imports half taken in, usage that nobody wrote
+down. Some of it a person may sign for, and that is kept with the close.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from billing.gaps import AcceptedGaps, Gap, accept
+from billing.period import Period
+from billing.ports import Book
+from billing.site import Operator
+from metering.refusal import Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What a person signs for: a month that is not over, usage that nobody wrote down."""
+
+    unfinished: bool
+    gaps: AcceptedGaps
+
+
+async def check_held(book: Book, operator: str) -> None:
+    """Refuses `held_batches`: what is verified and not accepted may be usage of any month."""
+    held = await book.held_batches()
+    if held:
+        raise Refusal(
+            "held_batches",
+            f"{held} batches of {operator} are held, so its usage is not whole",
+            where=operator,
+            remedy="`tally streams` names them and why: hole ends with the missing batch, ahead_of_time with its time,"
+            " unknown_customer with the subject restored, a damaged body with a whole copy of its batch;"
+            " a fork and the other codes have no command yet (docs/streams.md)",
+        )
+
+
+async def check_imports(book: Book, operator: Operator, period: Period) -> None:
+    """Refuses `import_unfinished`: what a killed import left is not the file's usage."""
+    unfinished = await book.unfinished_imports(*period.bounds(operator.zone))
+    if unfinished:
+        raise Refusal(
+            "import_unfinished",
+            f"{', '.join(unfinished)} of {operator.id} is not finished, so the usage of {period} is not whole",
+            where=unfinished[0],
+            remedy="give its command again to finish it, or take back what was accepted with"
+            f" `tally import void {unfinished[0]} --reason …`",
+        )
+
+
+def check_time(operator: Operator, period: Period, now: datetime, accept_unfinished: bool) -> bool:
+    """Whether the period is still running, which only `accept_unfinished` allows."""
+    start, end = period.bounds(operator.zone)
+    if now < start:
+        raise Refusal("period_not_begun", f"{period} has not begun", remedy="close it once it is over")
+    if now < end and not accept_unfinished:
+        raise Refusal(
+            "period_not_over",
+            f"{period} ends at {end.astimezone(operator.zone).isoformat()}",
+            remedy="close it then, or close what there is with --accept-unfinished",
+        )
+    return now < end
+
+
+async def accepted_gaps(book: Book, operator: Operator, period: Period, accepted: AcceptedGaps) -> list[Gap]:
+    """The period's gaps, each accepted now or at an earlier close of it; refuses `unmetered_interval` else."""
+    found = await book.gaps(*period.bounds(operator.zone))
+    last = await book.last_close(period)
+    return accept(found, [] if last is None else last.result["gaps"], accepted, period)
+
+
+def check_named_gaps(rows: Sequence[Mapping[str, Any]], accepted: AcceptedGaps) -> None:
+    """Refuses `no_gap`: who accepts what is not there has named the wrong node or month."""
+    closed = [each for row in rows for each in (row, *row["earlier"])]
+    there = {gap["node"] for row in closed for gap in row["gaps"]}
+    strangers = sorted(set(accepted.nodes) - there)
+    if strangers:
+        raise Refusal(
+            "no_gap",
+            f"{', '.join(strangers)} served nothing unmetered in this period",
+            where="--accept-gap",
+            remedy=f"those that did: {', '.join(sorted(there))}" if there else "leave the option out",
+        )
