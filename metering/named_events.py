@@ -6,7 +6,8 @@
 
 An event may be as long as a whole answer (`response.completed` repeats all of the text), so an event is never put
 together: `begins` says at its name which values of its data are wanted, they are picked as the bytes pass, and `ends`
-is told of them at the blank line. Lines end with LF or CR LF (WHATWG HTML, 9.2.6).
+is told of them at the blank line. Engines write the name first; one that came behind the data would be passed over.
+Lines end with LF or CR LF (WHATWG HTML, 9.2.6).
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class NamedEvents:
             taken -= len(start) - 5
             start = b""
         elif len(start) == 6:
-            self._line = _NAME if start == b"event:" else _OTHER
+            self._line = _NAME if start == b"event:" and not self._some else _OTHER
             if self._line == _NAME:
                 self._name = b""
             start = b""
