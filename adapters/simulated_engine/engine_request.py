@@ -80,7 +80,7 @@ class EngineRequest:
         if after_end_tokens and left > late:
             lines.after_end(self._name, min(after_end_tokens, left - late))
         if late:
-            lines.late(self._name, 0, late)
+            lines.late(self._name, model=self._account.model, prompt_tokens=0, output_tokens=late)
 
     def _freed(self, status: str, late_tokens: int) -> None:
         self.is_over = True

@@ -147,6 +147,8 @@ class _Families(Collector):
             for model, counters in models:
                 self._add_histogram(histogram, model, pick(counters))
             yield histogram
+        started = "Start time of the process since unix epoch in seconds."
+        yield GaugeMetricFamily("process_start_time_seconds", started, value=self.started)
 
     def _add_histogram(self, family: HistogramMetricFamily, model: str, histogram: Histogram) -> None:
         buckets = [

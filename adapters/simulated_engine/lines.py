@@ -38,6 +38,7 @@ class Lines:
     def __init__(self, options: LineOptions, model: str) -> None:
         """Opens the scheduler's stream. OSError if the folder or the file cannot be made."""
         self._options = options
+        self._model = model
         opened = {"engine": ENGINE, "model": model, "plugin": PLUGIN_VERSION, "vllm": VLLM_VERSION}
         self._scheduler = _Stream(options, "scheduler", opened)
         self._front_end: _Stream | None = None
@@ -77,14 +78,15 @@ class Lines:
         }
         self._write(self._scheduler, "after_end", said)
 
-    def late(self, name: Name, prompt_tokens: int, output_tokens: int) -> None:
+    def late(self, name: Name, model: str, prompt_tokens: int, output_tokens: int) -> None:
         """Tokens reached the front end after it had let the request go."""
         if self._options.aside:
             return
         if self._front_end is None:
-            opened = {"engine": None, "model": None, "plugin": PLUGIN_VERSION, "vllm": VLLM_VERSION}
+            opened = {"engine": None, "model": model, "plugin": PLUGIN_VERSION, "vllm": VLLM_VERSION}
             self._front_end = _Stream(self._options, "frontend", opened)
         said = {
+            "model": model,
             "id": name.id,
             "external": name.external,
             "prompt_tokens": prompt_tokens,

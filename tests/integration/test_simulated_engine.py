@@ -5,64 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
 
 import pytest
-from engine_exchange import Answer, Request, exchange
+from engine_exchange import Request, exchange
 from engine_recordings import usage_counters
+from simulated_world import JSON, ask, chat, events, idle, named, with_engine
 
 from adapters.simulated_engine.options import MISCOUNTED_TOKENS, EngineOptions
-from adapters.simulated_engine.server import RunningEngine, serve
-
-JSON = (("Content-Type", "application/json"),)
-
-
-def chat(**more: object) -> Request:
-    body = {"model": "tiny", "messages": [{"role": "user", "content": "Count."}], **more}
-    return Request("POST", "/v1/chat/completions", JSON, json.dumps(body))
-
-
-def named(prompt: int, completion: int, **more: int | str) -> dict[str, Any]:
-    return {"vllm_xargs": {"sim_prompt_tokens": prompt, "sim_completion_tokens": completion, **more}}
-
-
-T = TypeVar("T")
-
-
-def with_engine(options: EngineOptions, use: Callable[[RunningEngine], Awaitable[T]]) -> T:
-    async def run() -> T:
-        running = await serve(options, "127.0.0.1", 0)
-        try:
-            return await use(running)
-        finally:
-            await running.close()
-
-    return asyncio.run(run())
-
-
-def ask(options: EngineOptions, request: Request) -> tuple[Answer, RunningEngine]:
-    async def use(running: RunningEngine) -> tuple[Answer, RunningEngine]:
-        return await exchange(running.host, running.port, request), running
-
-    return with_engine(options, use)
-
-
-async def idle(running: RunningEngine) -> None:
-    for _ in range(1000):
-        if not any(counters.running for counters in running.counters.values()):
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("the engine is still running something")
-
-
-def events(answer: Answer) -> list[Any]:
-    return [json.loads(piece.removeprefix("data: ")) for piece in answer.pieces if "[DONE]" not in piece]
+from adapters.simulated_engine.server import RunningEngine
 
 
 def test_a_request_names_its_counts_as_numbers_or_text() -> None:
     counts = named(71_234, 512, sim_cached_tokens="70912", sim_reasoning_tokens=100)
-    answer, running = ask(EngineOptions(prompt_tokens_details=True), chat(**counts))
+    (answer,), running = ask(EngineOptions(prompt_tokens_details=True), chat(**counts))
     assert json.loads(answer.body)["usage"] == {
         "prompt_tokens": 71_234,
         "total_tokens": 71_746,
@@ -80,7 +35,7 @@ def test_a_request_names_its_counts_as_numbers_or_text() -> None:
 
 
 def test_a_request_without_output_is_answered_and_counted() -> None:
-    answer, running = ask(
+    (answer,), running = ask(
         EngineOptions(), chat(stream=True, stream_options={"include_usage": True}, **named(9, 0))
     )
     *_, last, usage = events(answer)
@@ -91,7 +46,7 @@ def test_a_request_without_output_is_answered_and_counted() -> None:
 
 def test_a_million_million_tokens_stream_in_few_chunks() -> None:
     request = chat(stream=True, stream_options={"include_usage": True}, **named(10**12, 10**12))
-    answer, running = ask(EngineOptions(), request)
+    (answer,), running = ask(EngineOptions(), request)
     assert len(answer.pieces) == 1 + 64 + 2
     assert len(answer.body) < 100_000
     assert events(answer)[-1]["usage"]["completion_tokens"] == 10**12
@@ -123,7 +78,7 @@ def test_without_named_counts_the_same_request_has_the_same_counts() -> None:
 def test_tokens_come_at_the_pace_asked_for() -> None:
     options = EngineOptions(tokens_per_second=200, first_token_ms=50)
     began = time.monotonic()
-    answer, _ = ask(options, chat(stream=True, **named(5, 21)))
+    (answer,), _ = ask(options, chat(stream=True, **named(5, 21)))
     assert answer.whole
     assert 0.145 <= time.monotonic() - began < 3  # 50 ms, then 20 tokens of 5 ms
 
@@ -174,16 +129,16 @@ def test_tokens_inside_a_large_chunk_are_counted_by_the_clock_when_the_client_le
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_miscount_fault_reports_more_than_was_counted(stream: bool) -> None:
     asked = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
-    answer, running = ask(EngineOptions(fault="miscount"), chat(**asked, **named(5, 20)))
+    (answer,), running = ask(EngineOptions(fault="miscount"), chat(**asked, **named(5, 20)))
     usage = (events(answer)[-1] if stream else json.loads(answer.body))["usage"]
     assert usage["completion_tokens"] == running.counters["tiny"].generation_tokens + MISCOUNTED_TOKENS
 
 
 def test_the_drop_usage_fault_leaves_usage_out() -> None:
     options = EngineOptions(fault="drop-usage")
-    whole, _ = ask(options, chat(**named(5, 20)))
+    (whole,), _ = ask(options, chat(**named(5, 20)))
     assert json.loads(whole.body)["usage"] is None
-    stream, _ = ask(options, chat(stream=True, stream_options={"include_usage": True}, **named(5, 20)))
+    (stream,), _ = ask(options, chat(stream=True, stream_options={"include_usage": True}, **named(5, 20)))
     assert not any("usage" in event for event in events(stream))
     assert stream.pieces[-1] == "data: [DONE]\n\n"
 
@@ -195,7 +150,7 @@ def test_the_cut_fault_breaks_off_in_the_middle(stream: bool) -> None:
 
 
 def test_any_model_is_served_where_that_is_allowed_and_counted_by_its_name() -> None:
-    answer, running = ask(EngineOptions(any_model=True), chat(**{**named(5, 20), "model": "qwen3-32b"}))
+    (answer,), running = ask(EngineOptions(any_model=True), chat(**{**named(5, 20), "model": "qwen3-32b"}))
     assert json.loads(answer.body)["model"] == "qwen3-32b"
     assert running.counters["qwen3-32b"].generation_tokens == 20
     assert running.counters["tiny"].generation_tokens == 0
@@ -248,7 +203,7 @@ def test_what_is_not_http_is_refused_and_the_connection_closed() -> None:
 
 def test_a_named_count_that_is_no_count_is_refused() -> None:
     for wrong in ("many", -1, 10**13, 1.5):
-        answer, running = ask(EngineOptions(), chat(vllm_xargs={"sim_prompt_tokens": wrong}))
+        (answer,), running = ask(EngineOptions(), chat(vllm_xargs={"sim_prompt_tokens": wrong}))
         assert answer.status == 400, wrong
         assert running.counters["tiny"].prompt_tokens == 0
 
