@@ -78,6 +78,7 @@ class AfterEnd:
 class Late:
     """Tokens that are in a `Freed` line and not in vLLM's counters: the front end had let the request go."""
 
+    model: str | None
     id: str
     external: str
     prompt_tokens: int

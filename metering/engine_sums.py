@@ -1,8 +1,8 @@
 """What lines and events add up to within one span, model by model.
 
 The engine counts the prompt of each line that sampled; `repeated_prompt` is what of it stands for a prompt that another
-line had counted already (engine_request.py). Late lines name no model: theirs is that of the request's own line, or the
-only one there is; what belongs to none in the end is counted for the first model, so that nothing is dropped.
+line had counted already (engine_request.py). What names no model is the only one's there is; what belongs to none in the
+end is counted for the first model, so that nothing is dropped.
 """
 
 from __future__ import annotations
@@ -61,7 +61,6 @@ class SpanSums:
     def __init__(self) -> None:
         self._by_model: dict[str, Sums] = {}
         self._requests: dict[str, RequestLines] = {}
-        self._model_of: dict[str, str] = {}
         self._alone: dict[bytes, None] = {}
 
     def __bool__(self) -> bool:
@@ -74,8 +73,6 @@ class SpanSums:
         prompt = line.prompt_tokens if line.sampled else 0
         sums.sampled_prompt += prompt
         sums.generated += line.output_tokens
-        if line.model and len(self._by_model) > 1:
-            keep(self._model_of, line.id, line.model)
         if is_unmetered(line.external):
             sums.unmetered_prompt += prompt
             sums.unmetered_generated += line.output_tokens
@@ -87,7 +84,7 @@ class SpanSums:
 
     def late(self, line: Late) -> None:
         """The front end dropped what the engine had counted."""
-        sums = self._of(self._model_of.get(line.id))
+        sums = self._of(line.model)
         sums.late_prompt += line.prompt_tokens
         sums.late_generated += line.output_tokens
 

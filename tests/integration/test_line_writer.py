@@ -23,7 +23,7 @@ WITNESS = Path(__file__).parents[2] / "adapters" / "vllm"
 
 
 def said(n: int) -> dict[str, object]:
-    return {"id": f"r{n}", "external": f"r{n}", "prompt_tokens": 0, "output_tokens": n}
+    return {"model": "tiny", "id": f"r{n}", "external": f"r{n}", "prompt_tokens": 0, "output_tokens": n}
 
 
 def lines(folder: Path) -> list[EngineLine]:
@@ -126,7 +126,7 @@ def test_a_forked_child_has_a_stream_of_its_own(tmp_path: Path) -> None:
         "import os, sys, pathlib\n"
         "from tallygrid_vllm.writer import LineWriter\n"
         f"writer = LineWriter(pathlib.Path(sys.argv[1]), 'scheduler', {OPENED!r})\n"
-        "said = {'id': 'r', 'external': 'r', 'prompt_tokens': 0}\n"
+        "said = {'model': None, 'id': 'r', 'external': 'r', 'prompt_tokens': 0}\n"
         "writer.write('late', {**said, 'output_tokens': 1})\n"
         "child = os.fork()\n"
         "writer.write('late', {**said, 'output_tokens': 3 if child else 2})\n"

@@ -61,6 +61,11 @@ class OutputProcessor:
         return len(engine_core_outputs)
 
 
+class AsyncLLM:
+    def __init__(self, vllm_config: Any, known: list[str]) -> None:
+        self.output_processor = sys.modules["vllm.v1.engine.output_processor"].OutputProcessor(*known)
+
+
 CONFIG = SimpleNamespace(
     model_config=SimpleNamespace(served_model_name=["tiny", "alias"]),
     parallel_config=SimpleNamespace(data_parallel_index=3),
@@ -89,6 +94,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
                 "vllm.v1.engine.output_processor",
                 {"OutputProcessor": type("Processor", (OutputProcessor,), {})},
             ),
+            ("vllm.v1.engine.async_llm", {"AsyncLLM": type("Client", (AsyncLLM,), {})}),
         ):
             made = ModuleType(module)
             vars(made).update(what)
@@ -269,7 +275,8 @@ def test_outputs_of_requests_that_the_front_end_let_go_are_late(load: Any, tmp_p
     front_end = load("front_end")
     front_end.install()
     front_end.install()  # plugins may be loaded more than once
-    processor = sys.modules["vllm.v1.engine.output_processor"].OutputProcessor("alive")
+    client = sys.modules["vllm.v1.engine.async_llm"].AsyncLLM(CONFIG, ["alive"])
+    processor = client.output_processor
     outputs = [
         late_output("alive", 1),
         late_output("gone", 2),
@@ -279,7 +286,17 @@ def test_outputs_of_requests_that_the_front_end_let_go_are_late(load: Any, tmp_p
     assert processor.process_outputs(outputs, engine_core_timestamp=1.0) == 4
     assert processor.process_outputs([SimpleNamespace()]) == 1  # what it cannot read it leaves to vLLM
     late = [each.said for each in lines(tmp_path) if isinstance(each.said, Late)]
-    assert late == [Late("gone", "gone", 0, 2), Late("new", "new", 31, 1)]
+    assert late == [Late("tiny", "gone", "gone", 0, 2), Late("tiny", "new", "new", 31, 1)]
+
+
+def test_a_front_end_whose_client_made_no_processor_goes_on_and_its_late_lines_name_no_model(
+    load: Any, tmp_path: Path
+) -> None:
+    load("front_end").install()
+    processor = sys.modules["vllm.v1.engine.output_processor"].OutputProcessor()
+    processor.process_outputs([late_output("gone", 2)])
+    [late] = [each.said for each in lines(tmp_path) if isinstance(each.said, Late)]
+    assert late == Late(None, "gone", "gone", 0, 2)
 
 
 def test_on_another_version_the_front_end_is_left_as_it_is(load: Any, tmp_path: Path) -> None:
@@ -288,6 +305,7 @@ def test_on_another_version_the_front_end_is_left_as_it_is(load: Any, tmp_path: 
         sys.modules["vllm.v1.engine.output_processor"].OutputProcessor.process_outputs
         is OutputProcessor.process_outputs
     )
+    assert sys.modules["vllm.v1.engine.async_llm"].AsyncLLM.__init__ is AsyncLLM.__init__
     [aside] = [each.said for each in lines(tmp_path) if isinstance(each.said, SteppedAside)]
     assert aside.vllm == "0.34.0"
 

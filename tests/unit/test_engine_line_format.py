@@ -53,7 +53,7 @@ def test_the_specifications_example_is_read_as_it_says() -> None:
         EngineLine(1, 1760000004200000, freed()),
         EngineLine(2, 1760000004201000, AfterEnd(0, output_tokens=1, **CHAT)),
         EngineLine(3, 1760000009000000, Ended(None)),
-        EngineLine(1, 1760000004199000, Late(prompt_tokens=0, output_tokens=1, **CHAT)),
+        EngineLine(1, 1760000004199000, Late("tiny", prompt_tokens=0, output_tokens=1, **CHAT)),
     ]
 
 
@@ -71,7 +71,10 @@ def test_counters_are_what_was_freed_less_what_came_late() -> None:
 
 
 def test_a_request_that_gave_nothing_has_its_prompt_in_no_counter() -> None:
-    lines = [EngineLine(0, 1, freed(sampled=False, output_tokens=0)), EngineLine(1, 1, Late("x", "x", 31, 1))]
+    lines = [
+        EngineLine(0, 1, freed(sampled=False, output_tokens=0)),
+        EngineLine(1, 1, Late("tiny", "x", "x", 31, 1)),
+    ]
     assert counted(lines) == Counted(-31, -1)
 
 

@@ -5,7 +5,8 @@ before vLLM counts them, though the engine's scheduler has counted them as the r
 between the lines and the counters, so each becomes a line of kind `late`.
 
 vLLM runs general plugins in every process, also in those that have no front end. The stream is opened by the first
-output that passes.
+output that passes. Whose model the front end serves, vLLM's output processor does not know; the engine's client that
+makes it does, and is told to leave a note there.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from collections.abc import Callable
 from typing import Any
 
 from tallygrid_vllm import __version__
-from tallygrid_vllm.lines import ids
-from tallygrid_vllm.versions import FRONT_END_METHODS, objection
+from tallygrid_vllm.lines import ids, served_name
+from tallygrid_vllm.versions import CLIENT_METHODS, FRONT_END_METHODS, objection
 from tallygrid_vllm.writer import FOLDER_VARIABLE, LineWriter, logger, open_writer
 
 _MARK = "tallygrid_witness"
+_MODEL = "tallygrid_model"
 
 
 def install() -> None:
@@ -30,12 +32,16 @@ def install() -> None:
         return
     try:
         from vllm import __version__ as vllm_version
+        from vllm.v1.engine.async_llm import AsyncLLM
         from vllm.v1.engine.output_processor import OutputProcessor
 
         if hasattr(OutputProcessor.process_outputs, _MARK):
             return
-        why = objection(vllm_version, OutputProcessor, FRONT_END_METHODS)
+        why = objection(vllm_version, OutputProcessor, FRONT_END_METHODS) or objection(
+            vllm_version, AsyncLLM, CLIENT_METHODS
+        )
         if why is None:
+            AsyncLLM.__init__ = _noting(AsyncLLM.__init__)
             OutputProcessor.process_outputs = _witnessed(OutputProcessor.process_outputs, vllm_version)
         elif multiprocessing.parent_process() is None:  # said once, not by every process of the server
             _step_aside(vllm_version, why)
@@ -43,8 +49,8 @@ def install() -> None:
         logger.exception("tallygrid: the front end's witness could not begin; the engine goes on without it")
 
 
-def late(states: Any, outputs: Any) -> list[dict[str, object]]:
-    """What each output of a request that is not among `states` would have added to the counters."""
+def late(model: str | None, states: Any, outputs: Any) -> list[dict[str, object]]:
+    """What each output of a request that is not among `states` would have added to the counters of `model`."""
     found = []
     for output in outputs:
         if output.request_id not in states:
@@ -53,6 +59,7 @@ def late(states: Any, outputs: Any) -> list[dict[str, object]]:
             output_tokens = len(output.new_token_ids)
             if prompt_tokens or output_tokens:
                 said = {
+                    "model": model,
                     **ids(output.request_id),
                     "prompt_tokens": prompt_tokens,
                     "output_tokens": output_tokens,
@@ -61,14 +68,29 @@ def late(states: Any, outputs: Any) -> list[dict[str, object]]:
     return found
 
 
+def _noting(begin: Callable[..., None]) -> Callable[..., None]:
+    """AsyncLLM.__init__, which then notes the model's name at the output processor that it made."""
+
+    @functools.wraps(begin)
+    def noting(self: Any, vllm_config: Any, *args: Any, **named: Any) -> None:
+        begin(self, vllm_config, *args, **named)
+        try:
+            setattr(self.output_processor, _MODEL, served_name(vllm_config))
+        except Exception as error:
+            logger.warning("tallygrid: late lines will name no model (%r)", error)
+
+    return noting
+
+
 def _witnessed(process_outputs: Callable[..., Any], vllm_version: str) -> Callable[..., Any]:
     streams: list[LineWriter | None] = []
 
     def look(processor: Any, outputs: Any) -> None:
+        model = getattr(processor, _MODEL, None)
         if not streams:
-            streams.append(open_writer("frontend", _opened(vllm_version)))
+            streams.append(open_writer("frontend", _opened(vllm_version, model)))
         if writer := streams[0]:
-            for said in late(processor.request_states, outputs):
+            for said in late(model, processor.request_states, outputs):
                 writer.write("late", said)
 
     @functools.wraps(process_outputs)
@@ -86,10 +108,10 @@ def _witnessed(process_outputs: Callable[..., Any], vllm_version: str) -> Callab
 
 def _step_aside(vllm_version: str, why: str) -> None:
     logger.warning("tallygrid: %s; the front end runs without its witness", why)
-    if writer := open_writer("frontend", _opened(vllm_version)):
+    if writer := open_writer("frontend", _opened(vllm_version, None)):
         writer.write("stepped-aside", {"vllm": vllm_version, "why": why})
         writer.close()
 
 
-def _opened(vllm_version: str) -> dict[str, object]:
-    return {"engine": None, "model": None, "plugin": __version__, "vllm": vllm_version}
+def _opened(vllm_version: str, model: str | None) -> dict[str, object]:
+    return {"engine": None, "model": model, "plugin": __version__, "vllm": vllm_version}

@@ -21,7 +21,7 @@ and goes on, by kind, with
                    prompt_tokens, cached_tokens, output_tokens, sampled
     after_end      a step gave tokens for a request that had ended meanwhile; the engine threw them away: engine, id,
                    external, output_tokens
-    late           tokens reached the front end after it had let the request go: id, external, prompt_tokens,
+    late           tokens reached the front end after it had let the request go: model, id, external, prompt_tokens,
                    output_tokens
     stepped-aside  the witness does not know this engine and writes nothing more: vllm, why
     faults         something failed in the witness (never in the engine): count since the start, what was last
@@ -49,13 +49,14 @@ and `after_end` is in neither. A client that hangs up after 12 tokens, one of th
 
 and in the stream of the front end, where the counter stands at 11:
 
-    {"v":1,"n":1,"at_us":1760000004199000,"kind":"late","id":"chatcmpl-8d7f9c2e51b04c6da2f3e4b5c6d7e8f9-1a2b3c4d","external":"chatcmpl-8d7f9c2e51b04c6da2f3e4b5c6d7e8f9","prompt_tokens":0,"output_tokens":1}
+    {"v":1,"n":1,"at_us":1760000004199000,"kind":"late","model":"tiny","id":"chatcmpl-8d7f9c2e51b04c6da2f3e4b5c6d7e8f9-1a2b3c4d","external":"chatcmpl-8d7f9c2e51b04c6da2f3e4b5c6d7e8f9","prompt_tokens":0,"output_tokens":1}
 """
 
 from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 FORMAT_VERSION = 1
 SUFFIX = ".jsonl"
@@ -74,6 +75,12 @@ def line(n: int, at_us: int, kind: str, said: dict[str, object]) -> bytes:
 def file_name(start_us: int, pid: int, role: str, part: int) -> str:
     """The name of a part of a stream."""
     return f"{start_us:016d}-{pid}-{role}-{part:06d}{SUFFIX}"
+
+
+def served_name(config: Any) -> str:
+    """The name under which vLLM's counters show the model, from vLLM's configuration."""
+    served = config.model_config.served_model_name
+    return str(served if isinstance(served, str) else served[0])
 
 
 def ids(engine_id: str) -> dict[str, object]:

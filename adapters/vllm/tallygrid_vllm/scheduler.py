@@ -18,17 +18,16 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 
 from tallygrid_vllm import __version__
-from tallygrid_vllm.lines import ids
+from tallygrid_vllm.lines import ids, served_name
 from tallygrid_vllm.versions import SCHEDULER_METHODS, objection
 from tallygrid_vllm.writer import LineWriter, logger, open_writer
 
 
 def _opened(scheduler: Any) -> dict[str, object]:
     config = scheduler.vllm_config
-    served = config.model_config.served_model_name
     return {
         "engine": config.parallel_config.data_parallel_index,
-        "model": served if isinstance(served, str) else served[0],
+        "model": served_name(config),
         "plugin": __version__,
         "vllm": vllm_version,
     }

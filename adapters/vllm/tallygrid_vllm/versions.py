@@ -21,6 +21,7 @@ SCHEDULER_METHODS: Mapping[str, tuple[str, ...]] = {
     "_free_request": ("request",),
     "shutdown": (),
 }
+CLIENT_METHODS: Mapping[str, tuple[str, ...]] = {"__init__": ("vllm_config",)}
 FRONT_END_METHODS: Mapping[str, tuple[str, ...]] = {"process_outputs": ("engine_core_outputs",)}
 
 
