@@ -25,7 +25,7 @@ from metering.dialects import DIALECTS, Reader
 from metering.engine_fetch import fetch
 from metering.engine_pool import EnginePool
 from metering.event import Event
-from metering.exchange import UNKNOWN_MODEL, Watch
+from metering.exchange_step import UNKNOWN_MODEL, Watch
 from metering.http_answer import AnswerHead
 from metering.usage import NOTHING
 

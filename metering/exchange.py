@@ -25,66 +25,20 @@ outcome is not this exchange's to know: the step says `watch`, and `metering.bac
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
-from metering.dialects import DIALECTS, Dialect, Reader
-from metering.endpoints import CANCEL, RESPONSE, response_id
+from metering.dialects import Dialect, Reader
 from metering.event import Event
+from metering.exchange_step import LOST, STOPPING, UNKNOWN_MODEL, Step, Watch
 from metering.http_answer import AnswerHead, head_bytes
 from metering.http_refusal import Refused, answer_bytes
 from metering.http_request import Request
-from metering.request_body import Ask, read_pooled
-from metering.response_id import UNMETERED, engine_of_response, make_response_id
+from metering.request_body import Ask
+from metering.response_id import UNMETERED, make_response_id
 from metering.sse import StreamReader
 from metering.usage import NOTHING
 from metering.write_ahead import Intent
 
-#: What is written for the model of a request that names none and gets none in the answer.
-UNKNOWN_MODEL = "unknown"
 _MODEL = re.compile(rb'"model"\s*:\s*"([A-Za-z0-9][\w.:/@+-]{0,199})"')
-
-#: Why the engine was lost, and what a client that has seen nothing yet is told.
-LOST = {
-    "unreachable": Refused(
-        503, "engine_unreachable", "The engine does not answer.", headers=((b"retry-after", b"1"),)
-    ),
-    "closed": Refused(502, "engine_closed", "The engine closed the connection before it answered."),
-    "malformed": Refused(502, "engine_malformed", "The engine's answer was not valid HTTP/1.1."),
-    "silent": Refused(504, "engine_silent", "The engine did not answer in time."),
-}
-STOPPING = Refused(503, "stopping", "This server is stopping.", close=True, headers=((b"retry-after", b"1"),))
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """A response that goes on in the background: whose it is, its id at the engine of that ordinal.
-
-    `absent` is what is known of it without asking the engine; `finished` there says that the engine has taken it up.
-    `lines` as for a step.
-    """
-
-    response: str
-    ordinal: int
-    absent: Event
-    lines: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What to do now, in this order: write `event` down, send `to_client`; then, if `over`, let go of both sides.
-
-    `keep_client`: the client's connection may carry another request. `unread_usage`: a finished answer whose usage
-    could not be read; its event has no tokens. `lines`: how many lines the engine's witness writes of it; 0 if it never
-    had the request or refused it, None if that is not known. `watch`: there is no event yet, somebody has to see to it.
-    """
-
-    event: Event | None
-    to_client: bytes
-    over: bool
-    keep_client: bool
-    unread_usage: bool = False
-    lines: int | None = None
-    watch: Watch | None = None
 
 
 class Exchange:
@@ -347,53 +301,3 @@ class Exchange:
             reason="usage_unread" if unread else self._reason,
         )
         return event, unread
-
-
-def open_exchange(
-    request: Request, request_id: bytes, now_us: int, secret: bytes = b""
-) -> Exchange | Refused:
-    """The exchange for a request that may go to the engine, or why it may not: its body cannot be read, or it names a
-    response that is not its customer's.
-
-    `request_id` are the 16 bytes minted for it; `secret` is the node's (`metering.response_id`).
-    """
-    endpoint, key = request.endpoint, request.key
-    if not endpoint.metered:
-        return _free(request, secret)
-    assert key is not None
-    dialect = DIALECTS[endpoint.dialect]
-    ask = dialect.request(request)
-    if isinstance(ask, Refused):
-        return ask
-    kept_by = None
-    if ask.previous is not None:
-        kept_by = engine_of_response(secret, ask.previous, key.customer)
-        if kept_by is None:
-            return _no_response(ask.previous)
-    intent = Intent(
-        request_id, now_us, key.customer, key.project, key.id, endpoint.name, ask.model or UNKNOWN_MODEL
-    )
-    return Exchange(request, ask, intent, dialect, secret=secret, kept_by=kept_by)
-
-
-def _free(request: Request, secret: bytes) -> Exchange | Refused:
-    """What leaves no event. Where engines serve different models, a body's model still says which is meant."""
-    endpoint, key = request.endpoint, request.key
-    if endpoint is RESPONSE or endpoint is CANCEL:
-        assert key is not None
-        response = response_id(request.target)
-        kept_by = engine_of_response(secret, response, key.customer)
-        return _no_response(response) if kept_by is None else Exchange(request, None, None, kept_by=kept_by)
-    if endpoint.dialect == "counted":
-        read = read_pooled(request.body)
-        if isinstance(read, Refused):
-            return read
-        return Exchange(request, None, None, model=read.model)
-    return Exchange(request, None, None)
-
-
-def _no_response(response: str) -> Refused:
-    """In vLLM's own words: a response of another customer's is as one that never was."""
-    return Refused(
-        404, "response_not_found", f"Response with id '{response}' not found.", engines_own="response_id"
-    )

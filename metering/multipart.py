@@ -30,6 +30,7 @@ _MAX_PARTS = 1000
 _MAX_PART_HEAD_BYTES = 4096
 _MAX_FIELD_BYTES = 1024
 _PARAMETER = re.compile(rb';[ \t]*([\w*-]+)=(?:"((?:[^"\\\r\n]|\\.)*)"|([^\s;"]+))[ \t]*')
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 _FIELDS = (b"model", b"stream", b"stream_include_usage", b"stream_continuous_usage_stats")
 _BAD = Refused(400, "bad_multipart", "The multipart body is not written as RFC 7578 says.")
@@ -94,8 +95,8 @@ def _name(head: bytes) -> bytes:
     names: list[bytes] = []
     for line in head.split(b"\r\n"):
         field, _, value = line.partition(b":")
-        if line and (not field or field[:1] in b" \t" or field != field.strip()):
-            raise ValueError("a folded header line")
+        if line and (not field or field != field.strip() or _CONTROL.search(line)):
+            raise ValueError("a folded header line, or no text")
         if field.lower() == b"content-disposition":
             kind, parameters = _parameters(value.strip())
             if kind != b"form-data" or b"name" not in parameters or b"name*" in parameters:

@@ -35,12 +35,14 @@ from metering.client_connection import ClientConnection
 from metering.endpoints import MODELS, Endpoint, find_endpoint
 from metering.engine_pools import LOOK_S, open_pools
 from metering.event import Event
-from metering.exchange import STOPPING, Exchange, Watch, open_exchange
+from metering.exchange import Exchange
+from metering.exchange_step import STOPPING, Watch
 from metering.http_refusal import OwnAnswer, Refused
 from metering.http_request import Budget, Request, RequestReader
 from metering.identity import new_id
 from metering.keybook import KeyBook
 from metering.lane import Lane
+from metering.opening import open_exchange
 from metering.refusal import Unavailable
 from metering.sidecar_options import SidecarOptions
 

@@ -10,8 +10,8 @@ from engine_recordings import FOLDER, Recording, read_set
 from exchange_wire import Wire, read_request, request_bytes
 
 from metering.endpoints import Endpoint, find_endpoint
-from metering.exchange import open_exchange
 from metering.http_refusal import Refused, answer_bytes
+from metering.opening import open_exchange
 
 # `forced` is left out: an engine told to show usage to everybody shows it to clients that did not ask.
 SETS = sorted(folder.name for folder in FOLDER.iterdir() if folder.is_dir() and folder.name != "forced")

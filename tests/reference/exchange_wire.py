@@ -7,11 +7,13 @@ from collections.abc import Iterable
 
 from metering.endpoints import ENDPOINTS, find_endpoint
 from metering.event import Event
-from metering.exchange import Exchange, Step, Watch, open_exchange
+from metering.exchange import Exchange
+from metering.exchange_step import Step, Watch
 from metering.http_answer import AnswerHead, AnswerReader
 from metering.http_refusal import Refused
 from metering.http_request import Request, RequestReader
 from metering.keybook import KeyEntry
+from metering.opening import open_exchange
 from metering.usage import Usage
 
 KEY = KeyEntry(b"K" * 16, b"C" * 16, b"P" * 16, None)

@@ -21,8 +21,10 @@ from hypothesis import strategies as st
 from stream_texts import DONE, asked_stream, asked_two_choices, chunk, plain_stream, usage
 
 from metering.event import Event
-from metering.exchange import UNKNOWN_MODEL, Exchange, open_exchange
+from metering.exchange import Exchange
+from metering.exchange_step import UNKNOWN_MODEL
 from metering.http_refusal import Refused
+from metering.opening import open_exchange
 from metering.usage import NOTHING, Usage
 from metering.write_ahead import Intent
 

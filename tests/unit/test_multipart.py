@@ -112,6 +112,7 @@ GOOD = form(field("model", "m"), FILE, field("stream", "true"))
         form(field("model", "m").replace(b'name="model"', b"name*=utf-8''stream; name=\"a\"")),
         form(field("model", "m").replace(b'name="model"', b'filename="a"')),
         form(b"Content-Type: text/plain\r\n\r\nx"),
+        form(field("stream", "true").replace(b"\r\n\r\n", b"\n\r\n\r\n")),
         form(b'Content-Disposition: form-data;\r\n name="stream"\r\n\r\ntrue'),
         form(
             field("a", "b").replace(b"\r\n\r\n", b'\r\nContent-Disposition: form-data; name="stream"\r\n\r\n')
