@@ -83,6 +83,12 @@ class Spans:
         self.unaccounted: dict[tuple[str, str], int] = {}
 
     @property
+    def begun(self) -> bool:
+        """Whether a quiet point would end a span about which something is to be said."""
+        grown = any(increase(self._begun.get(address, FRESH), now) for address, now in self._latest.items())
+        return bool(self._sums) or grown
+
+    @property
     def witness(self) -> str:
         """`yes`, `no` or `aside`, as it is now."""
         return "no" if not self._witness else "aside" if self._aside else "yes"

@@ -17,8 +17,8 @@ from metering.engine_request import RequestLines, one_of_many
 from metering.event import Event
 from metering.told import Joined
 
-#: So many requests are remembered, to know a prompt again, or a request whose line is late; and so many of them kept
-#: over a restart: whatever ran then ends at once.
+#: So many requests are remembered, to know a prompt again, or an event that had no line; and so many of them kept over
+#: a restart: whatever ran then ends at once.
 MOST_REQUESTS = 20_000
 MOST_KEPT = 256
 
