@@ -29,16 +29,15 @@ When wall clock and monotonic clock have come apart by more than 2 s the lane wa
 seal: all events so far are sealed under the old one, open intents are carried over. A step ahead is doubted first
 (clock.py): until it is believed, which begins another epoch, the lane's times go on from before it.
 
-Measured on one core: intent and outcome together 7 µs (10 beside busy neighbours) with two write(2) calls; a seal of
-10,000 events 25 ms.
+Measured on one core: intent 2.8 µs, outcome 4.5 µs, told 4.0 µs and joined 1.9 µs each; a seal of 10,000 events 28 ms.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
@@ -46,35 +45,29 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from metering.batch import MAX_EVENTS, SealedBatch
 from metering.clock import Clock, ClockChange, SteadyClock, SystemClock
-from metering.event import EARLIEST_TIME_US, END_OF_TIME_US, Event
-from metering.lane_folder import LaneFolder
+from metering.event import EARLIEST_TIME_US, END_OF_TIME_US
+from metering.lane_folder import LaneFolder, disk_failures
 from metering.lane_recovery import recovered
 from metering.lane_sealer import Sealer
 from metering.lane_state import LaneState
+from metering.lane_warnings import (
+    Warn,
+    clock_back,
+    clock_stepped,
+    lane_ahead,
+    lane_waits,
+    log_warning,
+    segment_stays,
+)
 from metering.lane_writer import AHEAD_US, LaneWriter
-from metering.refusal import Refusal
+from metering.refusal import Refusal, Unavailable
 from metering.steps import step
-from metering.told import Joined, events_of
+from metering.told import Joined
 from metering.unmetered_reserve import UnmeteredReserve
-from metering.write_ahead import Intent, intent_of, is_told, leaf_of
+from metering.write_ahead import Intent, Segment
 from metering.write_ahead_file import SEGMENT_BYTES, WriteAhead, newest_segment, set_aside
 
 __all__ = ["Intent", "Joined", "Lane", "Warn"]
-
-#: Told of what an operator should know: a stable word and a sentence.
-Warn = Callable[[str, str], None]
-
-_CLOCK_WORDS = {
-    ClockChange.DOUBTED: "the wall clock was stepped by {:+.1f} s, which is not believed before it has stood for 5 minutes",
-    ClockChange.BELIEVED: "the wall clock has stood for 5 minutes where it was stepped to, by {:+.1f} s, and is believed",
-    ClockChange.BACK: "the wall clock was stepped by {:+.1f} s",
-}
-
-_log = logging.getLogger(__name__)
-
-
-def _log_warning(code: str, what: str) -> None:
-    _log.warning("%s: %s", code, what)
 
 
 class Lane(LaneWriter):
@@ -85,25 +78,25 @@ class Lane(LaneWriter):
         folder: LaneFolder,
         state: LaneState,
         write_ahead: WriteAhead,
+        reserve: UnmeteredReserve,
         key: Ed25519PrivateKey,
         clock: SteadyClock,
-        reserve: UnmeteredReserve,
         *,
-        each: bool,
+        keep_open: bool,
         warn: Warn,
         segment_bytes: int,
     ) -> None:
-        super().__init__(state, write_ahead, clock, each=each)
-        self._folder = folder
-        self._reserve = reserve
+        super().__init__(folder, state, write_ahead, reserve, clock)
         self._sealer = Sealer(folder, state, self._append, key, clock, reserve)
+        self._keep_open = keep_open
         self._segment_bytes = segment_bytes
         self._warn = warn
         # `_sealing` keeps seal and close apart, and is taken before the writer's two locks. So a sync never waits for
         # a seal.
         self._sealing = threading.RLock()
-        self._is_open = False
-        self._left: frozenset[bytes] = frozenset()
+        self._is_open = True
+        self._has_begun = False
+        self._torn: tuple[Path, Segment] | None = None
 
     @classmethod
     def open(
@@ -117,55 +110,54 @@ class Lane(LaneWriter):
         clock: Clock | None = None,
         sync: Literal["group", "each"] = "group",
         keep_open: bool = False,
-        warn: Warn = _log_warning,
+        wait_for_disk: bool = False,
+        warn: Warn = log_warning,
         segment_bytes: int = SEGMENT_BYTES,
     ) -> Lane:
         """Take the lane `lane` of `operator`/`node` in the spool folder `folder`, recover it, open a new epoch.
 
         With `keep_open` the requests that the last epoch left open stay open: `left_open` names them, and the caller
-        ends each. Refusals: `lane_in_use`, `lane_ended` (its last seal was final), `lane_state` (write-ahead file and
-        head do not belong together), `write_ahead_damaged`, `clock_wrong` (the wall clock lies outside 2020 to 2099).
+        ends each. With `wait_for_disk` a disk that has no room for the new epoch is no reason not to open: the lane
+        takes nothing, but counts what is served unmetered, until a `sync` succeeds in beginning it.
+
+        Refusals: `lane_in_use`, `lane_ended` (its last seal was final), `lane_state` (write-ahead file and head do not
+        belong together), `write_ahead_damaged`, `unmetered_damaged`, `clock_wrong` (the wall clock lies outside 2020 to
+        2099). Unavailable `write_ahead_failed`, `spool_failed` if the disk refuses.
         """
         steady = SteadyClock(clock or SystemClock())
         if not EARLIEST_TIME_US <= steady.wall_us() < END_OF_TIME_US:
             raise Refusal(
                 "clock_wrong", "the clock lies outside 2020 to 2099", remedy="set the machine's clock"
             )
-        taken = LaneFolder.open(folder, operator, node, lane)
-        try:
+        with ExitStack() as undo, disk_failures(folder):
+            taken = LaneFolder.open(folder, operator, node, lane)
+            undo.callback(taken.close)
             number, path, segment = newest_segment(taken.path)
             state = recovered(segment, taken.head, str(taken.path))
+            reserve = UnmeteredReserve.open(taken.path, taken.head.seal if taken.head else None)
+            undo.callback(reserve.close)
+            write_ahead = WriteAhead(taken.path, number, each=sync == "each")
             self = cls(
                 taken,
                 state,
-                WriteAhead(taken.path, number),
+                write_ahead,
+                reserve,
                 key,
                 steady,
-                UnmeteredReserve.open(taken.path, taken.head.seal if taken.head else None),
-                each=sync == "each",
+                keep_open=keep_open,
                 warn=warn,
                 segment_bytes=segment_bytes,
             )
             if segment and path and segment.unread:
-                warn("torn_tail", set_aside(path, segment))
-            self._sealer.seal_events(self._durable)
-            self._left = frozenset(state.open)
-            self._begin_epoch(end_open=not keep_open)
-        except BaseException:
-            taken.close()
-            raise
+                self._torn = path, segment
+            try:
+                self._begin()
+            except Unavailable as error:
+                if not wait_for_disk:
+                    raise
+                warn(*lane_waits(error))
+            undo.pop_all()
         return self
-
-    def sync(self) -> None:
-        self._reserve.sync()
-        super().sync()
-
-    def left_open(self) -> tuple[list[Event], list[Intent]]:
-        """The requests of the last epoch that are still open: those told, as told, and those of which nothing is known."""
-        with self._append:
-            frames = [frame for request, frame in self._state.open.items() if request in self._left]
-        told = events_of([leaf_of(frame) for frame in frames if is_told(frame)])
-        return told, [intent_of(frame) for frame in frames if not is_told(frame)]
 
     def add_facts(self, facts: Sequence[str]) -> int:
         """Queue facts (metering/fact.py, a line each) for the next seals; a seal with facts is due after a second.
@@ -174,18 +166,6 @@ class Lane(LaneWriter):
         wait: whoever added them does so again.
         """
         return self._sealer.facts.add(facts)
-
-    def count_unmetered(self, time_us: int) -> None:
-        """A request is served without being written down. It is in an `unmetered` fact of the next published seal.
-
-        Any thread may. Unavailable `unmetered_failed` if not even that can be written.
-        """
-        self._reserve.count(time_us)
-
-    @property
-    def unmetered(self) -> int:
-        """Requests served without being written down, of which no published seal tells yet."""
-        return len(self._reserve)
 
     @property
     def facts_published(self) -> int:
@@ -214,9 +194,7 @@ class Lane(LaneWriter):
             change = self._clock.look()
             if change is ClockChange.UNDONE:
                 self._clock.settle(change)
-                self._warn(
-                    "clock_back", "the step ahead of the wall clock was undone: its time is taken again"
-                )
+                self._warn(*clock_back())
             elif change is not None:
                 return self._follow_clock(change)
             self.sync()
@@ -235,9 +213,11 @@ class Lane(LaneWriter):
             if not self._is_open:
                 return
             try:
-                if final:
-                    self._end_open_now()
                 self.sync()
+                if final:
+                    for frame in list(self._state.open.values()):
+                        self._take_all([self._state.ended(frame, self._clock.wall_us(), "sidecar_stopped")])
+                    self.sync()
                 self._sealer.seal_all(self._durable)
                 if final:
                     self._sealer.seal(self._durable, final=True)
@@ -248,39 +228,47 @@ class Lane(LaneWriter):
                 self._reserve.close()
                 self._folder.close()
 
-    def _end_open_now(self) -> None:
-        for frame in list(self._state.open.values()):
-            self._take_all([self._state.ended(frame, self._clock.wall_us(), "sidecar_stopped")])
+    def _mend(self) -> None:
+        if self._has_begun:
+            super()._mend()
+        else:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Begin the lane's first epoch of this start: lines 2 to 5 of the module's text, as far as they are not done."""
+        if self._torn:
+            self._warn("torn_tail", set_aside(*self._torn))
+            self._torn = None
+        self._sealer.seal_events(self._durable)
+        self._begin_epoch(end_open=not self._keep_open)
+        self._has_begun = True
 
     def _begin_epoch(self, *, end_open: bool) -> None:
         """Open a new epoch in a new segment. Every event so far is sealed; open requests are ended or carried over."""
-        with self._state.beginning_epoch(os.urandom(16)):
-            if end_open:
-                self._state.end_open(self._clock.wall_us(), "sidecar_killed")
-            self._begin_segment(self._newest_hash, durable=True)
-        self._durable = (self._state.next_sequence - 1, self._state.opened)
-        self._is_open = True
+        with self._append:
+            with self._state.beginning_epoch(os.urandom(16)):
+                if end_open:
+                    self._state.end_open(self._clock.wall_us(), "sidecar_killed")
+                self._begin_segment(durable=True)
+            self._reach_disk()
         step("interrupted")
         self._write_ahead.remove_old()
         ahead_us = self._state.floor_us - self._clock.wall_us()
         if ahead_us > AHEAD_US:
-            self._warn(
-                "lane_ahead",
-                f"the lane has sealed times {ahead_us / 1e6:.1f} s ahead of the clock and goes on above them: intake"
-                " holds its batches until then. If the clock is right, end this lane and give the sidecar a new one",
-            )
-
-    @property
-    def _newest_hash(self) -> str | None:
-        head = self._folder.head
-        return head.hash if head else None
+            self._warn(*lane_ahead(ahead_us))
 
     def _rotate_if_large(self) -> None:
         """Go on in a new segment if this one is large; the old one goes when the new one is on disk."""
         if self._file.size < self._segment_bytes:
             return
-        with self._syncing, self._append:
-            self._begin_segment(self._newest_hash, durable=self._each)
+        try:
+            with self._syncing, self._append:
+                self._begin_segment(durable=self._each)
+        except Unavailable as error:
+            if self._file.is_broken:
+                raise
+            self._warn(*segment_stays(error))
+            return
         step("rotate")
         self.sync()
         self._write_ahead.remove_old()
@@ -290,10 +278,7 @@ class Lane(LaneWriter):
         with self._syncing, self._append:
             self.sync()
             batch = self._sealer.seal_events(self._durable)
-            self._warn(
-                "clock_stepped",
-                f"{_CLOCK_WORDS[change].format(self._clock.apart_us / 1e6)}: a new epoch begins",
-            )
+            self._warn(*clock_stepped(change, self._clock.apart_us))
             self._begin_epoch(end_open=False)
             self._clock.settle(change)
         return batch

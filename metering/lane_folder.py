@@ -22,15 +22,16 @@ are sealed again, and nobody has seen the first try. Killed after 2, the next wr
 forgets a seal that somebody has seen: that would be a fork of its own making.
 
 A disk that refuses within 2 or 3 is asked again at the next seal (`settle`). If 2 did not replace the head (no room
-for the new one), the batch was never there, as above. If 2 was done and 3 failed, 3 is done again. Only if the head
-was replaced and its folder's fsync failed does nobody know what a power cut would leave; then this writer seals no
-more, and a start reads what is there.
+for the new one), the batch was never there, as above. If the head was replaced and its folder's fsync failed, nobody
+knows what a power cut would leave: 2 is done again, whole. If 2 was done and 3 failed, 3 is done again.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +57,15 @@ class Head:
 def lane_path(spool: Path, operator: str, node: str, lane: str) -> Path:
     """Where a lane lies in the spool folder."""
     return spool / operator / node / lane
+
+
+@contextmanager
+def disk_failures(path: Path) -> Iterator[None]:
+    """An OSError within becomes Unavailable `spool_failed`: the spool's disk is a dependency that failed."""
+    try:
+        yield
+    except OSError as error:
+        raise _failure(path, str(error)) from error
 
 
 class LaneFolder:
@@ -108,8 +118,8 @@ class LaneFolder:
         """
         assert batch.seal.previous == self.previous
         if self._half:
-            raise self._failure("an earlier batch was left half published")
-        try:
+            raise _failure(self.path, "an earlier batch was left half published")
+        with disk_failures(self.path):
             if batch.body:
                 write_file(self.path / "making.parquet", batch.body)
             write_file(self.path / "making.seal", batch.note)
@@ -120,8 +130,6 @@ class LaneFolder:
             self._half = (batch, True)
             step("head")
             self._reveal(batch.seal)
-        except OSError as error:
-            raise self._failure(str(error)) from error
         self.head = Head(batch.seal, batch.hash)
         self._half = None
         step("sealed")
@@ -129,37 +137,29 @@ class LaneFolder:
     def settle(self) -> SealedBatch | None:
         """End what a failed `publish` left; the batch that is the lane's newest after all, or None.
 
-        None: nothing was left, or the batch was never there. Unavailable `spool_failed` if the disk still refuses, or
-        nobody knows whether the new head is on disk.
+        None: nothing was left, or the batch was never there. Unavailable `spool_failed` if the disk still refuses.
         """
         if self._half is None:
             return None
         batch, is_named = self._half
-        try:
-            if is_named:
-                self.head = Head(batch.seal, batch.hash)
-                self._finish_making()
-                fsync_folder(self.sealed)
-            elif self._head_on_disk() != self.head:
-                raise self._failure("the head was replaced, and perhaps not on disk")
-        except OSError as error:
-            raise self._failure(str(error)) from error
+        with disk_failures(self.path):
+            if not is_named:
+                if self._head_on_disk() == self.head:
+                    self._half = None
+                    return None
+                replace_file(self.path / "head", batch.note)
+                self._half = (batch, True)
+            self.head = Head(batch.seal, batch.hash)
+            self._finish_making()
+            fsync_folder(self.sealed)
         self._half = None
-        return batch if is_named else None
+        return batch
 
     def close(self) -> None:
         """Let go of the lane."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
-
-    def _failure(self, what: str) -> Unavailable:
-        return Unavailable(
-            "spool_failed",
-            f"the batch cannot be written to the spool: {what}",
-            where=str(self.path),
-            remedy="free space on the spool's disk; if it goes on, start the writer again",
-        )
 
     def _reveal(self, seal: Seal) -> None:
         self._ordinal += 1
@@ -202,3 +202,12 @@ class LaneFolder:
         for body in self.sealed.glob(f"*{BODY_SUFFIX}"):
             if not body.with_suffix(SEAL_SUFFIX).exists():
                 body.unlink(missing_ok=True)  # a reader may be deleting it too
+
+
+def _failure(path: Path, what: str) -> Unavailable:
+    return Unavailable(
+        "spool_failed",
+        f"the spool cannot be written: {what}",
+        where=str(path),
+        remedy="free space on the spool's disk; if it goes on, start the writer again",
+    )

@@ -14,7 +14,7 @@ from metering.lane_facts import WaitingFacts
 from metering.lane_folder import LaneFolder
 from metering.lane_state import LaneState
 from metering.refusal import Refusal
-from metering.siblings import FIRST_LANE, siblings
+from metering.siblings import is_first, siblings
 from metering.unmetered_reserve import UnmeteredReserve
 
 #: So many siblings are listed in one seal at most.
@@ -94,7 +94,7 @@ class Sealer:
         if unmetered:
             facts.append(unmetered)
         now_us = self._clock.monotonic_us()
-        if self._folder.lane == FIRST_LANE and (
+        if is_first(self._folder.path) and (
             final
             or self._state.number == 0
             or self._listed_us is None

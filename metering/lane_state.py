@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from metering.canonical import is_usage, pack, request_of, time_us_of
 from metering.event import Event
@@ -105,14 +105,17 @@ class LaneState:
 
     @contextmanager
     def beginning_epoch(self, epoch: bytes) -> Iterator[None]:
-        """Number from the start again; everything so far is sealed. What fails within leaves the epoch as it was."""
+        """Number from the start again; everything so far is sealed. What fails within leaves all as it was."""
         assert not self.unsealed
-        before = self.epoch, self.number, self.sealed, self.next_sequence
+        before = {each.name: getattr(self, each.name) for each in fields(self)}
+        before["open"] = dict(self.open)
         self.epoch, self.number, self.sealed, self.next_sequence = epoch, 0, 0, 1
+        self.unsealed = []
         try:
             yield
         except BaseException:
-            self.epoch, self.number, self.sealed, self.next_sequence = before
+            for name, value in before.items():
+                setattr(self, name, value)
             raise
 
     def end_open(self, wall_us: int, reason: str) -> None:

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 from metering.canonical import pack
 from metering.clock import SteadyClock
 from metering.event import Event
 from metering.event_check import check_event
+from metering.lane_folder import LaneFolder
 from metering.lane_state import LaneState
+from metering.siblings import is_first
 from metering.steps import step
-from metering.told import TOLD_SEQUENCE, Joined
-from metering.write_ahead import Intent, event_frame, intent_frame, told_frame
-from metering.write_ahead_file import WriteAhead, WriteAheadFile
+from metering.told import TOLD_SEQUENCE, Joined, events_of
+from metering.unmetered_reserve import UnmeteredReserve
+from metering.write_ahead import Intent, event_frame, intent_frame, intent_of, is_told, leaf_of, told_frame
+from metering.write_ahead_file import WriteAhead
 
 #: An event whose time is so far ahead of the lane's clock is written at the lane's present.
 AHEAD_US = 300_000_000
@@ -26,13 +30,21 @@ AHEAD_US = 300_000_000
 class LaneWriter:
     """Writes for one lane. Any thread may, beside one that calls `sync`."""
 
-    _file: WriteAheadFile
-
-    def __init__(self, state: LaneState, write_ahead: WriteAhead, clock: SteadyClock, *, each: bool) -> None:
+    def __init__(
+        self,
+        folder: LaneFolder,
+        state: LaneState,
+        write_ahead: WriteAhead,
+        reserve: UnmeteredReserve,
+        clock: SteadyClock,
+    ) -> None:
+        self._folder = folder
         self._state = state
+        self._reserve = reserve
+        self._file = write_ahead.none_yet()
         self._write_ahead = write_ahead
         self._clock = clock
-        self._each = each
+        self._each = write_ahead.each
         # `_append` guards what the calls of a request touch, for microseconds; `_syncing` keeps the file where it is
         # while it is put on disk. Who needs both takes `_syncing` first. So no request waits for a sync.
         self._append = threading.RLock()
@@ -40,6 +52,7 @@ class LaneWriter:
         self._durable = (state.next_sequence - 1, state.opened)
         # No time up to here is too far ahead; the clock is asked only about later ones.
         self._latest_us = 0
+        self._left = frozenset(state.open)
 
     def now_us(self) -> int:
         """The time that the lane goes by, in µs since 1970: the wall clock's, unless that was just stepped ahead."""
@@ -73,8 +86,6 @@ class LaneWriter:
         frame = intent_frame(intent)
         with self._append:
             self._file.append(frame)
-            if self._each:
-                self._fsync_each()
             self._state.take_open(intent.request, frame)
             if self._each:
                 self._reach_disk()
@@ -90,8 +101,6 @@ class LaneWriter:
         frame = told_frame(pack(event, TOLD_SEQUENCE, event.time_us))
         with self._append:
             self._file.append(frame)
-            if self._each:
-                self._fsync_each()
             self._state.take_open(event.request, frame)
         step("told")
 
@@ -111,8 +120,6 @@ class LaneWriter:
             sequence = state.next_sequence
             leaf = pack(event, sequence, time_us if time_us > state.floor_us else state.floor_us + 1)
             self._file.append(event_frame(leaf))
-            if self._each:
-                self._fsync_each()
             state.take_event(leaf)
             if self._each:
                 self._reach_disk()
@@ -135,9 +142,51 @@ class LaneWriter:
         with self._append:
             self._take_all(self._state.join_all(joins, self._believed))
 
+    def left_open(self) -> tuple[list[Event], list[Intent]]:
+        """The requests of the last epoch that are still open: those told, as told, and those of which nothing is known."""
+        with self._append:
+            frames = [frame for request, frame in self._state.open.items() if request in self._left]
+        told = events_of([leaf_of(frame) for frame in frames if is_told(frame)])
+        return told, [intent_of(frame) for frame in frames if not is_told(frame)]
+
+    @property
+    def spool(self) -> Path:
+        """The spool folder, of all lanes."""
+        return self._folder.spool
+
+    @property
+    def path(self) -> Path:
+        """The lane's own folder in it."""
+        return self._folder.path
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this lane says what concerns its node as a whole: it is the first by name, or there is no such."""
+        return is_first(self._folder.path)
+
+    def count_unmetered(self, time_us: int) -> None:
+        """A request is served without being written down. It is in an `unmetered` fact of the next published seal.
+
+        Needs no free space. Unavailable `unmetered_failed` if not even that can be written.
+        """
+        self._reserve.count(time_us)
+
+    @property
+    def unmetered(self) -> int:
+        """Requests served without being written down, of which no published seal tells yet."""
+        return len(self._reserve)
+
     def sync(self) -> None:
-        """Put everything written so far on disk. Unavailable `write_ahead_failed` if that fails: for good."""
+        """Put everything written so far on disk.
+
+        Unavailable `write_ahead_failed` if that fails. What is on disk then nobody knows, so the next sync writes all
+        that is open or unsealed once more, into a new segment; until one succeeds nothing is taken.
+        """
+        self._reserve.sync()
         with self._syncing:
+            if self._file.is_broken:
+                self._mend()
+                return
             with self._append:
                 reached = (self._state.next_sequence - 1, self._state.opened)
                 size = self._file.size
@@ -158,9 +207,6 @@ class LaneWriter:
                 return present_us
         return time_us
 
-    def _fsync_each(self) -> None:
-        self._file.fsync(self._file.size)
-
     def _reach_disk(self) -> None:
         self._durable = (self._state.next_sequence - 1, self._state.opened)
 
@@ -168,16 +214,23 @@ class LaneWriter:
         if not leaves:
             return
         self._file.append(b"".join(map(event_frame, leaves)))
-        if self._each:
-            self._fsync_each()
         for leaf in leaves:
             self._state.take_event(leaf)
         if self._each:
             self._reach_disk()
         step("outcomes")
 
-    def _begin_segment(self, previous: str | None, *, durable: bool) -> None:
-        """Go on in a new segment that carries all that is open or unsealed; `previous` is the newest seal's hash."""
-        opening, carried = self._state.opening(previous)
+    def _mend(self) -> None:
+        """Go on after a failure that left nobody knowing what is on disk: memory knows all, and it is written anew."""
+        with self._append:
+            self._begin_segment(durable=True)
+            self._reach_disk()
+        self._write_ahead.remove_old()
+        step("mended")
+
+    def _begin_segment(self, *, durable: bool) -> None:
+        """Go on in a new segment that carries all that is open or unsealed."""
+        head = self._folder.head
+        opening, carried = self._state.opening(head.hash if head else None)
         self._write_ahead.begin(opening, carried, durable=durable)
         self._file = self._write_ahead.file

@@ -15,6 +15,11 @@ FIRST_LANE = "sidecar-0"
 _log = logging.getLogger(__name__)
 
 
+def is_first(lane_folder: Path) -> bool:
+    """Whether the lane in this folder speaks for its node: it is the first by name, or there is no such."""
+    return lane_folder.name == FIRST_LANE or not (lane_folder.parent / FIRST_LANE).exists()
+
+
 def siblings(spool: Path, operator: str, node: str, lane: str) -> list[Sibling]:
     """The other sidecar lanes of the node that have sealed something, by name, each with its newest seal.
 

@@ -14,6 +14,7 @@ The steps, in the order of the road (each is reached when the thing that it name
     unmetered       a request served unmetered is counted
     fsync           the write-ahead file is on disk
     rotate          a new write-ahead segment has taken over, the old one still lies there
+    mended          after a failed fsync all that is open or unsealed is on disk in a new segment
     interrupted     recovery: the new epoch's segment with its interrupted events is on disk
     listed          an import is listed as running, nothing of it is sealed yet
     making          body and seal are on disk, not named by the head yet

@@ -452,39 +452,61 @@ def test_a_batch_that_is_left_half_published_is_ended_at_the_next_seal(
     assert len(found.outcomes) == len(requests) + 1
 
 
-def test_a_head_that_is_perhaps_not_on_disk_needs_a_start(
+def test_a_head_that_is_perhaps_not_on_disk_is_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lane = open_lane(tmp_path)
     requests = serve(lane)
     monkeypatch.setattr("metering.durable.fsync_folder", no_room)
-    with pytest.raises(Unavailable):
-        lane.seal()
-    monkeypatch.undo()
     for _ in range(2):
-        with pytest.raises(Unavailable, match="perhaps not on disk"):
+        with pytest.raises(Unavailable):
             lane.seal()
-    crash(lane)
-    open_lane(tmp_path).close()
+    monkeypatch.undo()
+    requests += serve(lane)
+    lane.seal()
+    lane.close()
     found = audit(tmp_path)
     assert list(found.outcomes) == requests
-    assert len(found.epochs) == 1
+    assert [batch.seal.events for batch in found.batches] == [1, 1]
 
 
-def test_an_fsync_that_failed_is_never_trusted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_whose_fsync_failed_is_never_trusted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lane = open_lane(tmp_path)
-    serve(lane)
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "I/O error")))
-    with pytest.raises(Unavailable):
-        lane.sync()
+    in_the_air = intent()
+    lane.intent(in_the_air)
+    requests = serve(lane)
+    monkeypatch.setattr(os, "fsync", no_room)
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            lane.sync()
     monkeypatch.undo()
     with pytest.raises(Unavailable):
         lane.intent(intent())
+    before = wal(tmp_path).read_bytes()
+    lane.sync()  # all that is known goes into a new file
+    assert wal(tmp_path).read_bytes() != before
+    requests += serve(lane)
+    crash(lane)
+    open_lane(tmp_path).close()
+    assert audit(tmp_path).outcomes == {
+        **dict.fromkeys(requests, "finished"),
+        in_the_air.request: "interrupted",
+    }
+
+
+def test_a_stop_while_the_disk_fails_leaves_its_events_to_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lane = open_lane(tmp_path)
+    requests = serve(lane)
+    monkeypatch.setattr(os, "fsync", no_room)
     with pytest.raises(Unavailable):
         lane.close()
-    lane = open_lane(tmp_path)
-    lane.close()
-    assert list(audit(tmp_path).outcomes.values()) == ["finished"]
+    monkeypatch.undo()
+    open_lane(tmp_path).close()
+    assert list(audit(tmp_path).outcomes) == requests
 
 
 def test_with_sync_each_everything_is_on_disk_at_once(
