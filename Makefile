@@ -46,7 +46,7 @@ vllm: setup
 	@bash tests/engine/install.sh
 
 vllm-recordings: vllm
-	@$(RUN)python tests/integration/engine_recorder.py
+	@$(RUN)python tests/reference/engine_recorder.py
 
 test-vllm: vllm
 	@$(RUN)python -m pytest -m vllm --no-cov

@@ -1,4 +1,4 @@
-"""Records a real vLLM: `python tests/integration/engine_recorder.py [SET…]`, after `tests/engine/install.sh`.
+"""Records a real vLLM: `python tests/reference/engine_recorder.py [SET…]`, after `tests/engine/install.sh`.
 
 For each way of starting the server that the sets of `engine_requests` name it starts one, sends every request of
 their sets alone, waits until the engine is idle, and writes what came back and what the engine's counters made of it
