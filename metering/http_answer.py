@@ -13,19 +13,45 @@ from typing import Protocol
 import httptools
 
 from metering.http_head import HOP_BY_HOP
+from metering.known_head import head_again, split_head
 
 Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerHead:
-    """Status and headers of an answer, names as the engine wrote them. `length` is None where it is chunked."""
+    """Status and headers of an answer, names as the engine wrote them. `length` is None where it is chunked.
+
+    `plain`, where it is known already, is what `head_bytes` makes of it for a client that sees the answer as it is.
+    """
 
     status: int
     reason: bytes
     headers: Headers
     length: int | None
     event_stream: bool
+    plain: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KnownAnswer:
+    """A head that was read before: the bytes `before` and `after` its length's digits, what they said, and the bytes
+    around the digits in its `plain` form. `place`: the header that holds the length."""
+
+    before: bytes
+    after: bytes
+    head: AnswerHead
+    place: int
+    plain_before: bytes
+    plain_after: bytes
+
+    def with_length(self, length: int) -> AnswerHead:
+        """That head with another length."""
+        head, digits = self.head, b"%d" % length
+        headers = head.headers.copy()
+        headers[self.place] = (headers[self.place][0], digits)
+        plain = self.plain_before + digits + self.plain_after
+        return AnswerHead(head.status, head.reason, headers, length, head.event_stream, plain)
 
 
 class AnswerTaker(Protocol):
@@ -60,6 +86,11 @@ class AnswerReader:
     _headers: Headers = field(default_factory=list)
     _provisional: bool = False
     _in_body: bool = False
+    # Where the parser stands: between two messages, and how many it began to read in the piece before it.
+    _between: bool = True
+    _begun: int = 0
+    _head: AnswerHead | None = None
+    _known: KnownAnswer | None = None
 
     def __post_init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
@@ -77,6 +108,27 @@ class AnswerReader:
             self.bad = "bytes without a request"
         if self.bad:
             return
+        known = self._known
+        if known is not None and self._between:
+            place = head_again(known.before, known.after, data)
+            if place is not None and place[0] + place[1] == len(data):
+                self._hand_over(known.with_length(place[0]), data[place[1] :])
+                return
+        self._parse(data)
+
+    def _hand_over(self, head: AnswerHead, body: bytes) -> None:
+        """A whole answer with a known head."""
+        taker, self.taker = self.taker, None
+        assert taker is not None
+        self.reusable = True
+        taker.answer_head(head)
+        if body:
+            taker.answer_piece(body)
+        taker.answer_end()
+
+    def _parse(self, data: bytes) -> None:
+        fresh = self._between
+        self._begun = 0
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -85,6 +137,18 @@ class AnswerReader:
             self.bad = str(error)
         if self.bad:
             self.reusable = False
+        elif fresh and self._between and self._begun == 1:
+            self._learn(data)
+
+    def _learn(self, data: bytes) -> None:
+        """Know the head of the one answer that `data` is, if it is an ordinary one."""
+        head = self._head
+        if head is None or head.length is None or not self.reusable or not (split := split_head(data)):
+            return
+        plain = split_head(head_bytes(head, sized=True, chunked=False, close=False))
+        places = [at for at, (name, _) in enumerate(head.headers) if name.lower() == b"content-length"]
+        if plain is not None and len(places) == 1:
+            self._known = KnownAnswer(split[0], split[1], head, places[0], plain[0], plain[1])
 
     # -- what llhttp calls ------------------------------------------------------------------------------------------
 
@@ -94,6 +158,9 @@ class AnswerReader:
         self._headers = []
         self._reason = b""
         self._in_body = False
+        self._between = False
+        self._begun += 1
+        self._head = self._known = None
 
     def on_status(self, part: bytes) -> None:
         self._reason += part
@@ -122,13 +189,15 @@ class AnswerReader:
         if not framed:
             self.bad = "an answer without a length"
             return
-        self.taker.answer_head(AnswerHead(status, self._reason, self._headers, length, event_stream))
+        self._head = AnswerHead(status, self._reason, self._headers, length, event_stream)
+        self.taker.answer_head(self._head)
 
     def on_body(self, piece: bytes) -> None:
         if self.taker is not None and not self.bad:
             self.taker.answer_piece(piece)
 
     def on_message_complete(self) -> None:
+        self._between = True
         if self._provisional or self.taker is None or self.bad:
             return
         taker, self.taker = self.taker, None
@@ -142,6 +211,8 @@ def head_bytes(head: AnswerHead, *, sized: bool, chunked: bool, close: bool) -> 
     `sized`: the engine's length still holds. `chunked`: the body goes out in chunks, whatever it came in. `close`:
     the connection ends after this answer.
     """
+    if head.plain is not None and sized and not chunked and not close:
+        return head.plain
     lines = [b"HTTP/1.1 %d %s" % (head.status, head.reason)]
     named: set[bytes] = set()
     for name, value in head.headers:

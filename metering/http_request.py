@@ -25,7 +25,7 @@ from metering.endpoints import HEALTH, Endpoint
 from metering.http_head import body_too_large, head_too_large, take_head
 from metering.http_refusal import Refused
 from metering.keybook import KeyEntry
-from metering.known_head import KnownHead, head_again, split_head
+from metering.known_head import KnownRequest, head_again, split_head
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class RequestReader:
     # Where the parser stands: between two messages, and how many it began to read in the piece before it.
     _between: bool = True
     _begun: int = 0
-    _known: KnownHead | None = None
+    _known: KnownRequest | None = None
     # Bytes of a body behind a known head that are still to come.
     _missing: int = 0
 
@@ -127,13 +127,17 @@ class RequestReader:
         while data and self.fault is None:
             if self._missing:
                 data = self._read_body(data)
-            elif self._known is not None and self._between and (place := head_again(self._known, data)):
-                data = self._take_known(self._known, data, *place)
+            elif (
+                (known := self._known) is not None
+                and self._between
+                and (place := head_again(known.before, known.after, data))
+            ):
+                data = self._take_known(known, data, *place)
             else:
                 self._parse(data)
                 return
 
-    def _take_known(self, known: KnownHead, data: bytes, length: int, start: int) -> bytes:
+    def _take_known(self, known: KnownRequest, data: bytes, length: int, start: int) -> bytes:
         """Begin a request with the known head; what follows its head and body in `data`."""
         request = Request(
             known.method,
@@ -190,7 +194,7 @@ class RequestReader:
         if request.refused is not None or request.length is None or not request.keep_alive:
             return
         if not request.expects_continue and (split := split_head(data)):
-            self._known = KnownHead(
+            self._known = KnownRequest(
                 *split,
                 request.method,
                 request.target,

@@ -1,11 +1,12 @@
-"""A request's head that was read before, known again by its bytes.
+"""The head of a message that was read before on its connection, known again by its bytes.
 
 A client that keeps its connection sends nearly the same head with each of its requests: only the digits of
-`Content-Length` differ. What a head says is a function of its bytes (and of limits that stay for the connection), so
-what was read once holds for the same bytes again. A head becomes known when it came in one piece, at the start of that
-piece, was read by the parser and refused by nobody, and leaves the connection alive. From then on, between two requests,
-a piece that begins with the same bytes but for those digits is such a head, and so many bytes behind it are its body.
-The parser sees neither, and stands where it stood, between two messages. Everything else goes to the parser.
+`Content-Length` differ. So does an engine with its answers, for a second, until the time changes that it states. What a
+head says is a function of its bytes (and of limits that stay for the connection), so what was read once holds for the
+same bytes again. A head becomes known when it came in one piece, at the start of that piece, was read by the parser and
+found to be in order, and leaves the connection alive. From then on, between two messages, a piece that begins with the
+same bytes but for those digits is such a head, and so many bytes behind it are its body. The parser sees neither, and
+stands where it stood, between two messages. Everything else goes to the parser.
 
     POST /v1/chat/completions HTTP/1.1␍␊Host: h␍␊Content-Length: 27␍␊Authorization: Bearer tg_…␍␊␍␊{"model": …}
     └───────────────────── before ────────────────────────────┘  └─────────── after ───────────┘└── body ──┘
@@ -23,8 +24,8 @@ _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,8})\r\n", re.IGNORECAS
 
 
 @dataclass(frozen=True, slots=True)
-class KnownHead:
-    """The bytes `before` and `after` the length's digits, and what they said: see `Request`."""
+class KnownRequest:
+    """The bytes `before` and `after` the length's digits, and what they said: see `http_request.Request`."""
 
     before: bytes
     after: bytes
@@ -42,9 +43,8 @@ def split_head(data: bytes) -> tuple[bytes, bytes] | None:
     return (data[: found.start(1)], data[found.end(1) : end]) if found else None
 
 
-def head_again(known: KnownHead, data: bytes) -> tuple[int, int] | None:
-    """The length of the body, and where it begins in `data`, if `data` begins with this head; else None."""
-    before, after = known.before, known.after
+def head_again(before: bytes, after: bytes, data: bytes) -> tuple[int, int] | None:
+    """The length of the body, and where it begins in `data`, if `data` begins with that head; else None."""
     if not data.startswith(before):
         return None
     start = len(before)
