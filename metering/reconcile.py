@@ -24,6 +24,7 @@ from metering.fact import Serves, Span
 from metering.stretch import SealedSpan, SealedSum, Stretch, stretches
 
 HOUR_US = 3_600_000_000
+ALWAYS = (0, 2**63)
 
 NO_SPANS = "no_spans"
 BEFORE_FIRST_SPAN = "before_first_span"
@@ -133,14 +134,22 @@ class NodeReconciled:
 
 
 def reconcile_node(
-    spans: Iterable[SealedSpan], sums: Iterable[SealedSum], serves: Iterable[SealedServes] = ()
+    spans: Iterable[SealedSpan],
+    sums: Iterable[SealedSum],
+    serves: Iterable[SealedServes] = (),
+    *,
+    within_us: tuple[int, int] = ALWAYS,
 ) -> NodeReconciled:
-    """Compare the two sides of one node, given in any order; spans that were sealed twice count once."""
+    """Compare the two sides of one node, given in any order; spans that were sealed twice count once.
+
+    `within_us`: only rows and unchecked events whose first event lies in [from, to), two whole hours. What is given may
+    go beyond, and has to where a stretch does.
+    """
     found = sorted(set(spans), key=lambda each: (each.span.to_us, each.span.number, each.lane))
     written = _under_engine_models(sorted(sums, key=lambda each: each.last_us), serves)
     missing, doubled = _numbers(found)
     if not found:
-        return NodeReconciled((), _unchecked(NO_SPANS, written))
+        return NodeReconciled((), _unchecked(NO_SPANS, written, within_us))
     begins_us = min(each.span.from_us for each in found)
     early = [each for each in written if each.last_us < begins_us]
     closed, tail = stretches(found, [each for each in written if each.last_us >= begins_us])
@@ -149,8 +158,11 @@ def reconcile_node(
         # Other lanes wrote in the seconds after its end: whether of what was before, the next quiet point will tell.
         after += closed.pop().sums
     return NodeReconciled(
-        rows=_rows(closed),
-        unchecked=(*_unchecked(BEFORE_FIRST_SPAN, early), *_unchecked(SINCE_QUIET_POINT, after)),
+        rows=tuple(row for row in _rows(closed) if within_us[0] <= row.hour_us < within_us[1]),
+        unchecked=(
+            *_unchecked(BEFORE_FIRST_SPAN, early, within_us),
+            *_unchecked(SINCE_QUIET_POINT, after, within_us),
+        ),
         missing_spans=missing,
         doubled_spans=doubled,
     )
@@ -282,7 +294,8 @@ def _joined(rows: Sequence[Row]) -> Row:
     )
 
 
-def _unchecked(why: str, sums: Sequence[SealedSum]) -> tuple[Unchecked, ...]:
+def _unchecked(why: str, given: Sequence[SealedSum], within_us: tuple[int, int]) -> tuple[Unchecked, ...]:
+    sums = [found for found in given if within_us[0] <= found.first_us < within_us[1]]
     if not sums:
         return ()
     return (

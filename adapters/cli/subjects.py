@@ -32,6 +32,9 @@ SUBJECTS: Mapping[str, Mapping[str, str]] = {
         "usage": "Totals of usage.",
         "streams": "Per node and lane: complete up to when, what is missing, forked or held.",
     },
+    "reconcile": {
+        "reconcile": "Compare what the engines counted with what was written down, rated and invoiced.",
+    },
     "period": {"period": "Billing periods: close, and what closes came to."},
     "invoice": {"invoice": "Invoices and credit notes."},
     "ledger": {

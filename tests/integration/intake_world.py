@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import text
@@ -18,6 +19,7 @@ from billing.inspection import Delivery
 from billing.intake import Intake
 from metering.batch import GENESIS, SealedBatch, make_batch
 from metering.event import Event, events_table
+from metering.fact import Fact, fact_line
 from metering.identity import LaneKey, new_id
 
 OPERATOR, NODE = "telecentras", "vilnius-1"
@@ -70,11 +72,19 @@ class Writer:
     node: str = NODE
     operator: str = OPERATOR
 
-    def seal(self, count: int = 3, *, customer: bytes = ACME, final: bool = False) -> SealedBatch:
-        """The next batch, of `count` events a second apart."""
+    def seal(
+        self,
+        count: int = 3,
+        *,
+        customer: bytes = ACME,
+        final: bool = False,
+        facts: Sequence[Fact] = (),
+        **changes: Any,
+    ) -> SealedBatch:
+        """The next batch, of `count` events a second apart; `changes` are of each event."""
         self.total += count
         times = [self.time_us + 1_000_000 * (n + 1) for n in range(count)]
-        events = [usage_event(time_us, customer=customer) for time_us in times]
+        events = [replace(usage_event(time_us, customer=customer), **changes) for time_us in times]
         self.time_us = times[-1] if times else self.time_us + 1_000_000
         sealed = make_batch(
             operator=self.operator,
@@ -91,6 +101,7 @@ class Writer:
             key=self.key,
             table=events_table(events, self.sequence + 1) if events else None,
             final=final,
+            facts=[fact_line(fact) for fact in facts],
         )
         self.number += 1
         self.sequence += count

@@ -155,6 +155,20 @@ def test_hours_are_rows_and_a_span_across_their_turn_belongs_to_the_hour_of_its_
     assert (whole_rows(found.rows)[0].events_prompt, found.differs) == (70, False)
 
 
+def test_one_hour_alone_is_what_it_is_among_the_others() -> None:
+    spans = [
+        span(0, 0, 3_500, engine_prompt=10),
+        span(1, 3_500, 7_100, engine_prompt=40),
+        span(2, 7_100, 7_300),
+    ]
+    sums = [batch(100, 110, 10, 0), batch(4_000, 4_001, 40, 0), batch(8_000, 8_001, 5, 0)]
+    whole = reconcile_node(spans, sums)
+    second = reconcile_node(spans, sums, within_us=(START_US + HOUR_US, START_US + 2 * HOUR_US))
+    assert (second.rows, second.unchecked) == (whole.rows[1:], ())
+    third = reconcile_node(spans, sums, within_us=(START_US + 2 * HOUR_US, START_US + 3 * HOUR_US))
+    assert (third.rows, third.unchecked) == ((), whole.unchecked)
+
+
 def test_an_error_of_one_hour_is_not_hidden_by_its_opposite_in_another() -> None:
     spans = [span(0, 0, 100, engine_prompt=11), span(1, 4_000, 4_100, engine_prompt=9)]
     found = reconcile_node(spans, [batch(1, 2, 10, 0), batch(4_001, 4_002, 10, 0)])

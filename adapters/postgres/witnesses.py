@@ -1,0 +1,125 @@
+"""Reads what reconciliation compares: spans, aliases and unmetered intervals of accepted seals, and batches' sums."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Select, func, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from adapters.postgres.closes import gaps
+from adapters.postgres.schema import seal_fact, seal_sum
+from billing.gaps import Gap
+from metering.fact import Serves, Span
+from metering.reconcile import SealedServes
+from metering.stretch import STILL_WRITTEN_US, SealedSpan, SealedSum
+
+# What is compared lies between quiet points, not between midnights: so much is read beyond both ends.
+_BEYOND = timedelta(days=1)
+_STILL_WRITTEN = timedelta(microseconds=STILL_WRITTEN_US)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NEWEST_WITNESS = text("""
+    SELECT l.node, l.lane, f.ends, f.content FROM lane l CROSS JOIN LATERAL (
+        SELECT ends, content FROM seal_fact f
+        WHERE (f.operator, f.kind, f.node, f.lane) = (l.operator, 'span', l.node, l.lane)
+        ORDER BY f.ends DESC, f.number DESC, f.rank DESC LIMIT 1) AS f
+    WHERE l.kind = 'sidecar' AND NOT l.ended ORDER BY l.node, f.ends DESC
+""")
+
+
+@dataclass(slots=True)
+class Witnesses:
+    """One node's spans, sums and aliases, in no particular order, and its gaps."""
+
+    spans: list[SealedSpan] = field(default_factory=list)
+    sums: list[SealedSum] = field(default_factory=list)
+    serves: list[SealedServes] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class LastSpan:
+    """The newest span of a node: when it ended, and whether a witness told its lines (`yes`, `no`, `aside`)."""
+
+    ended_at: datetime
+    witness: str
+
+
+async def read_witnesses(
+    conn: AsyncConnection, operator: str, start: datetime, end: datetime, node: str | None = None
+) -> Mapping[str, Witnesses]:
+    """By node: what is needed to compare [start, end), which is more than what lies within. One snapshot: the
+    connection's.
+    """
+    found: dict[str, Witnesses] = defaultdict(Witnesses)
+    lo, hi = start - _BEYOND, end + _BEYOND
+    spans = _facts(operator, node, "span").where(seal_fact.c.ends >= lo, seal_fact.c.begins < hi)
+    for row in await conn.execute(spans):
+        found[row.node].spans.append(SealedSpan(row.lane, Span(**row.content)))
+        lo, hi = min(lo, row.begins), max(hi, row.ends + _STILL_WRITTEN)
+    for row in await conn.execute(_facts(operator, node, "serves").where(seal_fact.c.begins < hi)):
+        found[row.node].serves.append(SealedServes(Serves(**row.content), _us(row.begins)))
+    for row in await conn.execute(_sums(operator, node, lo, hi)):
+        found[row.node].sums.append(
+            SealedSum(
+                row.lane,
+                row.model,
+                _us(row.first_time),
+                _us(row.last_time),
+                row.requests,
+                row.prompt_tokens,
+                row.generated_tokens,
+                row.unwitnessed_requests,
+            )
+        )
+    for gap in await gaps(conn, operator, start, end):
+        if node in (None, gap.node):
+            found[gap.node].gaps.append(gap)
+    return dict(sorted(found.items()))
+
+
+async def last_spans(conn: AsyncConnection) -> dict[str, LastSpan]:
+    """Of each node whose sidecars ever sealed a span: the newest."""
+    newest: dict[str, LastSpan] = {}
+    for row in await conn.execute(_NEWEST_WITNESS):
+        newest.setdefault(row.node, LastSpan(row.ends, row.content["witness"]))
+    return newest
+
+
+async def first_and_last(conn: AsyncConnection, operator: str) -> tuple[datetime, datetime] | None:
+    """The hours [first, last) that hold all that was ever sealed of this operator's sidecars; None before that."""
+    ends = await conn.execute(
+        select(func.min(seal_sum.c.first_time), func.max(seal_sum.c.last_time)).where(
+            seal_sum.c.operator == operator
+        )
+    )
+    facts = await conn.execute(
+        select(func.min(seal_fact.c.begins), func.max(seal_fact.c.ends)).where(
+            seal_fact.c.operator == operator
+        )
+    )
+    instants = [instant for row in (*ends, *facts) for instant in row if instant is not None]
+    if not instants:
+        return None
+    whole = {"minute": 0, "second": 0, "microsecond": 0}
+    return min(instants).replace(**whole), max(instants).replace(**whole) + timedelta(hours=1)
+
+
+def _facts(operator: str, node: str | None, kind: str) -> Select[Any]:
+    query = select(seal_fact).where(seal_fact.c.operator == operator, seal_fact.c.kind == kind)
+    return query if node is None else query.where(seal_fact.c.node == node)
+
+
+def _sums(operator: str, node: str | None, lo: datetime, hi: datetime) -> Select[Any]:
+    query = select(seal_sum).where(
+        seal_sum.c.operator == operator, seal_sum.c.last_time >= lo, seal_sum.c.first_time < hi
+    )
+    return query if node is None else query.where(seal_sum.c.node == node)
+
+
+def _us(instant: datetime) -> int:
+    return (instant - _EPOCH) // timedelta(microseconds=1)
