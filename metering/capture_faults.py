@@ -14,11 +14,18 @@ _log = logging.getLogger(__name__)
 
 
 class CaptureFaults:
-    """The causes that stand. True while requests have to be refused."""
+    """The causes that stand. True while nothing new can be written down."""
 
-    def __init__(self) -> None:
+    def __init__(self, consequence: str) -> None:
+        """`consequence` is said in the log: requests are refused, or served unmetered."""
+        self._consequence = consequence
         self._standing: set[str] = set()
         self._told: set[str] = set()
+
+    @property
+    def standing(self) -> tuple[str, ...]:
+        """The causes, in alphabetical order."""
+        return tuple(sorted(self._standing))
 
     def __bool__(self) -> bool:
         return bool(self._standing)
@@ -31,7 +38,7 @@ class CaptureFaults:
         self._standing.add(cause)
         if cause not in self._told:
             self._told.add(cause)
-            _log.error("the lane cannot %s, requests are refused: %s", cause, why)
+            _log.error("the lane cannot %s, %s: %s", cause, self._consequence, why)
 
     def eases(self, cause: str) -> None:
         """Requests may try whether it is over."""

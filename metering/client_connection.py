@@ -189,7 +189,7 @@ class ClientConnection(asyncio.Protocol):
         assert exchange is not None
         step = exchange.step(self._capture.now_us())
         if step.event is not None and not self._capture.write_down(
-            step.event, unread_usage=step.unread_usage
+            step.event, lines=step.lines, unread_usage=step.unread_usage
         ):
             # What is not written down is not told to the end: the answer stays torn.
             self._let_go()
@@ -236,7 +236,7 @@ class ClientConnection(asyncio.Protocol):
         if step.watch is not None:
             self._capture.watch(step.watch)
         if step.event is not None:
-            self._capture.write_down(step.event, unread_usage=False)
+            self._capture.write_down(step.event, lines=step.lines, unread_usage=False)
 
     def _let_go(self) -> None:
         """The exchange is over, on whatever terms."""

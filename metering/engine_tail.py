@@ -55,16 +55,22 @@ class _Place:
 class EngineLines:
     """The lines in one folder. For one reader; not safe among threads."""
 
-    def __init__(self, folder: Path, place: Mapping[str, Any] | None = None) -> None:
-        """Go on at `place`, as `place` gave it, or read from the beginning. The folder need not be there yet.
-
-        Raises KeyError, TypeError or ValueError for what `place` never gave.
-        """
+    def __init__(self, folder: Path) -> None:
+        """Reads from the beginning, unless told otherwise. The folder need not be there yet."""
         self._folder = folder
         self._faults: list[Fault] = []
         self._more_faults = 0
         self._missing = 0
-        self._places = _read_places(place or {})
+        self._places: dict[str, _Place] = {}
+
+    def go_on_at(self, place: Mapping[str, Any]) -> None:
+        """Go on where `place` was taken. Raises KeyError, TypeError or ValueError for what it never gave."""
+        self._places = {
+            stream: _Place(
+                int(each["part"]), int(each["offset"]), None if each["n"] is None else int(each["n"])
+            )
+            for stream, each in place.items()
+        }
 
     def place(self) -> dict[str, Any]:
         """How far each stream was read, for JSON."""
@@ -244,10 +250,3 @@ def _end_of_lines(path: Path) -> int:
         start = max(0, size - MAX_LINE_BYTES)
         file.seek(start)
         return start + file.read().rfind(b"\n") + 1
-
-
-def _read_places(found: Mapping[str, Any]) -> dict[str, _Place]:
-    return {
-        stream: _Place(int(each["part"]), int(each["offset"]), None if each["n"] is None else int(each["n"]))
-        for stream, each in found.items()
-    }

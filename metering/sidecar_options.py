@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from metering.caller import TrustedPeers
 from metering.http_request import Limits
@@ -43,6 +44,10 @@ class SidecarOptions:
     bounds the request bodies held at once, `unsealed_events` the events that may wait for a seal, in memory and in the
     write-ahead file (some 250 bytes each). `node_secret` is what ids of responses are signed with
     (`metering.response_id`). `background_s` is the longest that a response may go on in the background.
+
+    `engine_lines` is the folder of the engine's witness (None: it has none), `counters_s` the pause between two looks
+    at the engines' counters (None: they are not looked at). `spool_limit_bytes` bounds what may wait for intake;
+    `when_full` says what becomes of requests beyond it, and of all that cannot be written down.
     """
 
     engines: tuple[str, ...]
@@ -57,3 +62,7 @@ class SidecarOptions:
     trust: TrustedPeers | None = None
     node_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     background_s: float = 3_600.0
+    engine_lines: Path | None = None
+    counters_s: float | None = None
+    spool_limit_bytes: int = 8 * 1024 * 1024 * 1024
+    when_full: Literal["refuse", "serve-unmetered"] = "refuse"

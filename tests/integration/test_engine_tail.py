@@ -21,7 +21,12 @@ STREAM = "1760000000000000-4711-scheduler"
 
 
 def late(n: int) -> bytes:
-    return line(n, 1, "late", {"id": f"r{n}", "external": f"r{n}", "prompt_tokens": 0, "output_tokens": n})
+    return line(
+        n,
+        1,
+        "late",
+        {"model": None, "id": f"r{n}", "external": f"r{n}", "prompt_tokens": 0, "output_tokens": n},
+    )
 
 
 def ended(n: int, following: int | None) -> bytes:
@@ -34,6 +39,13 @@ def part(folder: Path, number: int = 0, start: int = 0, role: str = "scheduler")
 
 def numbers(found: Iterable[Found]) -> list[int]:
     return [each.line.n for each in found]
+
+
+def resumed(reader: EngineLines, folder: Path) -> EngineLines:
+    """Another reader, at the place of the first."""
+    other = EngineLines(folder)
+    other.go_on_at(json.loads(json.dumps(reader.place())))
+    return other
 
 
 def test_new_lines_are_found_once_as_they_come(tmp_path: Path) -> None:
@@ -104,7 +116,8 @@ def test_whatever_the_cuts_and_restarts_every_line_is_found_in_its_order(data: s
                         kept, fresh = kept + fresh, []
                     case "killed":
                         assert reader.take_faults() == []
-                        reader, fresh = EngineLines(folder, json.loads(place)), []
+                        reader, fresh = EngineLines(folder), []
+                        reader.go_on_at(json.loads(place))
         fresh += numbers(reader.read())
         assert kept + fresh == list(range(n))
         assert reader.take_faults() == []
@@ -116,7 +129,7 @@ def test_a_reader_that_stops_early_goes_on_there(tmp_path: Path) -> None:
     first = reader.read()
     assert [next(first).line.n, next(first).line.n] == [0, 1]
     first.close()
-    assert numbers(EngineLines(tmp_path, reader.place()).read()) == [2, 3, 4]
+    assert numbers(resumed(reader, tmp_path).read()) == [2, 3, 4]
 
 
 def test_a_torn_last_line_is_left_and_named_once_it_is_old(tmp_path: Path) -> None:
@@ -173,7 +186,7 @@ def test_an_unknown_format_holds_its_stream_and_no_other(tmp_path: Path) -> None
     assert "writes format 2" in fault.what
     # A later Tallygrid reads it from there; here the line becomes one of ours.
     part(tmp_path).write_bytes(late(0) + late(1))
-    assert numbers(EngineLines(tmp_path, reader.place()).read()) == [1]
+    assert numbers(resumed(reader, tmp_path).read()) == [1]
 
 
 def test_memory_stays_bounded_by_lines_without_end(tmp_path: Path) -> None:

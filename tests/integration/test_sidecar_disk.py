@@ -89,7 +89,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
 async def test_a_failing_seal_is_told_once_and_over_when_a_seal_succeeds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("metering.sidecar._SEAL_LOOK_S", 0.01)
+    monkeypatch.setattr("metering.capture._SEAL_LOOK_S", 0.01)
     caplog.set_level(logging.WARNING)
     async with world(tmp_path, answers, sync_s=0.005) as it:
         assert (await it.ask(request(ASK)))[0] == 200
@@ -166,4 +166,4 @@ async def test_an_outcome_that_never_can_be_written_holds_up_none_behind_it(
 
         monkeypatch.setattr(it.lane, "outcome", refuse_first)
         await asyncio.wait_for(it.sidecar.failed.wait(), 10)
-        assert not it.sidecar._unwritten
+        assert not it.sidecar.capture._unwritten
