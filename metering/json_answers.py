@@ -85,8 +85,6 @@ class PlacesAnswer:
 
     __slots__ = ("_picks", "_read", "verdict")
 
-    fault: str | None = None
-
     def __init__(self, places: Places, read: Callable[[Mapping[bytes, bytes]], Usage | None]) -> None:
         self._picks = JsonPicks(places)
         self._read = read
@@ -101,6 +99,10 @@ class PlacesAnswer:
         if not torn:
             self.verdict = verdict_of(self._picks.values.get(b"status"))
         return b""
+
+    @property
+    def fault(self) -> str | None:
+        return "engine_error" if self.verdict == "failed" else None
 
     def usage(self) -> Usage | None:
         return self._read(self._picks.values)
