@@ -13,6 +13,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,23 @@ from metering.engine_address import EngineAddress, EngineKey
 from metering.http_request import Limits
 from metering.refusal import Refusal
 from metering.sidecar_options import SidecarOptions
+
+#: The pause between two looks at the engines' own counters.
+COUNTERS_S = 10.0
+
+
+class WhenFull(StrEnum):
+    """What becomes of a request that cannot be written down."""
+
+    REFUSE = "refuse"
+    SERVE_UNMETERED = "serve-unmetered"
+
+
+class Sync(StrEnum):
+    """When an event is on disk."""
+
+    GROUP = "group"
+    EACH = "each"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +68,23 @@ class CaptureOptions:
     body_limit: Annotated[int, typer.Option(metavar="BYTES", min=1, help="The largest request body.")] = (
         Limits().body_bytes
     )
+    engine_lines: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            envvar="TALLY_ENGINE_LINES",
+            help="Where the engine's witness (tallygrid-vllm) writes its lines.",
+        ),
+    ] = None
+    spool_limit: Annotated[
+        int, typer.Option(metavar="BYTES", min=1, help="How much may wait for intake.")
+    ] = 8 * 1024**3
+    when_full: Annotated[
+        WhenFull, typer.Option(help="What becomes of requests while their usage cannot be written down.")
+    ] = WhenFull.REFUSE
+    sync: Annotated[
+        Sync, typer.Option(help="When an event is on disk: within 50 ms, or before the answer is whole.")
+    ] = Sync.GROUP
 
     def check(self) -> None:
         """Refusals for whatever would keep the sidecar from starting: `bad_engine_url`, `bad_engine_key`,
@@ -75,7 +110,8 @@ class CaptureOptions:
             return None
         return TrustedPeers.parse(self.trust_header, self.trust_peer)
 
-    def sidecar_options(self, node: str, operator: str) -> SidecarOptions:
+    def sidecar_options(self, node: str, operator: str, secret: bytes) -> SidecarOptions:
+        """The sidecar's, of that node and operator; `secret` is the node's."""
         return SidecarOptions(
             engines=tuple(self.engine),
             node=node,
@@ -83,6 +119,11 @@ class CaptureOptions:
             engine_key_file=self.engine_key_file,
             trust=self.trust(),
             limits=Limits(body_bytes=self.body_limit),
+            node_secret=secret,
+            engine_lines=self.engine_lines,
+            counters_s=COUNTERS_S,
+            spool_limit_bytes=self.spool_limit,
+            when_full=self.when_full.value,
         )
 
     def arguments(self) -> list[str]:

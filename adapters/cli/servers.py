@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from adapters.cli.capture_options import CaptureOptions, takes_capture_options
+from adapters.cli.capture_options import CaptureOptions, Sync, takes_capture_options
 from adapters.cli.framework import Context, Result, command
 from adapters.cli.serving import (
     SIDECAR_LISTEN,
@@ -22,6 +22,7 @@ from adapters.cli.serving import (
     log_to_stderr,
     port_taken,
     ready,
+    settle,
     stop_signal,
 )
 from adapters.cli.wiring import DataFolder, make_intake, now
@@ -29,7 +30,7 @@ from adapters.importing.ledger import operator_of_node
 from adapters.postgres import keys
 from adapters.postgres.database import Database
 from adapters.postgres.intake import enroll_lane
-from metering.identity import LaneKey
+from metering.identity import LaneKey, node_secret
 from metering.keybook import KeyEntry, SnapshotKeyBook
 from metering.lane import Lane
 from metering.refusal import Unavailable
@@ -82,8 +83,9 @@ def register(app: typer.Typer) -> None:
                 if ledger.is_open:
                     with suppress(Unavailable):  # then the renewing says so
                         book.replace(await current())
-                opened = await _open_lane(folder, operator, node, lane)
-                server = Sidecar(capture.sidecar_options(node, operator), opened, book)
+                opened = await _open_lane(folder, operator, node, lane, capture.sync)
+                secret = node_secret(folder.node_secret)
+                server = Sidecar(capture.sidecar_options(node, operator, secret), opened, book)
                 try:
                     port = await server.start(
                         address.host, address.port, None if certificate is None else certificate.context
@@ -94,6 +96,7 @@ def register(app: typer.Typer) -> None:
                 renewing = [asyncio.create_task(book.refresh(current))]
                 if certificate is not None:
                     renewing.append(asyncio.create_task(certificate.watch(stack.enter_context(hangup()))))
+                settle()
                 ready({"sidecar": address.url(port, tls=certificate is not None)})
                 await _first_of(stop, server.failed)
                 await server.drain()
@@ -175,6 +178,15 @@ async def _enrolled(folder: DataFolder, ledger: _Ledger, node: str | None, lane:
     return operator, found
 
 
-async def _open_lane(folder: DataFolder, operator: str, node: str, lane: str) -> Lane:
+async def _open_lane(folder: DataFolder, operator: str, node: str, lane: str, sync: Sync) -> Lane:
     key = LaneKey.load_or_create(folder.lane_key(node, lane))
-    return await asyncio.to_thread(Lane.open, folder.spool, operator=operator, node=node, lane=lane, key=key)
+    return await asyncio.to_thread(
+        Lane.open,
+        folder.spool,
+        operator=operator,
+        node=node,
+        lane=lane,
+        key=key,
+        sync=sync.value,
+        keep_open=True,
+    )

@@ -79,6 +79,11 @@ class DataFolder:
         """A folder a node: names hold dots, so `a` with `b.c` and `a.b` with `c` would share a file."""
         return self.keys / "lanes" / node / f"{lane}.key"
 
+    @property
+    def node_secret(self) -> Path:
+        """What this machine's sidecars sign the ids of responses with."""
+        return self.keys / "node-secret"
+
     def key_snapshot(self, operator: str) -> Path:
         return self.keys / f"snapshot-{operator}.json"
 
