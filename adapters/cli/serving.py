@@ -6,6 +6,7 @@ A server stops on SIGTERM, on Ctrl-C, and, when `tally up` started it, when `tal
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -58,6 +59,19 @@ def ready(addresses: Mapping[str, str]) -> None:
     """The one line on stdout that says that it serves, and where."""
     sys.stdout.write(json.dumps({"ready": True, **addresses}) + "\n")
     sys.stdout.flush()
+
+
+def settle() -> None:
+    """Set the interpreter for a long life of short requests, once all that lasts has been made.
+
+    What lasts is taken out of the garbage collector's sight: it would look at some 200,000 objects again and again,
+    tens of ms each time, and what a request leaves is freed without it. And a thread that seals or syncs gives the
+    interpreter back to the one that serves within half a millisecond instead of five.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    sys.setswitchinterval(0.0005)
 
 
 @contextmanager
