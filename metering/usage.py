@@ -21,9 +21,10 @@ Figures that are no whole numbers between 0 and `MAX_QUANTITY` are no usage.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
+
+import orjson
 
 from metering.event import MAX_QUANTITY
 
@@ -128,8 +129,8 @@ def _object(raw: bytes | None) -> dict[str, object] | None:
     if raw is None:
         return None
     try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError):
+        value = orjson.loads(raw)
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None
 
