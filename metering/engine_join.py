@@ -15,8 +15,8 @@ unwitnessed. A line that comes later becomes an amendment, the difference to wha
 request, so it waits until the expected lines are there, or PATIENCE_S after the last.
 
 The event: `generated_tokens` are the engine's. Prompt and cached tokens are HTTP's where the answer was whole and its
-usage could be read, the engine's otherwise: HTTP says nothing of a prompt before its answer. Completion and reasoning
-tokens stay what the client was told.
+usage could be read, the engine's otherwise: HTTP says nothing of a prompt before its answer, and of audio only how long
+it was. Completion and reasoning tokens stay what the client was told.
 
 Memory is bounded by the requests in the air, and REMEMBERED ended ones of each sort: those whose lines all came, and
 those whose lines did not. Lines of requests that are not ours (of another lane of the node, of nobody) are passed over.
@@ -269,7 +269,7 @@ def _is_amendable(written: _Written, now_s: float) -> bool:
 
 def _witnessed(told: Event, lines: RequestLines) -> Joined:
     """What the lines add to what was told."""
-    if told.outcome == "finished" and told.reason is None:
+    if told.outcome == "finished" and told.reason is None and told.prompt_tokens:
         return Joined(told.request, lines.generated)
     prompts = lines.prompts()
     return Joined(told.request, lines.generated, prompts.tokens, prompts.cached)

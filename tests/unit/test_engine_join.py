@@ -93,6 +93,14 @@ def test_so_is_that_of_an_answer_whose_usage_could_not_be_read() -> None:
     assert joins(due(it, 0.1)) == [Joined(R, 12, 31, 16)]
 
 
+def test_so_is_that_of_sound_of_which_http_says_only_how_long_it_was() -> None:
+    it = joiner()
+    it.opened(R)
+    it.told(told(prompt_tokens=0, cached_tokens=0, completion_tokens=0, audio_seconds=9), 1, 0.0)
+    it.line(R, line(status="stopped"), 0.0)
+    assert joins(due(it, 0.0)) == [Joined(R, 12, 31, 16)]
+
+
 def test_three_choices_are_waited_for_and_their_prompt_counts_once() -> None:
     it = joiner()
     it.told(told(outcome="aborted"), 3, 0.0)
