@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from adapters import answers
+from adapters.postgres.closes import gaps, load_closes
 from adapters.postgres.database import Database
 from adapters.postgres.site import operator_facts
 from adapters.postgres.streams import read_streams
 from adapters.postgres.usage_totals import usage_totals
+from billing.gaps import gap_json, with_reasons
 from billing.period import Period
 from metering.refusal import Refusal
 from reports.formats import USAGE, media_type, render_usage
@@ -35,9 +37,20 @@ async def usage_report(
             return await usage_totals(connection, owner, start, end, by, declared.zone)
 
         detail, days = await rows(DETAIL), await rows(DAYS)
+        closes = await load_closes(connection, owner, period=period)
+        accepted = [gap for close in closes for gap in close.result["gaps"]]
+        found = with_reasons(await gaps(connection, owner, start, end), accepted)
     made_at = datetime.now(UTC)
     lanes: Any = (await read_streams(database, made_at, owner))["lanes"]
-    report = make_usage_report(declared, period, detail=detail, days=days, lanes=lanes, made_at=made_at)
+    report = make_usage_report(
+        declared,
+        period,
+        detail=detail,
+        days=days,
+        lanes=lanes,
+        made_at=made_at,
+        gaps=[gap_json(gap) for gap in found],
+    )
     content = await asyncio.to_thread(render_usage, report, declared.language, format)
     return content, f"usage-{owner}-{period}.{format}"
 

@@ -32,8 +32,10 @@ FIGURES = (
     "reasoning_tokens",
     "generated_tokens",
     "audio_seconds",
+    "unwitnessed_requests",
 )
-"""The figures of a row of usage, in the order of `tally usage`."""
+"""The figures of a row of usage, in the order of `tally usage`. `unwitnessed_requests`: those of `requests` whose
+generated tokens the engine itself did not tell; they are billed as delivered."""
 
 DETAIL = ("customer", "model", "region", "outcome")
 DAYS = ("day",)
@@ -53,7 +55,9 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """An operator's usage of a period. `made_at` is UTC; `lanes` are rows of `tally streams`."""
+    """An operator's usage of a period. `made_at` is UTC; `lanes` are rows of `tally streams`, `gaps` what was served
+    unmetered (`billing.gaps.gap_json`), accepted with a reason or not yet.
+    """
 
     operator: Operator
     period: Period
@@ -61,6 +65,7 @@ class UsageReport:
     detail: tuple[Row, ...]
     days: tuple[Row, ...]
     lanes: tuple[Row, ...]
+    gaps: tuple[Row, ...] = ()
 
     @property
     def total(self) -> dict[str, int]:
@@ -77,10 +82,14 @@ class UsageReport:
     @property
     def whole(self) -> bool:
         """Whether nothing of the period can be missing: it is over, every due lane is complete beyond its end,
-        and no batch of any lane is missing, held or doubled.
+        no batch of any lane is missing, held or doubled, and nothing was served unmetered.
         """
         _, end = self.period.bounds(self.operator.zone)
-        if self.made_at < end or any(lane["holes"] or lane["held"] or lane["forks"] for lane in self.lanes):
+        if (
+            self.gaps
+            or self.made_at < end
+            or any(lane["holes"] or lane["held"] or lane["forks"] for lane in self.lanes)
+        ):
             return False
         if not any(map(is_due, self.lanes)):
             return True
@@ -104,9 +113,10 @@ def usage_report(
     days: Sequence[Row],
     lanes: Sequence[Row],
     made_at: datetime,
+    gaps: Sequence[Row] = (),
 ) -> UsageReport:
-    """The report from what was read in one snapshot: usage rows by DETAIL and by DAYS, and `tally streams`'
-    `lanes`, of which those of other operators are left out. `made_at` is aware.
+    """The report from what was read in one snapshot: usage rows by DETAIL and by DAYS, the operator's `gaps`, and
+    `tally streams`' `lanes`, of which those of other operators are left out. `made_at` is aware.
     """
     assert made_at.utcoffset() is not None, "instants are aware"
     assert _sum(detail) == _sum(days), "both tables are of one snapshot"
@@ -117,6 +127,7 @@ def usage_report(
         detail=tuple(detail),
         days=tuple(days),
         lanes=tuple(lane for lane in lanes if lane["operator"] == operator.id),
+        gaps=tuple(gaps),
     )
 
 
@@ -144,6 +155,7 @@ def usage_json(report: UsageReport) -> dict[str, Any]:
         },
         "total": report.total,
         "lanes": [dict(lane) for lane in report.lanes],
+        "gaps": [dict(gap) for gap in report.gaps],
     }
 
 
@@ -154,7 +166,7 @@ def usage_csv(rows: Iterable[Row], by: Sequence[str] = DETAIL) -> bytes:
     apostrophe before it. What is absent is empty.
 
     >>> usage_csv([{"day": "=1+1"} | dict.fromkeys(FIGURES, 0)], by=["day"]).splitlines()[1]
-    b"'=1+1,0,0,0,0,0,0,0,0"
+    b"'=1+1,0,0,0,0,0,0,0,0,0"
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text)

@@ -20,6 +20,9 @@ from reports.usage import FIGURES, SECTIONS, Row, UsageReport, is_due
 LISTED_ROWS = 500
 """So many rows of one table are listed in a PDF."""
 
+PRINTED = tuple(name for name in FIGURES if name != "unwitnessed_requests")
+"""The figures that have a column on paper; the other one is told once, in a sentence."""
+
 HEADLINES = ("requests", "prompt_tokens", "completion_tokens", "generated_tokens")
 METHOD = ("method_counts", "method_proof", "method_time", "method_stored")
 
@@ -53,8 +56,10 @@ def usage_html(report: UsageReport, language: str) -> str:
         period=figures.month(report.period, language),
         facts=tuple(_facts(report, names, language)),
         whole=report.whole,
+        unwitnessed=_unwitnessed(total, names, language),
+        gaps=tuple(_gap(gap, names, language) for gap in report.gaps),
         headlines=tuple((names[name], figures.quantity(total[name], language)) for name in HEADLINES),
-        figure_heads=tuple((name, names[name]) for name in FIGURES),
+        figure_heads=tuple((name, names[name]) for name in PRINTED),
         tables=tuple(_tables(report, names, language)),
         total=_figures(total, language),
         lanes=tuple(_lane(lane, names, language) for lane in report.lanes),
@@ -74,6 +79,22 @@ def _facts(report: UsageReport, names: Words, language: str) -> Iterator[tuple[s
             names["complete_to"],
             figures.instant(complete_to, language) if complete_to else names["nothing_yet"],
         )
+
+
+def _unwitnessed(total: Row, names: Words, language: str) -> str:
+    """How many requests have no figure of the engine's; nothing where all have."""
+    if not total["unwitnessed_requests"]:
+        return ""
+    return names["unwitnessed_notice"].format(
+        unwitnessed=figures.quantity(total["unwitnessed_requests"], language),
+        all=figures.quantity(total["requests"], language),
+    )
+
+
+def _gap(gap: Row, names: Words, language: str) -> tuple[tuple[str, ...], str]:
+    instants = (figures.instant(datetime.fromisoformat(gap[name]), language) for name in ("from", "to"))
+    cells = (gap["node"], *instants, gap["reason"] or names["not_accepted"])
+    return cells, figures.quantity(gap["requests"], language)
 
 
 def _tables(report: UsageReport, names: Words, language: str) -> Iterator[_Table]:
@@ -117,7 +138,7 @@ def _word(word: str, value: Any, names: Words, language: str) -> str:
 
 
 def _figures(row: Row, language: str) -> tuple[str, ...]:
-    return tuple(figures.quantity(row[name], language) for name in FIGURES)
+    return tuple(figures.quantity(row[name], language) for name in PRINTED)
 
 
 def _lane(lane: Row, names: Words, language: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

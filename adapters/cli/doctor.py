@@ -7,18 +7,20 @@ import os
 import shutil
 import stat
 from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from adapters.cli.framework import DIFFERENCE, Context, Result, command, table
+from adapters.cli.framework import DIFFERENCE, Context, Result, command, instant_text, table
 from adapters.cli.wiring import DataFolder, now
 from adapters.postgres.database import Database
 from adapters.postgres.embedded import orphans
 from adapters.postgres.open import APP_URL, outside_urls
 from adapters.postgres.roles import role_sql
 from adapters.postgres.streams import read_streams
+from adapters.postgres.witnesses import Served, nodes_served
 from metering.refusal import Refusal, Unavailable
 from metering.spool import Spool
 
@@ -26,6 +28,7 @@ OK, WARNING, FAULT = "ok", "warning", "fault"
 LITTLE_DISK_BYTES = 2 << 30
 MANY_WAITING = 1_000
 BEHIND_S = 60
+WITNESS_FRESH = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,43 @@ def _named(paths: list[Path]) -> str:
     return ", ".join(str(path) for path in paths[:5])
 
 
+async def _check_witnesses(database: Database, operator: str) -> list[Check]:
+    """Per node with sidecars: whether the engine's witness told lines in the newest facts that its seals brought."""
+    async with database.app(operator, snapshot=True) as connection:
+        nodes = await nodes_served(connection)
+    moment = now()
+    return [_witness(node, served, moment) for node, served in nodes.items()]
+
+
+def _witness(node: str, served: Served, moment: datetime) -> Check:
+    name = f"witness {node}"
+    span = served.last_span
+    if span is None or (served.last_event and served.last_event - span.ended_at > WITNESS_FRESH):
+        since = "ever" if span is None else f"since {instant_text(span.ended_at)}"
+        return Check(
+            name,
+            WARNING,
+            f"no fact of its engine {since}; requests are billed as delivered, and nothing is compared with counters",
+            "give its sidecar --engine-lines, the folder into which tallygrid-vllm writes",
+        )
+    if span.witness == "aside":
+        return Check(
+            name,
+            WARNING,
+            "stepped aside: it does not know its engine's version; requests are billed as delivered",
+            "install the tallygrid-vllm that knows this vLLM; the engine's log names both versions",
+        )
+    if span.witness == "no":
+        return Check(
+            name,
+            WARNING,
+            "none: the engine's counters are read, its lines are not; requests are billed as delivered",
+            "install tallygrid-vllm in the engine and give its sidecar --engine-lines",
+        )
+    quiet = "" if moment - span.ended_at <= WITNESS_FRESH else "; nothing was served since"
+    return Check(name, OK, f"seen up to {instant_text(span.ended_at)}{quiet}")
+
+
 async def _check_database(database: Database) -> list[Check]:
     outside = outside_urls(os.environ)
     where = f"the server of {APP_URL}" if outside is not None else "embedded, on a Unix socket of its own"
@@ -133,6 +173,8 @@ async def _check_database(database: Database) -> list[Check]:
         if operators
         else Check("operators", WARNING, "none is declared", "tally apply examples/vilnius")
     )
+    for operator in operators:
+        checks += await _check_witnesses(database, operator)
     document = await read_streams(database, now())
     lanes: Any = document["lanes"]
     for lane in lanes:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from adapters import answers
-from adapters.cli.framework import DIFFERENCE, Context, Result, command, table
+from adapters.cli.framework import DIFFERENCE, Context, Result, command, counted, table
 from adapters.cli.options import OperatorOption, PeriodOption, read_period
 from adapters.cli.wiring import DataFolder, now, take_what_waits
 from adapters.postgres.streams import read_streams
@@ -33,7 +33,14 @@ def register(app: typer.Typer) -> None:
         async with context.database() as database:
             await take_what_waits(DataFolder(context.data), database)
             document = await answers.usage(database, operator, span, words)
-        return Result(document, _usage_table(document, words))
+        said: list[Any] = [_usage_table(document, words)]
+        total = document["total"]
+        if total["unwitnessed_requests"]:
+            said.append(
+                f"{total['unwitnessed_requests']:,} of {counted(total['requests'], 'request')} have no figure from the"
+                " engine itself: billed as delivered"
+            )
+        return Result(document, said)
 
     @command(app, "streams", path="streams", example="tally streams")
     async def streams(context: Context, operator: OperatorOption = None) -> Result:

@@ -102,11 +102,10 @@ seal_fact = Table(
     ForeignKeyConstraint(_BATCH_KEY, [f"batch.{name}" for name in _BATCH_KEY]),
 )
 Index(
-    "seal_fact_newest",
+    "seal_fact_ends",
     seal_fact.c.operator,
     seal_fact.c.kind,
     seal_fact.c.node,
-    seal_fact.c.lane,
     seal_fact.c.ends,
 )
 
@@ -127,7 +126,7 @@ seal_sum = Table(
     Column("unwitnessed_requests", BigInteger, nullable=False),
     ForeignKeyConstraint(_BATCH_KEY, [f"batch.{name}" for name in _BATCH_KEY]),
 )
-Index("seal_sum_time", seal_sum.c.operator, seal_sum.c.last_time)
+Index("seal_sum_time", seal_sum.c.operator, seal_sum.c.node, seal_sum.c.last_time)
 
 held = Table(
     "held",

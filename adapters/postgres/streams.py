@@ -19,9 +19,9 @@ _SIBLINGS = text("""
     WITH told AS (
         SELECT f.operator, f.node, f.content, f.ends, row_number() OVER (
             PARTITION BY f.node, f.content ->> 'lane' ORDER BY f.ends DESC, f.number DESC) AS age
-        FROM lane l CROSS JOIN LATERAL (
+        FROM (SELECT DISTINCT operator, node FROM lane) AS l CROSS JOIN LATERAL (
             SELECT * FROM seal_fact f
-            WHERE (f.operator, f.kind, f.node, f.lane) = (l.operator, 'sibling', l.node, l.lane)
+            WHERE (f.operator, f.kind, f.node) = (l.operator, 'sibling', l.node)
             ORDER BY f.ends DESC LIMIT 256) AS f)
     SELECT operator, node, content, ends FROM told
     WHERE age = 1 AND NOT EXISTS (SELECT FROM batch b

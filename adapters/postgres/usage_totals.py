@@ -34,6 +34,7 @@ FIGURES = (
     "reasoning_tokens",
     "generated_tokens",
     "audio_seconds",
+    "unwitnessed_requests",
 )
 _SUBJECTS = ("customer", "project", "key")
 

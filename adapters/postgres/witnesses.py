@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters.postgres.closes import gaps
 from adapters.postgres.schema import seal_fact, seal_sum
+from adapters.postgres.schema_base import one_of
 from billing.gaps import Gap
 from metering.fact import Serves, Span
 from metering.reconcile import SealedServes
@@ -22,13 +23,21 @@ from metering.stretch import STILL_WRITTEN_US, SealedSpan, SealedSum
 _BEYOND = timedelta(days=1)
 _STILL_WRITTEN = timedelta(microseconds=STILL_WRITTEN_US)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NEWEST_WITNESS = text("""
-    SELECT l.node, l.lane, f.ends, f.content FROM lane l CROSS JOIN LATERAL (
-        SELECT ends, content FROM seal_fact f
-        WHERE (f.operator, f.kind, f.node, f.lane) = (l.operator, 'span', l.node, l.lane)
-        ORDER BY f.ends DESC, f.number DESC, f.rank DESC LIMIT 1) AS f
-    WHERE l.kind = 'sidecar' AND NOT l.ended ORDER BY l.node, f.ends DESC
+_NEWEST = text("""
+    SELECT l.node, e.last_time AS last_event, f.ends AS span_ended, f.content ->> 'witness' AS witness
+    FROM (SELECT DISTINCT operator, node FROM lane WHERE kind = 'sidecar') AS l
+    LEFT JOIN LATERAL (
+        SELECT last_time FROM seal_sum s WHERE (s.operator, s.node) = (l.operator, l.node)
+        ORDER BY s.last_time DESC LIMIT 1) AS e ON true
+    LEFT JOIN LATERAL (
+        SELECT ends, content FROM seal_fact f WHERE (f.operator, f.kind, f.node) = (l.operator, 'span', l.node)
+        ORDER BY f.ends DESC, f.number DESC, f.rank DESC LIMIT 1) AS f ON true
+    WHERE num_nonnulls(e.last_time, f.ends) > 0 ORDER BY l.node
 """)
+
+
+# Named one by one, so that the indexes by node and time serve.
+_NODES = text("SELECT DISTINCT node FROM lane WHERE kind = 'sidecar'")
 
 
 @dataclass(slots=True)
@@ -49,6 +58,14 @@ class LastSpan:
     witness: str
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """When a node last served a request, and its newest span; None where there is none."""
+
+    last_event: datetime | None
+    last_span: LastSpan | None
+
+
 async def read_witnesses(
     conn: AsyncConnection, operator: str, start: datetime, end: datetime, node: str | None = None
 ) -> Mapping[str, Witnesses]:
@@ -57,13 +74,14 @@ async def read_witnesses(
     """
     found: dict[str, Witnesses] = defaultdict(Witnesses)
     lo, hi = start - _BEYOND, end + _BEYOND
-    spans = _facts(operator, node, "span").where(seal_fact.c.ends >= lo, seal_fact.c.begins < hi)
+    nodes = [node] if node is not None else list((await conn.execute(_NODES)).scalars())
+    spans = _facts(operator, nodes, "span").where(seal_fact.c.ends >= lo, seal_fact.c.begins < hi)
     for row in await conn.execute(spans):
         found[row.node].spans.append(SealedSpan(row.lane, Span(**row.content)))
         lo, hi = min(lo, row.begins), max(hi, row.ends + _STILL_WRITTEN)
-    for row in await conn.execute(_facts(operator, node, "serves").where(seal_fact.c.begins < hi)):
+    for row in await conn.execute(_facts(operator, nodes, "serves").where(seal_fact.c.begins < hi)):
         found[row.node].serves.append(SealedServes(Serves(**row.content), _us(row.begins)))
-    for row in await conn.execute(_sums(operator, node, lo, hi)):
+    for row in await conn.execute(_sums(operator, nodes, lo, hi)):
         found[row.node].sums.append(
             SealedSum(
                 row.lane,
@@ -82,12 +100,14 @@ async def read_witnesses(
     return dict(sorted(found.items()))
 
 
-async def last_spans(conn: AsyncConnection) -> dict[str, LastSpan]:
-    """Of each node whose sidecars ever sealed a span: the newest."""
-    newest: dict[str, LastSpan] = {}
-    for row in await conn.execute(_NEWEST_WITNESS):
-        newest.setdefault(row.node, LastSpan(row.ends, row.content["witness"]))
-    return newest
+async def nodes_served(conn: AsyncConnection) -> dict[str, Served]:
+    """Of each node whose sidecars ever sealed an event or a span: the newest of both."""
+    return {
+        row.node: Served(
+            row.last_event, None if row.witness is None else LastSpan(row.span_ended, row.witness)
+        )
+        for row in await conn.execute(_NEWEST)
+    }
 
 
 async def first_and_last(conn: AsyncConnection, operator: str) -> tuple[datetime, datetime] | None:
@@ -109,16 +129,19 @@ async def first_and_last(conn: AsyncConnection, operator: str) -> tuple[datetime
     return min(instants).replace(**whole), max(instants).replace(**whole) + timedelta(hours=1)
 
 
-def _facts(operator: str, node: str | None, kind: str) -> Select[Any]:
-    query = select(seal_fact).where(seal_fact.c.operator == operator, seal_fact.c.kind == kind)
-    return query if node is None else query.where(seal_fact.c.node == node)
-
-
-def _sums(operator: str, node: str | None, lo: datetime, hi: datetime) -> Select[Any]:
-    query = select(seal_sum).where(
-        seal_sum.c.operator == operator, seal_sum.c.last_time >= lo, seal_sum.c.first_time < hi
+def _facts(operator: str, nodes: Sequence[str], kind: str) -> Select[Any]:
+    return select(seal_fact).where(
+        seal_fact.c.operator == operator, seal_fact.c.kind == kind, one_of(seal_fact.c.node, nodes)
     )
-    return query if node is None else query.where(seal_sum.c.node == node)
+
+
+def _sums(operator: str, nodes: Sequence[str], lo: datetime, hi: datetime) -> Select[Any]:
+    return select(seal_sum).where(
+        seal_sum.c.operator == operator,
+        one_of(seal_sum.c.node, nodes),
+        seal_sum.c.last_time >= lo,
+        seal_sum.c.first_time < hi,
+    )
 
 
 def _us(instant: datetime) -> int:

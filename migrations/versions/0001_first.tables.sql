@@ -161,8 +161,8 @@ CREATE TABLE seal_fact (
     CONSTRAINT seal_fact_content_is_an_object CHECK (jsonb_typeof(content) = 'object')
 );
 COMMENT ON TABLE seal_fact IS 'What accepted seals say beside their events, one row a fact.';
--- Asked for a lane's newest, and for those of a kind that touch a period.
-CREATE INDEX seal_fact_newest ON seal_fact (operator, kind, node, lane, ends);
+-- Asked for a node's newest of a kind, and for those that touch a period.
+CREATE INDEX seal_fact_ends ON seal_fact (operator, kind, node, ends);
 
 CREATE TABLE seal_sum (
     operator text NOT NULL,
@@ -183,7 +183,7 @@ CREATE TABLE seal_sum (
 );
 COMMENT ON TABLE seal_sum IS
     'Sums by model of each accepted batch of a sidecar: what reconciliation compares with the engine''s counters.';
-CREATE INDEX seal_sum_time ON seal_sum (operator, last_time);
+CREATE INDEX seal_sum_time ON seal_sum (operator, node, last_time);
 
 CREATE TABLE held (
     operator text NOT NULL,

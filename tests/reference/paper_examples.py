@@ -134,7 +134,7 @@ def lane(name: str = "0", **changed: Any) -> dict[str, Any]:
 def usage_row(requests: int, tokens: int, **by: str | None) -> dict[str, Any]:
     """A row of `tally usage`: each request with `tokens` of prompt and half of them completed."""
     aborted = requests if by.get("outcome") == "aborted" else 0
-    counts = (tokens, tokens // 4, tokens // 2, tokens // 8, tokens // 2, 0)
+    counts = (tokens, tokens // 4, tokens // 2, tokens // 8, tokens // 2, 0, 0)
     figures = (requests, aborted, *(requests * count for count in counts))
     return {**by, **dict(zip(FIGURES, figures, strict=True))}
 
@@ -144,11 +144,12 @@ def report(
     lanes: Sequence[dict[str, Any]] = (lane(),),
     made_at: datetime = datetime(2026, 11, 1, 9, 30, tzinfo=UTC),
     operator: Operator = OPERATOR,
+    gaps: Sequence[dict[str, Any]] = (),
 ) -> UsageReport:
     """October's report over `detail`, with all of it on one day."""
     total = {name: sum(row[name] for row in detail) for name in FIGURES}
     days = [{"day": "2026-10-25T00:00:00+03:00", **total}] if detail else []
-    return usage_report(operator, OCTOBER, detail=detail, days=days, lanes=lanes, made_at=made_at)
+    return usage_report(operator, OCTOBER, detail=detail, days=days, lanes=lanes, made_at=made_at, gaps=gaps)
 
 
 DETAIL = (

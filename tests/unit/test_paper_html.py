@@ -179,6 +179,25 @@ def test_the_usage_report_says_what_is_missing() -> None:
     assert "prompts, outputs, IP addresses and names of persons" in page
 
 
+def test_the_usage_report_says_what_nobody_witnessed_and_what_was_served_uncounted() -> None:
+    row = {**DETAIL[0], "unwitnessed_requests": 2}
+    gap = {
+        "node": "vilnius-1",
+        "lane": "0",
+        "from": "2026-10-05T00:00:00.000000Z",
+        "to": "2026-10-05T00:03:20.000000Z",
+        "requests": 17,
+        "reason": "the <disk> was full",
+    }
+    page = texts(usage_html(report([row], gaps=[gap, {**gap, "reason": None}]), "en"))
+    assert "Of 3 requests 2 have no figure from the engine itself" in page
+    assert "Served without being counted" in page
+    assert re.search(r"vilnius-1 .*00:00.* .*00:03.* the &lt;disk&gt; was full 17", page)
+    assert re.search(r"vilnius-1 .* not accepted yet 17", page)
+    assert "Unwitnessed" not in texts(usage_html(report(DETAIL), "lt"))
+    assert "neturi paties variklio" not in texts(usage_html(report(DETAIL), "lt"))
+
+
 def test_a_very_long_table_lists_the_greatest_rows_says_so_and_sums_all() -> None:
     rows = [
         usage_row(1, 8 * n, customer=f"c{n:04}", model="m", region="LT-VL", outcome="finished")

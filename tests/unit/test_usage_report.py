@@ -73,11 +73,24 @@ def test_complete_to_is_that_of_the_lane_furthest_behind() -> None:
     assert report(DETAIL, [lane(), lane("1", complete_to=None, lag_s=None)]).complete_to is None
 
 
+def test_what_was_served_unmetered_makes_a_report_not_whole_and_stands_in_it_with_its_reason() -> None:
+    gap = {
+        "node": "vilnius-1",
+        "lane": "0",
+        "from": "2026-10-05T00:00:00.000000Z",
+        "to": "2026-10-05T00:03:20.000000Z",
+        "requests": 17,
+        "reason": "the disk was full",
+    }
+    made = report(DETAIL, gaps=[gap])
+    assert (made.whole, usage_json(made)["gaps"]) == (False, [gap])
+
+
 def test_csv_is_rfc_4180_with_a_header() -> None:
     assert usage_csv(DETAIL[:1]) == (
         b"customer,model,region,outcome,requests,aborted,prompt_tokens,cached_tokens,completion_tokens,"
-        b"reasoning_tokens,generated_tokens,audio_seconds\r\n"
-        b"acme,claude-opus-4,LT-VL,finished,3,0,3000,750,1500,375,1500,0\r\n"
+        b"reasoning_tokens,generated_tokens,audio_seconds,unwitnessed_requests\r\n"
+        b"acme,claude-opus-4,LT-VL,finished,3,0,3000,750,1500,375,1500,0,0\r\n"
     )
     assert usage_csv([], by=["day"]).startswith(b"day,requests,")
 
