@@ -76,8 +76,8 @@ class Dialect:
     named_first: bool = True
 
 
+_USAGE: Places = {b"usage": None}
 _RESPONSES: Places = {b"usage": None, b"status": None, b"model": None}
-_MESSAGES: Places = {b"usage": None}
 _AUDIO: Places = {b"usage": None, b"duration": None}
 
 
@@ -123,6 +123,10 @@ def _messages_values(values: Mapping[bytes, bytes]) -> Usage | None:
     return messages_usage(values.get(b"usage"))
 
 
+def _pooled_values(values: Mapping[bytes, bytes]) -> Usage | None:
+    return pooled_usage(values.get(b"usage"))
+
+
 def _audio_values(values: Mapping[bytes, bytes]) -> Usage | None:
     return audio_usage(values.get(b"usage"), values.get(b"duration"))
 
@@ -138,9 +142,13 @@ DIALECTS: Mapping[str, Dialect] = {
     ),
     "messages": Dialect(
         lambda request: read_messages(request.body),
-        lambda _: PlacesAnswer(_MESSAGES, _messages_values),
+        lambda _: PlacesAnswer(_USAGE, _messages_values),
         lambda _, __: MessagesStream(),
     ),
     "pooled": Dialect(lambda request: read_pooled(request.body), _pooled_answer, _chunks),
+    # Documents, of any content, are told again behind the usage.
+    "rerank": Dialect(
+        lambda request: read_pooled(request.body), lambda _: PlacesAnswer(_USAGE, _pooled_values), _chunks
+    ),
     "audio": Dialect(_read_audio, lambda _: PlacesAnswer(_AUDIO, _audio_values), _audio_chunks),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from metering.event import Event
 from metering.http_refusal import Refused
@@ -36,8 +37,7 @@ class Watch:
     lines: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """What to do now, in this order: write `event` down, send `to_client`; then, if `over`, let go of both sides.
 
     `keep_client`: the client's connection may carry another request. `unread_usage`: a finished answer whose usage

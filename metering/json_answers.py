@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from metering.http_answer import AnswerHead
 from metering.json_picks import JsonPicks, Places
 from metering.request_body import model_name
+from metering.sse import USAGE_VALUE
 from metering.usage import Usage
 
-_USAGE = re.compile(rb'"usage"\s*:\s*(null|\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
+_USAGE = re.compile(rb'"usage"\s*:\s*(' + USAGE_VALUE + rb")")
 #: A usage object is a few hundred bytes.
 _MAX_USAGE_BYTES = 4096
 

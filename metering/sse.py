@@ -28,7 +28,11 @@ from metering.usage import Usage, openai_usage, sum_of_choices
 
 _DONE = b"data: [DONE]"
 _ERROR = b'data: {"error"'
-_USAGE = re.compile(rb'\s*,?\s*"usage"\s*:\s*(null|\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
+# An object whose parts are objects of objects of figures: `prompt_tokens_details` has `multimodal_tokens` within.
+_FLAT = rb"\{[^{}]*\}"
+_NESTED = rb"\{[^{}]*(?:" + _FLAT + rb"[^{}]*)*\}"
+USAGE_VALUE = rb"null|\{[^{}]*(?:" + _NESTED + rb"[^{}]*)*\}"
+_USAGE = re.compile(rb'\s*,?\s*"usage"\s*:\s*(' + USAGE_VALUE + rb")")
 _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 _INDEX = re.compile(rb'"choices"\s*:\s*\[\s*\{\s*"index"\s*:\s*(\d{1,6})')
@@ -42,7 +46,7 @@ class StreamReader:
     """One stream: `feed` takes bytes as they come and gives the bytes that the client is to see.
 
     `final` is the usage object of the last chunk, as bytes; `by_choice` the running one of each choice, of what has
-    been passed on. `done`: the stream said so; `error`: an error came in the place of a chunk.
+    been passed on. `error`: an error came in the place of a chunk.
     """
 
     __slots__ = (
@@ -53,10 +57,10 @@ class StreamReader:
         "_hide_final",
         "_waiting",
         "by_choice",
-        "done",
         "error",
         "final",
         "fingerprint",
+        "verdict",
     )
 
     #: The request or its head says which model it is.
@@ -82,7 +86,8 @@ class StreamReader:
         self.fingerprint = fingerprint
         self.by_choice: dict[int, bytes] = {}
         self.final: bytes | None = None
-        self.done = False
+        #: The outcome, once the stream has said that it is over.
+        self.verdict: str | None = None
         self.error = False
 
     def feed(self, piece: bytes) -> bytes:
@@ -112,13 +117,6 @@ class StreamReader:
         return b"".join(out) if self._hide_each else piece
 
     @property
-    def verdict(self) -> str | None:
-        """The outcome, once the stream has said that it is over."""
-        if not self.done:
-            return None
-        return "failed" if self.error else "finished"
-
-    @property
     def fault(self) -> str | None:
         """What was wrong with the stream, if it ends here."""
         return "engine_error" if self.error else None
@@ -142,7 +140,7 @@ class StreamReader:
         usage = _USAGE.search(event, max(0, at - 8)) if at >= 0 else None
         if usage is None:
             if event.startswith(_DONE):
-                self.done = True
+                self.verdict = "failed" if self.error else "finished"
             elif event.startswith(_ERROR):
                 self.error = True
             elif self._hide_final and self._fingerprinted and _FINISHED.search(event):

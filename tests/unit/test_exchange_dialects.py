@@ -167,6 +167,18 @@ def test_a_stream_that_ends_without_its_last_event_was_cut_off() -> None:
     assert (event.outcome, event.reason, event.completion_tokens) == ("failed", "engine_malformed", 2)
 
 
+def test_a_document_that_talks_of_usage_is_not_counted() -> None:
+    document = {"multi_modal": [{"text": "a", "usage": {"prompt_tokens": 0, "total_tokens": 0}}]}
+    body = {
+        "id": "r",
+        "model": "tiny",
+        "usage": {"prompt_tokens": 9, "total_tokens": 9},
+        "results": [document],
+    }
+    wire = Wire({"query": "a", "documents": ["b"]}, path="/rerank").engine(sized(json.dumps(body).encode()))
+    assert wire.outcome == ("finished", Usage(9))
+
+
 def test_embeddings_in_binary_say_their_usage_in_a_header() -> None:
     body = b'\x00"usage":{"prompt_tokens":99,"total_tokens":99}\xff'
     told = sized(body, kind="application/octet-stream")

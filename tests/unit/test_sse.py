@@ -52,8 +52,7 @@ def test_a_client_that_asked_for_nothing_sees_the_plain_stream_however_it_is_cut
     reader = hiding()
     assert passed(reader, ASKED, cuts) == b"".join(plain_stream())
     assert openai_usage(reader.final) == Usage(7, 4, 6, 2)
-    assert reader.done
-    assert not reader.error
+    assert reader.verdict == "finished"
 
 
 @given(cuts_of(TWO))
@@ -182,3 +181,32 @@ def test_the_last_chunk_shows_the_fingerprint_for_later_streams() -> None:
     reader = hiding()
     reader.feed(last_chunk(1, 1))
     assert reader.fingerprint == FINGERPRINT_BYTES
+
+
+MULTIMODAL = (
+    '"usage":{"prompt_tokens":300,"total_tokens":302,"completion_tokens":2,"prompt_tokens_details":'
+    '{"cached_tokens":16,"created_cache_tokens":0,"multimodal_tokens":{"image":256,"audio":9}},'
+    '"completion_tokens_details":{"reasoning_tokens":1}}'
+)
+
+
+@given(st.data())
+def test_tokens_of_pictures_within_the_usage_are_cut_out_with_it(data: st.DataObject) -> None:
+    chunks = [
+        (
+            'data: {"id":"c","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}],%s}\n\n'
+            % MULTIMODAL
+        ),
+        ('data: {"id":"c","choices":[],%s}\n\n' % MULTIMODAL),
+    ]
+    stream = "".join(chunks).encode() + DONE
+    reader = hiding()
+    plain = chunks[0].replace("," + MULTIMODAL, "").encode() + DONE
+    assert passed(reader, stream, data.draw(cuts_of(stream))) == plain
+    assert reader.usage() == Usage(300, 16, 2, 1)
+
+
+def test_tokens_of_pictures_are_read_in_a_whole_answer() -> None:
+    reader = UsageAnswer(openai_usage)
+    reader.feed(('{"choices":[],%s,"metrics":null}' % MULTIMODAL).encode())
+    assert reader.usage() == Usage(300, 16, 2, 1)
