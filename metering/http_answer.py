@@ -8,7 +8,7 @@ bad connection is closed, so that no request of one client is ever answered with
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import httptools
 
@@ -18,8 +18,8 @@ from metering.known_head import head_again, split_head
 Headers = list[tuple[bytes, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerHead:
+# Made for each request: a named tuple is made four times as fast as a frozen dataclass.
+class AnswerHead(NamedTuple):
     """Status and headers of an answer, names as the engine wrote them. `length` is None where it is chunked.
 
     `plain`, where it is known already, is what `head_bytes` makes of it for a client that sees the answer as it is.

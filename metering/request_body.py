@@ -23,7 +23,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from metering.http_refusal import Refused
 from metering.request_json import Read, boolean, count, encoded, read_body
@@ -35,8 +35,8 @@ _ID = "request_id"
 _MODEL = re.compile(r"[A-Za-z0-9][\w.:/@+-]{0,199}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+# Made for each request: a named tuple is made four times as fast as a frozen dataclass.
+class Ask(NamedTuple):
     """What a request asks for, and the body that goes to the engine.
 
     `model` is None where the client named none that could be one. `hide_final`, `hide_each`: the client did not ask

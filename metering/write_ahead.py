@@ -39,6 +39,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 from zlib import crc32
 
 from metering.canonical import FIXED, KEY, PROJECT, request_of
@@ -61,8 +62,8 @@ _INTENT_KIND, _TOLD_KIND, _EVENT_KIND = b"ITE"
 _TOLD_CRC, _EVENT_CRC = crc32(b"T"), crc32(b"E")
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+# Made for each request: a named tuple is made four times as fast as a frozen dataclass.
+class Intent(NamedTuple):
     """A request that is about to be sent to the engine. `request` is the id that its event will carry."""
 
     request: bytes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +145,7 @@ def test_a_told_request_that_a_kill_left_has_its_event_as_told(tmp_path: Path) -
 def test_who_keeps_open_requests_ends_each_itself(tmp_path: Path) -> None:
     lane = open_lane(tmp_path)
     first, second = told(lane, 2)
-    orphan = replace(intent(), project=b"\x33" * 16)
+    orphan = intent()._replace(project=b"\x33" * 16)
     lane.intent(orphan)
     lane.close()
     for _ in range(2):  # a start that ends none of them leaves them to the next

@@ -27,7 +27,7 @@ from metering.write_ahead import (
 )
 
 INTENT = Intent(CHAT.request, START_US, CHAT.customer, None, CHAT.key, "chat", "m")
-OTHER = replace(INTENT, request=b"\x99" * 16, project=b"\x66" * 16, key=None, model="lėtas")
+OTHER = INTENT._replace(request=b"\x99" * 16, project=b"\x66" * 16, key=None, model="lėtas")
 OPENING = Opening(bytes(range(16)), None, 1, 0, 0, 0, 0)
 
 
