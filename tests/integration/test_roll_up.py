@@ -146,7 +146,7 @@ async def test_sums_that_the_database_refuses_stay_and_stop_no_other_operator(
         await conn.execute(
             text(
                 "INSERT INTO partial_sum SELECT 'aukstis', :hour, customer, project, key, node, model, outcome, band,"
-                " late, 1, 1000000000000000000, 0, 0, 0, 0, 0, 0 FROM partial_sum, generate_series(1, 10)"
+                " late, 1, 1000000000000000000, 0, 0, 0, 0, 0, 0, 0 FROM partial_sum, generate_series(1, 10)"
             ),
             {"hour": START},
         )

@@ -64,7 +64,7 @@ async def test_making_one_waits_for_nobody_who_writes_to_others(database: Databa
         await connection.execute(
             text(
                 "INSERT INTO partial_sum VALUES ('acme', '2026-10-05 08:00Z', gen_random_uuid(), NULL, NULL, 'n', 'm',"
-                " 'finished', 0, false, 1, 1, 0, 1, 0, 1, 0, 0)"
+                " 'finished', 0, false, 1, 1, 0, 1, 0, 1, 0, 0, 0)"
             )
         )
         async with asyncio.timeout(5):
@@ -87,7 +87,7 @@ async def test_month_borders_are_utcs(database: Database) -> None:
     await ensure(database, "acme", "2026-10-01")
     cell = (
         "INSERT INTO hourly_usage VALUES ('acme', '{}', gen_random_uuid(), NULL, NULL, 'n', 'm',"
-        " 'finished', 0, false, 1, 1, 0, 1, 0, 1, 0, 0)"
+        " 'finished', 0, false, 1, 1, 0, 1, 0, 1, 0, 0, 0)"
     )
     async with database.intake() as connection:
         await connection.execute(text(cell.format("2026-10-01 00:00:00+00")))
