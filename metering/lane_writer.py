@@ -170,6 +170,8 @@ class LaneWriter:
         Needs no free space. Unavailable `unmetered_failed` if not even that can be written.
         """
         self._reserve.count(time_us)
+        if self._each:
+            self._reserve.sync()
 
     @property
     def unmetered(self) -> int:

@@ -137,7 +137,9 @@ class UnmeteredReserve:
                 self._fsync()
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def _fsync(self) -> None:
         try:
@@ -184,7 +186,8 @@ class UnmeteredReserve:
         if self._sealing.requests and is_published:
             self._sealing = _Served()
             self._write()
-            self._fsync()
+        # What a killed process wrote is there to be read, but perhaps not on disk.
+        self._fsync()
 
     def _failure(self, error: OSError) -> Unavailable:
         return Unavailable(
