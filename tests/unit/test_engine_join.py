@@ -287,7 +287,7 @@ def test_whatever_the_order_and_the_delays_each_request_has_one_event_and_the_ri
             del todo[request]
         now_s += data.draw(st.sampled_from([0.0, 0.05, 1.0, 5.0]))
         take(due(it, now_s))
-    take(due(it, now_s + PATIENCE_S))
+    take(due(it, now_s + PATIENCE_S + 1))  # sums of floats may fall short of it
     assert it.idle
     assert joined.keys() == tells.keys()
     for request, each in joined.items():
