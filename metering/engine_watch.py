@@ -204,16 +204,17 @@ class EngineWatch:
             return
         now_s = self._clock()
         passed_s = now_s - self._looked_s
-        idle = self._settled and now_s - self._active_s >= IDLE_LOOK_S
-        if passed_s >= self._counters_s or (passed_s >= IDLE_LOOK_S and idle and self.spans.begun):
+        pause_s = min(IDLE_LOOK_S, self._counters_s)
+        idle = self._settled and now_s - self._active_s >= pause_s
+        if passed_s >= self._counters_s or (passed_s >= pause_s and idle and self.spans.begun):
             await self.look()
 
     async def look(self, *, timeout_s: float = _METRICS_S) -> None:
         """Read every engine's counters, and end the span if this is a quiet point."""
-        asked_us = self._lane.now_us()
+        asked_us, settled = self._lane.now_us(), self._settled
         scrapes = await scrape(self._pools, timeout_s=timeout_s, say=self._say)
         await self.poll()  # what came before the counters were read is read before they are judged
-        spans = self.spans.look(Look(scrapes, asked_us, self._in_air, self._settled))
+        spans = self.spans.look(Look(scrapes, asked_us, self._in_air, settled and self._settled))
         self._looked_s = self._clock()
         self._dirty = True
         if spans:
