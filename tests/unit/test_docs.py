@@ -34,6 +34,7 @@ from billing.money import format_minor, format_price
 from billing.period import Period
 from billing.rating import rate
 from billing.settlement import settle
+from metering.endpoints import ENDPOINTS
 from metering.refusal import Fault, Refusal
 
 ROOT = Path(__file__).parents[2]
@@ -250,9 +251,16 @@ def test_the_keys_of_a_document_are_those_on_the_page(example: tuple[Facts, list
 
 def test_every_route_of_the_api_stands_in_the_page() -> None:
     text = (DOCS / "commands.md").read_text(encoding="utf-8")
-    assert {path for path in re.findall(r"`GET (/v1/[^`]*)`", text) if "/models" not in path} == {
+    sidecars = {endpoint.path.decode() for endpoint in ENDPOINTS}
+    assert set(re.findall(r"`GET (/v1/[^`]*)`", text)) - sidecars == {
         route.path for route in router.routes if isinstance(route, APIRoute)
     }
+
+
+def test_every_route_of_the_sidecar_stands_in_the_page() -> None:
+    text = (DOCS / "commands.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"`(?:GET |POST )?(/[^` ]*)`", text))
+    assert {endpoint.path.decode() for endpoint in ENDPOINTS} <= told
 
 
 def test_every_variable_of_the_environment_stands_in_the_page() -> None:
