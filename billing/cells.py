@@ -38,7 +38,7 @@ CELL_SCHEMA = pa.schema(
 
 _HOUR_US = 3_600_000_000
 _RADIX_LIMIT = 1 << 62
-_UNREAD = ["sequence", "request", "names", "endpoint", "request_digest", "reason"]
+_UNREAD = ["sequence", "request", "names", "endpoint", "request_digest"]
 
 
 def cells_of(batches: Sequence[tuple[str, pa.Table]]) -> pa.Table:
