@@ -46,11 +46,13 @@ class Answer:
         return next((value for key, value in self.headers if key.lower() == name), None)
 
 
-async def exchange(host: str, port: int, request: Request, *, timeout_s: float = 60) -> Answer:
+async def exchange(
+    host: str, port: int, request: Request, *, timeout_s: float = 60, heard: list[str] | None = None
+) -> Answer:
     """Send one request on a connection of its own and read the answer, or as much of it as the client wants.
 
-    Raises `TimeoutError` when the server takes longer than `timeout_s`, `EOFError` when it hangs up
-    mid-answer.
+    `heard` takes each piece as it comes, for who gives up before there is an answer. Raises `TimeoutError` when the
+    server takes longer than `timeout_s`, `EOFError` when it hangs up mid-answer.
     """
     async with asyncio.timeout(timeout_s):
         reader, writer = await asyncio.open_connection(host, port)
@@ -61,7 +63,7 @@ async def exchange(host: str, port: int, request: Request, *, timeout_s: float =
                 # Long enough for the engine to have the request, short enough for it not to have answered.
                 await asyncio.sleep(0.05)
                 return Answer(0, "", (), (), False)
-            return await _read_answer(reader, request)
+            return await _read_answer(reader, request, [] if heard is None else heard)
         finally:
             writer.close()
 
@@ -75,7 +77,7 @@ def _request_bytes(host: str, port: int, request: Request) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-async def _read_answer(reader: asyncio.StreamReader, request: Request) -> Answer:
+async def _read_answer(reader: asyncio.StreamReader, request: Request, pieces: list[str]) -> Answer:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     status_line, *header_lines = head.rstrip("\r\n").split("\r\n")
     _, status, reason = status_line.split(" ", 2)
@@ -83,7 +85,6 @@ async def _read_answer(reader: asyncio.StreamReader, request: Request) -> Answer
         (name, value.strip()) for name, _, value in (line.partition(":") for line in header_lines)
     )
     lowered = {name.lower(): value for name, value in headers}
-    pieces: list[str] = []
     whole = True
     if lowered.get("transfer-encoding") == "chunked":
         while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):

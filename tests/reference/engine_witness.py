@@ -1,21 +1,15 @@
-"""A real vLLM with its witness, and a load that hangs up on it."""
+"""A real vLLM with its witness, and what its lines say."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
-import random
 import shutil
 import subprocess
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from engine_exchange import Answer, Request, exchange
-from engine_recorder import HOST, engine, vllm_folder
+from engine_recorder import engine, vllm_folder
 
 from metering.engine_lines import EngineLine, Freed, Late, Opened, request_id
 from metering.engine_tail import EngineLines
@@ -23,24 +17,6 @@ from metering.engine_tail import EngineLines
 WITNESS = Path(__file__).parents[2] / "adapters" / "vllm"
 SYNC = ("--scheduler-cls", "tallygrid_vllm.WitnessScheduler", "--no-async-scheduling")
 ASYNC = ("--scheduler-cls", "tallygrid_vllm.AsyncWitnessScheduler", "--async-scheduling")
-
-_WORDS = [
-    "the",
-    "bill",
-    "of",
-    "a",
-    "node",
-    "is",
-    "what",
-    "its",
-    "engine",
-    "made",
-    "and",
-    "nobody",
-    "else",
-    "can",
-    "say",
-]
 
 
 def install_witness(folder: Path) -> Path:
@@ -111,89 +87,6 @@ def processor_s(port: int) -> float:
         ticks = int(fields[11]) + int(fields[12])
         used[fields[2]] = used.get(fields[2], 0) + ticks / os.sysconf("SC_CLK_TCK")
     return sum(used[each] for each in group)
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request of the load: its id, how many engine requests it makes, and when its client hangs up (None: never)."""
-
-    id: str
-    request: Request
-    choices: int
-    hang_up_s: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What its client got: None where it had hung up."""
-
-    asked: Asked
-    answer: Answer | None
-
-
-def mixed_load(seed: int, requests: int = 240) -> list[Asked]:
-    """Chat and completions, streams and not, n = 2, batched prompts, stop strings, errors; a quarter hang up."""
-    chance = random.Random(seed)
-    return [_asked(chance, number) for number in range(requests)]
-
-
-def _asked(chance: random.Random, number: int) -> Asked:
-    tokens = chance.choice([1, 3, 8, 20, 60])
-    body: dict[str, object] = {"model": "tiny", "max_tokens": tokens, "ignore_eos": True, "seed": number}
-    choices = 1
-    stream = chance.random() < 0.5
-    if stream:
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
-    if chance.random() < 0.15:
-        body |= {"stop": ["e", " the"]}
-    if number % 2:
-        path = "/v1/chat/completions"
-        body["messages"] = [{"role": "user", "content": _prose(chance)}]
-        if chance.random() < 0.3:
-            choices = body["n"] = 2
-    else:
-        path = "/v1/completions"
-        choices = chance.choice([1, 1, 2, 4])
-        prompts = [_prose(chance) for _ in range(choices)]
-        body["prompt"] = prompts if choices > 1 else prompts[0]
-    hang_up_s = chance.uniform(0, 0.02 * tokens + 0.1) if number % 4 == 3 or number % 8 == 2 else None
-    if chance.random() < 0.06:
-        body, choices = chance.choice([{**body, "model": "none"}, {**body, "max_tokens": -1}]), 0
-    minted = uuid.UUID(int=chance.getrandbits(128)).hex
-    headers = (("Content-Type", "application/json"), ("X-Request-Id", minted))
-    return Asked(minted, Request("POST", path, headers, json.dumps(body)), choices, hang_up_s)
-
-
-def _prose(chance: random.Random) -> str:
-    """A few words, or a few hundred that often begin alike: some prompts are found in the cache."""
-    if chance.random() < 0.2:
-        return " ".join(_WORDS * 12) + " " + chance.choice(_WORDS)
-    return " ".join(chance.choices(_WORDS, k=chance.randint(1, 40)))
-
-
-async def put(port: int, load: Iterable[Asked], at_once: int = 24) -> list[Heard]:
-    """Sends the load, `at_once` requests at any time, each on a connection of its own."""
-    gate = asyncio.Semaphore(at_once)
-
-    async def one(asked: Asked) -> Heard:
-        async with gate:
-            try:
-                async with asyncio.timeout(asked.hang_up_s):
-                    return Heard(asked, await exchange(HOST, port, asked.request))
-            except TimeoutError:
-                if asked.hang_up_s is None:
-                    raise
-                return Heard(asked, None)
-
-    return list(await asyncio.gather(*(one(asked) for asked in load)))
-
-
-def completion_tokens(answer: Answer) -> int:
-    """The usage that an answer states, in its body or in its last chunk but `[DONE]`."""
-    body = answer.body
-    if body.startswith("data: "):
-        body = next(part[6:] for part in reversed(body.split("\n\n")) if '"usage":{' in part)
-    return int(json.loads(body)["usage"]["completion_tokens"])
 
 
 def delivered(lines: Iterable[EngineLine]) -> dict[str, tuple[int, int]]:
