@@ -136,6 +136,8 @@ class StreamReader:
 
     def _event(self, event: bytes) -> bytes:
         """One whole event, its blank line included, as the client is to see it, with what waited for it."""
+        if self._waiting is None and (seen := self._running(event)) is not None:
+            return seen
         at = event.rfind(b'"usage"')
         usage = _USAGE.search(event, max(0, at - 8)) if at >= 0 else None
         if usage is None:
@@ -149,6 +151,25 @@ class StreamReader:
         if _NO_CHOICES.search(event):
             return self._last_chunk(event, usage)
         return self._chunk(event, usage)
+
+    def _running(self, event: bytes) -> bytes | None:
+        """The commonest event, found without a regular expression: one token of the only choice, in vLLM's own
+        spelling, with a flat usage at its end. None for any other, though it may only be spelt otherwise."""
+        at = event.rfind(b'}],"usage":{') + 2
+        start = at + 9
+        if (
+            at < 2
+            or event.find(b"}", start) != len(event) - 4
+            or event.find(b"{", start + 1) >= 0
+            or event.find(b'"usage"', start) >= 0
+            or not event.endswith(b"}}\n\n")
+            or b'"choices":[{"index":0,' not in event
+            or b'"finish_reason":null' not in event
+            or b'"finish_reason":"' in event
+        ):
+            return None
+        self.by_choice[0] = event[start:-3]
+        return event[:at] + b"}\n\n" if self._hide_each else event
 
     def _chunk(self, event: bytes, usage: re.Match[bytes]) -> bytes:
         found = _INDEX.search(event)

@@ -205,3 +205,38 @@ def test_tokens_of_pictures_are_read_in_a_whole_answer() -> None:
     reader = UsageAnswer(openai_usage)
     reader.feed(('{"choices":[],' + MULTIMODAL + ',"metrics":null}').encode())
     assert reader.usage() == Usage(300, 16, 2, 1)
+
+
+class Slowly(StreamReader):
+    """Knows no common event."""
+
+    def _running(self, event: bytes) -> bytes | None:
+        return None
+
+
+PARTS = [
+    b'{"index":0,',
+    b'"finish_reason":null',
+    b'"finish_reason":"stop"',
+    b"}]",
+    b',"usage":{',
+    b'"usage":null',
+]
+PARTS += [b"}", b"{", b" ", b'"choices":[', b"\n\n", b'\\"', b'"completion_tokens":9']
+
+
+@given(
+    st.sampled_from(asked_stream() + asked_two_choices()),
+    st.lists(st.tuples(st.integers(0, 400), st.integers(0, 20), st.sampled_from(PARTS)), max_size=4),
+    st.booleans(),
+)
+def test_the_common_event_is_what_any_event_is(
+    event: bytes, changes: list[tuple[int, int, bytes]], each: bool
+) -> None:
+    for at, length, part in changes:
+        place = at % len(event)
+        event = event[:place] + part + event[place + length :]
+    quick, slow = (kind(hide_final=each, hide_each=each, fingerprint=None) for kind in (StreamReader, Slowly))
+    for event_or_done in (event, DONE):
+        assert quick.feed(event_or_done) == slow.feed(event_or_done)
+        assert (quick.by_choice, quick.verdict) == (slow.by_choice, slow.verdict)
