@@ -112,6 +112,11 @@ class Joiner:
         """Requests that are told and not written, or written and to be amended."""
         return len(self._told) + len(self._late)
 
+    def oldest_wait_s(self, now_s: float) -> float:
+        """How long the request that has waited longest for its lines has done so, in seconds; 0 if none waits."""
+        oldest = next(iter(list(self._told.values())[:1]), None)
+        return 0.0 if oldest is None else max(0.0, now_s - oldest.told_s)
+
     @property
     def idle(self) -> bool:
         """No line waits for its request, no request for its line."""
@@ -242,6 +247,7 @@ class Joiner:
             reasoning_tokens=0,
             generated_tokens=now.generated_tokens - counted,
             audio_seconds=0,
+            reason=None if written.generated is None else "lines_late",
         )
         self.amended += 1
         due.amendments.append(Amendment(told, amendment, written.generated is None))

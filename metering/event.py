@@ -34,6 +34,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 OUTCOMES = ("finished", "aborted", "failed", "interrupted")
 KINDS = ("usage", "amendment", "void")
@@ -48,6 +49,7 @@ REASONS = (
     "sidecar_killed",
     "usage_unread",
     "background_lost",
+    "lines_late",
 )
 
 #: Largest absolute value of any quantity of one event. 10,000 of them in a batch stay far below 2^63.
@@ -200,14 +202,15 @@ def quantities(table: pa.Table) -> dict[str, Column]:
     `requests` is 1 for usage, 0 for an amendment, −1 for a void. `generated_reasoning_tokens` is the smaller of
     reasoning and generated; where both are negative, the one nearer to zero; where their signs differ (only a
     difference can do that), 0. `unwitnessed_requests` is 1 for usage whose generated tokens are null, −1 for the void
-    of such and for the amendment that brings the figure.
+    of such and for the amendment that brings the figure; an amendment whose reason is `lines_late` only completes
+    one that was there.
     """
     codes, words = word_codes(table, "kind")
     requests = _of_each_kind(codes, words, {"usage": 1, "void": -1})
     completion = integers(table, "completion_tokens")
     reasoning = integers(table, "reasoning_tokens")
     generated, witnessed = _generated(table, completion)
-    amendments = _of_each_kind(codes, words, {"amendment": -1})
+    amendments = np.where(_is_reason(table, "lines_late"), 0, _of_each_kind(codes, words, {"amendment": -1}))
     both_positive = np.minimum(reasoning, generated).clip(min=0)
     both_negative = np.maximum(reasoning, generated).clip(max=0)
     return {
@@ -225,6 +228,14 @@ def quantities(table: pa.Table) -> dict[str, Column]:
 
 def _of_each_kind(codes: Column, words: list[str], value_of: dict[str, int]) -> Column:
     return np.array([value_of.get(word, 0) for word in words] or [0], dtype=np.int64)[codes]
+
+
+def _is_reason(table: pa.Table, reason: str) -> npt.NDArray[np.bool_]:
+    array = table.column("reason").combine_chunks()
+    if array.null_count == len(array):
+        return np.zeros(len(array), dtype=bool)
+    found = pc.fill_null(pc.equal(pc.cast(array, pa.string()), reason), False)
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool)
 
 
 def _generated(table: pa.Table, completion: Column) -> tuple[Column, npt.NDArray[np.bool_]]:

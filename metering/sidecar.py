@@ -25,6 +25,7 @@ from metering.engine_pools import LOOK_S, open_pools
 from metering.event import Event
 from metering.exchange import Exchange
 from metering.exchange_step import STOPPING, Watch
+from metering.figures import Latency
 from metering.http_refusal import OwnAnswer, Refused
 from metering.http_request import Budget, Request, RequestReader
 from metering.identity import new_id
@@ -59,6 +60,9 @@ class Sidecar:
         self.options = options
         self.patience = options.patience
         self.counters = Counters()
+        #: What this process adds to a request.
+        self.added = Latency()
+        self.lane = lane
         self.connections: set[ClientConnection] = set()
         self.stopping = False
         self.now_us = lane.now_us

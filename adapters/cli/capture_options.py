@@ -86,6 +86,11 @@ class CaptureOptions:
         Sync, typer.Option(help="When an event is on disk: within 50 ms, or before the answer is whole.")
     ] = Sync.GROUP
 
+    metrics_listen: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Show Prometheus metrics there, at /metrics; not to clients."),
+    ] = None
+
     def check(self) -> None:
         """Refusals for whatever would keep the sidecar from starting: `bad_engine_url`, `bad_engine_key`,
         `bad_certificate`, `bad_trust_header`, `bad_trust_peer`, `half_an_option`."""

@@ -30,11 +30,13 @@ from adapters.importing.ledger import operator_of_node
 from adapters.postgres import keys
 from adapters.postgres.database import Database
 from adapters.postgres.intake import enroll_lane
+from adapters.sidecar_metrics import serve_metrics
 from metering.identity import LaneKey, node_secret
 from metering.keybook import KeyEntry, SnapshotKeyBook
 from metering.lane import Lane
 from metering.refusal import Unavailable
 from metering.sidecar import Sidecar
+from metering.sidecar_figures import figures_of
 from metering.spool import Spool
 
 _log = logging.getLogger(__name__)
@@ -64,13 +66,20 @@ def register(app: typer.Typer) -> None:
         """
         log_to_stderr()
         address = Address.parse(listen, "--listen")
+        watched = (
+            None
+            if capture.metrics_listen is None
+            else Address.parse(capture.metrics_listen, "--metrics-listen")
+        )
         capture.check()
         certificate = capture.certificate()
         folder = DataFolder(context.data)
         folder.make()
         with stop_signal() as stop:
             async with AsyncExitStack() as stack:
-                _check_free(address)
+                _check_free(address, "--listen")
+                if watched is not None:
+                    _check_free(watched, "--metrics-listen")
                 ledger = _Ledger(context, stack)
                 operator, node = await _enrolled(folder, ledger, node, lane)
                 book = SnapshotKeyBook.load(folder.key_snapshot(operator))
@@ -96,8 +105,11 @@ def register(app: typer.Typer) -> None:
                 renewing = [asyncio.create_task(book.refresh(current))]
                 if certificate is not None:
                     renewing.append(asyncio.create_task(certificate.watch(stack.enter_context(hangup()))))
+                addresses = {"sidecar": address.url(port, tls=certificate is not None)}
+                if watched is not None:
+                    addresses["metrics"] = f"{_show_metrics(server, watched, stack)}/metrics"
                 settle()
-                ready({"sidecar": address.url(port, tls=certificate is not None)})
+                ready(addresses)
                 await _first_of(stop, server.failed)
                 await server.drain()
                 for task in renewing:
@@ -124,12 +136,22 @@ def register(app: typer.Typer) -> None:
         return Result(None)
 
 
-def _check_free(address: Address) -> None:
+def _check_free(address: Address, option: str) -> None:
     """Refused before anything is enrolled: a start that cannot listen leaves nothing behind."""
     try:
         socket.create_server((address.host, address.port)).close()
     except OSError as problem:
-        raise port_taken(address, problem) from None
+        raise port_taken(address, problem, option) from None
+
+
+def _show_metrics(server: Sidecar, address: Address, stack: AsyncExitStack) -> str:
+    """Until the stack is closed; where."""
+    try:
+        port, stop = serve_metrics(lambda: figures_of(server), address.host, address.port)
+    except OSError as problem:
+        raise port_taken(address, problem, "--metrics-listen") from None
+    stack.callback(stop)
+    return address.url(port)
 
 
 async def _first_of(*events: asyncio.Event) -> None:

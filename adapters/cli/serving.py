@@ -105,12 +105,12 @@ def hangup() -> Iterator[asyncio.Event]:
         loop.remove_signal_handler(signal.SIGHUP)
 
 
-def port_taken(address: Address, problem: OSError) -> Refusal:
+def port_taken(address: Address, problem: OSError, option: str = "--listen") -> Refusal:
     """A listening socket that could not be had."""
     return Refusal(
         "cannot_listen",
         f"cannot listen on {address.host}:{address.port}: {problem.strerror}",
-        where="--listen",
+        where=option,
         remedy="choose another port, or 0 for a free one",
     )
 

@@ -45,6 +45,7 @@ class Child:
     arguments: list[str]
     process: asyncio.subprocess.Process | None = None
     address: str | None = None
+    metrics: str | None = None
     starts: int = field(default=0)
 
     async def start(self) -> None:
@@ -70,6 +71,7 @@ class Child:
             )
         address = said.get(self.name, "")
         self.address = address if "://" in address else None
+        self.metrics = said.get("metrics")
 
     async def stop(self) -> None:
         """Lets it end what it does, for so long; then ends it."""
@@ -113,7 +115,8 @@ def register(app: typer.Typer) -> None:
                 ]
                 try:
                     await _start_all(children)
-                    ready({child.name: child.address for child in children if child.address})
+                    shown = {child.name: child.address for child in children if child.address}
+                    ready(shown | {"metrics": child.metrics for child in children if child.metrics})
                     await _watch(context, children, stop)
                 finally:
                     # The sidecar first: what it seals while draining, intake still takes.
