@@ -202,11 +202,11 @@ class LaneCapture:
             self._lane.outcome(event)
         elif self._witness is None:
             self._lane.outcome(event)
-            watch.written(event)
+            watch.spans.event(event)
         elif lines == 0:
             event = replace(event, generated_tokens=0)
             self._lane.outcome(event)
-            watch.written(event)
+            watch.joiner.closed(event.request)
         else:
             self._lane.told(event)
             watch.told(event, lines)

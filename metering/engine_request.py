@@ -32,10 +32,10 @@ class Prompts(NamedTuple):
 
 def one_of_many(line: Freed) -> str | None:
     """What the lines have in common that may be of the same prompt as this one; None where it stands alone."""
-    beam = _BEAM.search(line.external)
+    beam = _beam(line.external)
     if beam is not None:
         return line.external[: beam.start()]
-    return line.external if _CHILD.match(line.id) else None
+    return line.external if line.id[:1].isdigit() and _CHILD.match(line.id) else None
 
 
 _NONE = Prompts(0, 0)
@@ -64,15 +64,18 @@ class RequestLines:
         self.lora = line.lora or self.lora
         prompt = Prompts(line.prompt_tokens, line.cached_tokens) if line.sampled else _NONE
         self.sampled_prompts += prompt.tokens
-        beam = _BEAM.search(line.external)
+        beam = _beam(line.external)
         if beam is None:
-            self._prompts[line.external] = _of_the_two(prompt, self._prompts.get(line.external, _NONE))
+            before = self._prompts.get(line.external)
+            self._prompts[line.external] = prompt if before is None else _of_the_two(prompt, before)
         else:
-            count, before = self._steps.get(beam["step"], (0, _NONE))
-            self._steps[beam["step"]] = (count + 1, _of_the_two(prompt, before))
+            count, seen = self._steps.get(beam["step"], (0, _NONE))
+            self._steps[beam["step"]] = (count + 1, _of_the_two(prompt, seen))
 
     def prompts(self) -> Prompts:
         """Every prompt once."""
+        if len(self._prompts) == 1 and not self._steps:
+            return next(iter(self._prompts.values()))
         once = [*self._prompts.values(), *_first_steps(list(self._steps.values()))]
         return Prompts(sum(each.tokens for each in once), sum(each.cached for each in once))
 
@@ -105,6 +108,10 @@ class RequestLines:
         self._prompts = {name: _prompts(each) for name, each in found["prompts"].items()}
         self._steps = {step: (int(count), _prompts(each)) for step, (count, each) in found["steps"].items()}
         return self
+
+
+def _beam(external: str) -> re.Match[str] | None:
+    return _BEAM.search(external) if "-beam-" in external else None
 
 
 def _prompts(found: list[int]) -> Prompts:

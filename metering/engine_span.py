@@ -27,7 +27,6 @@ from metering.engine_lines import Freed, Late, Opened, Said, SteppedAside
 from metering.engine_sums import SpanSums, Sums, keep
 from metering.event import Event
 from metering.fact import Span
-from metering.told import Joined
 
 #: An engine that cannot be asked for so long ends its span without its counters, once nothing runs.
 UNSCRAPED_AFTER_US = 600_000_000
@@ -123,7 +122,8 @@ class Spans:
 
     def event(self, told: Event) -> None:
         """An event that was written without a join."""
-        self._sums.event(told.model, told, Joined(told.request, told.generated_tokens))
+        if told.generated_tokens is None:
+            self._sums.unjoined(told)
 
     def _opened(self, stream: str, opened: Opened) -> None:
         model = opened.model or ""
@@ -234,7 +234,7 @@ class Spans:
             witness=witness,
         )
         if self._first_lane:
-            self.unaccounted |= unaccounted(span, sums)
+            self.unaccounted |= unaccounted(span, sums if self._witness else sums.all_alone())
         return span
 
     def _witness_of(self, model: str, grown: Counts, sums: Sums) -> str:

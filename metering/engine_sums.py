@@ -8,7 +8,7 @@ end is counted for the first model, so that nothing is dropped.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from metering.engine_join import Amendment
@@ -29,7 +29,7 @@ _V = TypeVar("_V")
 @dataclass(slots=True)
 class Sums:
     """Of one model. `alone` are events without a line, `lacking` those of them that must have had one; `events` are all
-    events of this lane, as the ledger counts them."""
+    events of this lane, as the ledger counts them (without a witness: those alone)."""
 
     lines: int = 0
     lines_missing: int = 0
@@ -53,6 +53,10 @@ class Sums:
         self.alone_prompt += sign * told.prompt_tokens
         self.alone_generated += sign * told.completion_tokens
         self.lacking += sign * (told.outcome == "finished" and told.completion_tokens > 0)
+
+    def all_alone(self) -> Sums:
+        """The same where no event has a line."""
+        return replace(self, events_prompt=self.alone_prompt, events_generated=self.alone_generated)
 
 
 class SpanSums:
@@ -103,6 +107,13 @@ class SpanSums:
         else:
             sums.events_generated += joined.generated_tokens
 
+    def unjoined(self, told: Event) -> None:
+        """One event is written, and there is no witness to join it with. Of every request: three additions."""
+        sums = self._by_model.get(told.model) or self._of(told.model)
+        sums.alone += 1
+        sums.alone_prompt += told.prompt_tokens
+        sums.alone_generated += told.completion_tokens
+
     def amendment(self, model: str, amendment: Amendment) -> None:
         """An amendment is written."""
         told, sums = amendment.told, self._of(model)
@@ -124,9 +135,9 @@ class SpanSums:
         return found
 
     def _of(self, model: str | None) -> Sums:
-        only = next(iter(self._by_model)) if len(self._by_model) == 1 else _UNNAMED
-        name = model or only
-        return self._by_model.get(name) or self._by_model.setdefault(name, Sums())
+        sums = self._by_model
+        name = model or (next(iter(sums)) if len(sums) == 1 else _UNNAMED)
+        return sums.get(name) or sums.setdefault(name, Sums())
 
     def to_json(self) -> dict[str, Any]:
         """What `take_json` goes on with."""

@@ -106,11 +106,6 @@ class EngineWatch:
         """What HTTP told is in the lane; its event follows when the lines are there."""
         self.joiner.told(event, lines, self._clock())
 
-    def written(self, event: Event) -> None:
-        """An event is in the lane without a join."""
-        self.joiner.closed(event.request)
-        self.spans.event(event)
-
     # -- lines ------------------------------------------------------------------------------------------------------
 
     async def poll(self) -> None:
