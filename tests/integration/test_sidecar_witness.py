@@ -174,7 +174,7 @@ async def test_an_engine_that_is_killed_loses_counters_and_lines_and_the_span_sa
         assert (await it.ask(chat()))[0] == 200
         running = asyncio.create_task(it.leave_after(chat(completion=400, stream=True), 500))
         await asyncio.sleep(0.3)
-        await it.restart_engine()
+        await it.restart_engine(killed=True)
         await asyncio.gather(running, return_exceptions=True)
         assert (await it.ask(chat()))[0] == 200
         await it.quiet()
@@ -183,6 +183,7 @@ async def test_an_engine_that_is_killed_loses_counters_and_lines_and_the_span_sa
         await it.sidecar.drain()
         assert outcomes(it.events()) == {"finished": 3, "failed": 1}
         assert [span.ended for span in it.spans()] == ["restart", "quiet"]
+        assert [event["outcome"] for event in it.events() if event["generated_tokens"] is None] == ["failed"]
         assert_closes(it)
 
 

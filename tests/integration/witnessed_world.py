@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,23 @@ class Witnessed:
         self.sidecar = Sidecar(options, self.lane, Keys())
         self.port = await self.sidecar.start("127.0.0.1", 0)
 
+    @asynccontextmanager
+    async def beside(self, lane: str) -> AsyncIterator[Witnessed]:
+        """Another sidecar of the node, before the same engine."""
+        key = Ed25519PrivateKey.generate()
+        other = Witnessed(self.folder, self.engine, self.options, lane, key, self.sidecar_options)
+        await other.start_sidecar()
+        try:
+            yield other
+        finally:
+            await other.sidecar.drain()
+            other.hang_up()
+
+    def hang_up(self) -> None:
+        """All clients leave."""
+        for client in self.clients:
+            client.writer.transport.abort()
+
     async def kill_sidecar(self) -> None:
         """What SIGKILL leaves: nothing is ended, nothing more is written; sockets close."""
         capture = self.sidecar.capture
@@ -82,11 +99,14 @@ class Witnessed:
         self.lane._write_ahead.close()
         self.lane._folder.close()
 
-    async def restart_engine(self, **changed: Any) -> None:
-        """The engine is killed and begins anew, at its address."""
+    async def restart_engine(self, *, killed: bool = False) -> None:
+        """The engine begins anew, at its address; `killed`: without a line of what it had not freed."""
         port = self.engine.port
+        if killed:
+            lines = self.engine.engine._core.lines
+            assert lines is not None
+            lines._scheduler._closed = True
         await self.engine.close()
-        self.options = replace(self.options, **changed)
         self.engine = await serve(self.options, "127.0.0.1", port)
 
     async def client(self) -> Client:
@@ -195,6 +215,5 @@ async def witnessed(
         with suppress(Unavailable):
             await it.sidecar.drain()
         await it.engine.close()
-        for client in it.clients:
-            client.writer.transport.abort()
+        it.hang_up()
         await asyncio.sleep(0.01)
