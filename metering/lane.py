@@ -96,7 +96,7 @@ class Lane(LaneWriter):
         self._sealing = threading.RLock()
         self._is_open = True
         self._has_begun = False
-        self._torn: tuple[Path, Segment] | None = None
+        self._found: tuple[Path, Segment] | None = None
 
     @classmethod
     def open(
@@ -148,8 +148,8 @@ class Lane(LaneWriter):
                 warn=warn,
                 segment_bytes=segment_bytes,
             )
-            if segment and path and segment.unread:
-                self._torn = path, segment
+            if segment and path:
+                self._found = path, segment
             try:
                 self._begin()
             except Unavailable as error:
@@ -236,9 +236,14 @@ class Lane(LaneWriter):
 
     def _begin(self) -> None:
         """Begin the lane's first epoch of this start: lines 2 to 5 of the module's text, as far as they are not done."""
-        if self._torn:
-            self._warn("torn_tail", set_aside(*self._torn))
-            self._torn = None
+        self._reserve.sync()
+        if self._found:
+            path, segment = self._found
+            with disk_failures(path):
+                self._write_ahead.sync_found(path)
+                if segment.unread:
+                    self._warn("torn_tail", set_aside(path, segment))
+            self._found = None
         self._sealer.seal_events(self._durable)
         self._begin_epoch(end_open=not self._keep_open)
         self._has_begun = True

@@ -31,7 +31,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -193,15 +193,16 @@ class LaneFolder:
             for body in self.sealed.glob(f"*-{seal.epoch}-{seal.number}{BODY_SUFFIX}"):
                 body.replace(self.path / "making.parquet")  # the kill came between the two renames
             self._reveal(seal)
-        making.unlink(missing_ok=True)
-        (self.path / "making.parquet").unlink(missing_ok=True)
-        (self.path / "head.new").unlink(missing_ok=True)
+        for name in ("making.seal", "making.parquet", "head.new"):
+            with suppress(OSError):  # nobody reads it, and the next batch is written over it
+                (self.path / name).unlink(missing_ok=True)
 
     def _sweep(self) -> None:
         """Delete bodies whose seal is gone: the last trace of batches that intake has."""
         for body in self.sealed.glob(f"*{BODY_SUFFIX}"):
             if not body.with_suffix(SEAL_SUFFIX).exists():
-                body.unlink(missing_ok=True)  # a reader may be deleting it too
+                with suppress(OSError):  # a reader may be deleting it too, or nobody can now
+                    body.unlink(missing_ok=True)
 
 
 def _failure(path: Path, what: str) -> Unavailable:

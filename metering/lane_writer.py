@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from metering.canonical import pack
@@ -16,6 +17,7 @@ from metering.event import Event
 from metering.event_check import check_event
 from metering.lane_folder import LaneFolder
 from metering.lane_state import LaneState
+from metering.refusal import Unavailable
 from metering.siblings import is_first
 from metering.steps import step
 from metering.told import TOLD_SEQUENCE, Joined, events_of
@@ -171,7 +173,8 @@ class LaneWriter:
         """
         self._reserve.count(time_us)
         if self._each:
-            self._reserve.sync()
+            with suppress(Unavailable):  # it is counted; the next sync tries again
+                self._reserve.sync()
 
     @property
     def unmetered(self) -> int:

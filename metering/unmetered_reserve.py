@@ -2,9 +2,9 @@
 
 Where the operator chose `serve unmetered`, requests go through while nothing can be written. That they did must not be
 lost: a start, an end and a number are overwritten in place, in the file `unmetered` of the lane's folder, 4,096 bytes
-made when the lane was. That needs no free space on a file system that overwrites in place (ext4, XFS, tmpfs; not one
-that copies on write), and a killed process loses none of it. With the next seal that can be published they become an
-`unmetered` fact (fact.py).
+made when the lane was, with an empty slot. That needs no free space on a file system that overwrites in place (ext4,
+XFS, tmpfs; not one that copies on write), and a killed process loses none of it. With the next seal that can be
+published they become an `unmetered` fact (fact.py).
 
 The file has two slots, at 0 and 2,048, written in turn, so that a power cut within a write leaves the other:
 
@@ -27,7 +27,7 @@ import contextlib
 import os
 import struct
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from zlib import crc32
 
@@ -85,11 +85,13 @@ class UnmeteredReserve:
     def open(cls, folder: Path, newest: Seal | None) -> UnmeteredReserve:
         """The reserve in a lane's folder, made if there is none. `newest` is the lane's newest published seal.
 
-        Refusal `unmetered_damaged` if the file holds neither zeroes nor a whole slot.
+        Refusal `unmetered_damaged` if the file holds no whole slot.
         """
         path = folder / FILE_NAME
         if not path.exists():
-            create_once(path, bytes(_FILE_BYTES))
+            create_once(
+                path, _content(_Slot(0, _Served(), _Served(), _NO_EPOCH, 0)).ljust(_FILE_BYTES, b"\0")
+            )
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             reserve = cls(path, descriptor)
@@ -106,8 +108,13 @@ class UnmeteredReserve:
     def count(self, time_us: int) -> None:
         """One more request is served unmetered. Unavailable `unmetered_failed` if not even that can be written."""
         with self._lock:
+            before = replace(self._counting)
             self._counting.add(time_us, time_us, 1)
-            self._write()
+            try:
+                self._write()
+            except Unavailable:
+                self._counting = before
+                raise
         step("unmetered")
 
     def sealing(self, epoch: bytes, number: int) -> Unmetered | None:
@@ -150,19 +157,9 @@ class UnmeteredReserve:
 
     def _write(self) -> None:
         self._turn += 1
-        counting, sealing = self._counting, self._sealing
-        content = _SLOT.pack(
-            self._turn,
-            counting.start_us,
-            counting.end_us,
-            counting.requests,
-            sealing.start_us,
-            sealing.end_us,
-            sealing.requests,
-            *self._seal,
-        )
+        slot = _Slot(self._turn, self._counting, self._sealing, *self._seal)
         try:
-            os.pwrite(self._descriptor, content + _CRC.pack(crc32(content)), _SLOTS[self._turn % 2])
+            os.pwrite(self._descriptor, _content(slot), _SLOTS[self._turn % 2])
         except OSError as error:
             raise self._failure(error) from error
         self._is_synced = False
@@ -171,8 +168,6 @@ class UnmeteredReserve:
         content = os.pread(self._descriptor, _FILE_BYTES, 0)
         slots = [slot for at in _SLOTS if (slot := _slot(content[at:]))]
         if not slots:
-            if not any(content):
-                return
             raise Refusal(
                 "unmetered_damaged",
                 "the count of what was served unmetered cannot be read",
@@ -187,7 +182,7 @@ class UnmeteredReserve:
             self._sealing = _Served()
             self._write()
         # What a killed process wrote is there to be read, but perhaps not on disk.
-        self._fsync()
+        self._is_synced = False
 
     def _failure(self, error: OSError) -> Unavailable:
         return Unavailable(
@@ -205,3 +200,19 @@ def _slot(content: bytes) -> _Slot | None:
         return None
     turn, a, b, c, d, e, f, epoch, number = _SLOT.unpack(fixed)
     return _Slot(turn, _Served(a, b, c), _Served(d, e, f), epoch, number)
+
+
+def _content(slot: _Slot) -> bytes:
+    """The bytes of a slot."""
+    fixed = _SLOT.pack(
+        slot.turn,
+        slot.counting.start_us,
+        slot.counting.end_us,
+        slot.counting.requests,
+        slot.sealing.start_us,
+        slot.sealing.end_us,
+        slot.sealing.requests,
+        slot.epoch,
+        slot.number,
+    )
+    return fixed + _CRC.pack(crc32(fixed))

@@ -205,6 +205,14 @@ class WriteAhead:
                 with contextlib.suppress(OSError):
                     path.unlink()
 
+    def sync_found(self, path: Path) -> None:
+        """Put a segment that was found on disk, and its name: a killed process wrote it, and perhaps did not.
+
+        What is made of it must not outlive it. OSError if the disk refuses.
+        """
+        fsync_file(path)
+        fsync_folder(self._folder)
+
     def close(self) -> None:
         if self._file:
             self._file.close()
@@ -222,9 +230,8 @@ def segments(folder: Path) -> list[tuple[int, Path]]:
 
 
 def newest_segment(folder: Path) -> tuple[int, Path | None, Segment | None]:
-    """The number of the newest segment, and path and meaning of the newest whole one, which is on disk then.
+    """The number of the newest segment, and path and meaning of the newest whole one.
 
-    What a killed process wrote is there to be read, but perhaps not on disk; what is made of it must not outlive it.
     Older and torn ones stay where they are: they go once the lane has a new one. (0, None, None) if there is none.
     Refusal `write_ahead_damaged` if there are segments but not one is whole: a person must look.
     """
@@ -232,8 +239,6 @@ def newest_segment(folder: Path) -> tuple[int, Path | None, Segment | None]:
     for _, path in reversed(found):
         segment = read_segment(path.read_bytes())
         if segment is not None:
-            fsync_file(path)
-            fsync_folder(folder)
             return found[-1][0], path, segment
     if found:
         raise Refusal(
