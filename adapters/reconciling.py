@@ -29,7 +29,8 @@ from billing.ports import PeriodClose
 from billing.rated_now import RatedPeriod, invoiced_tokens, summed
 from billing.rating import rate
 from metering.instant import time_text
-from metering.reconcile import NodeReconciled, Numbers, Row, Unchecked, reconcile_node, whole_rows
+from metering.reconcile import NodeReconciled, Numbers, Unchecked, reconcile_node, whole_rows
+from metering.reconcile_row import Row
 from metering.refusal import Refusal
 
 CAUSES = (

@@ -24,6 +24,7 @@ quantity of its own; and so is the number of requests without a witness, which a
     sidecar_killed       the sidecar was killed while the request ran; its next start wrote the event
     usage_unread         the answer is whole, and nothing in it could be read as its usage
     background_lost      a response in the background, whose end the engine could not be asked for any more
+    lines_late           of an amendment: lines came after those of which the event has its figure already
 """
 
 from __future__ import annotations

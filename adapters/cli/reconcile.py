@@ -99,7 +99,7 @@ _CAUSES = {
     "late": "came after their request had ended: in the engine's lines, not in its counters",
     "repeated": "of prompts that were sampled more than once: counted for each sample, billed once",
     "unmetered": "of requests that were served unmetered",
-    "lost": "from lines and events, where the engine's counters were lost in a restart",
+    "lost": "from lines and events, where the engine's counters were lost (a restart) or not read",
 }
 
 

@@ -19,11 +19,11 @@ from metering.reconcile import (
     SINCE_QUIET_POINT,
     NodeReconciled,
     Numbers,
-    Row,
     SealedServes,
     reconcile_node,
     whole_rows,
 )
+from metering.reconcile_row import Row
 from metering.stretch import STILL_WRITTEN_US, SealedSpan, SealedSum
 
 SECOND = 1_000_000
