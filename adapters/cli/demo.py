@@ -18,16 +18,15 @@ from uuid import UUID
 
 import typer
 
-from adapters import answers, rendering, reporting
-from adapters.cli.demo_check import Tokens, engine_counters, engine_requests, for_the_gone
+from adapters import answers, reconciling, rendering, reporting
+from adapters.cli.demo_check import Tokens, engine_counters, late_tokens, told_and_gone
 from adapters.cli.demo_load import DemoRequest, SendersBook, read_sample, send_all
 from adapters.cli.demo_parts import served_model, simulated_engine, tally_up
 from adapters.cli.demo_show import shown
 from adapters.cli.demo_trace import TraceOptions, read_trace
 from adapters.cli.framework import DIFFERENCE, Context, Result, command
 from adapters.cli.progress import progress_bar
-from adapters.cli.wiring import DataFolder, import_place, make_intake, now
-from adapters.importing.ledger import EVER, archived_paths
+from adapters.cli.wiring import DataFolder, make_intake, now
 from adapters.postgres.books import PostgresBooks
 from adapters.postgres.database import Database
 from adapters.postgres.embedded import discard
@@ -54,11 +53,10 @@ SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="COLUMN=VA
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What came of sending the requests: the clients' book, the engine's counters, and its word on each request."""
+    """What came of sending the requests: the clients' book, and the engine's counters."""
 
     book: SendersBook
     counters: Tokens
-    requests: dict[str, Tokens]
 
 
 def register(app: typer.Typer) -> None:
@@ -96,6 +94,7 @@ def register(app: typer.Typer) -> None:
                 replace(context, data=root / "data"), root / "files", requests, engine, fault, keep
             )
         finally:
+            await asyncio.to_thread(shutil.rmtree, root / "engine-lines", ignore_errors=True)
             if not keep:
                 await asyncio.to_thread(discard, root / "data")
                 shutil.rmtree(root / "data", ignore_errors=True)
@@ -172,40 +171,40 @@ async def _serve(
     context: Context, requests: Sequence[DemoRequest], secrets: Secrets, engine: str, fault: str | None
 ) -> Served:
     """Sends the requests through `tally up` to the engine; returns when the sidecar has drained and sealed."""
-    async with _engine(engine, fault) as address:
-        if engine != "sim":
-            # A real engine serves its own model, and only its own witness could tell what it made for the gone.
+    lines = context.data.parent / "engine-lines" if engine == "sim" else None
+    async with _engine(engine, lines, fault) as address:
+        if lines is None:
+            # A real engine serves its own model, and without a witness nobody knows what it made for the gone.
             model = await asyncio.to_thread(served_model, address)
             requests = [replace(request, model=model, hang_up_after=None) for request in requests]
         before = await asyncio.to_thread(engine_counters, address)
         context.say(f"{len(requests)} requests through the sidecar to the engine at {address}")
-        async with tally_up(context.data, address, NODE) as sidecar:
+        async with tally_up(context.data, address, NODE, lines) as sidecar:
             with progress_bar(context.stderr) as bar:
                 book = await send_all(
                     sidecar, requests, secrets, lambda sent: bar("requests", sent, len(requests))
                 )
         counters = await asyncio.to_thread(engine_counters, address) - before
-        inside = await asyncio.to_thread(engine_requests, address) if engine == "sim" else {}
-    return Served(book, counters, inside)
+    return Served(book, counters)
 
 
 @asynccontextmanager
-async def _engine(engine: str, fault: str | None) -> AsyncIterator[str]:
-    if engine != "sim":
+async def _engine(engine: str, lines: Path | None, fault: str | None) -> AsyncIterator[str]:
+    if lines is None:
         yield engine.rstrip("/")
         return
-    async with simulated_engine(fault) as address:
+    await asyncio.to_thread(lines.mkdir)
+    async with simulated_engine(lines, fault) as address:
         yield address
 
 
 async def _bill(context: Context, database: Database, out: Path, served: Served, keep: bool) -> Result:
     folder = DataFolder(context.data)
-    total = (await answers.usage(database, OPERATOR, answers.Span(), ["operator"]))["total"]
-    paths = await archived_paths(database, OPERATOR, NODE, EVER)
-    read_archived = import_place(folder, database).read_archived
-    gone = for_the_gone((read_archived(path) for path in paths), served.requests)
-    events = Tokens(total["prompt_tokens"], total["completion_tokens"])
-    difference = served.counters - events - gone
+    usage = await answers.usage(database, OPERATOR, answers.Span(), ["outcome"])
+    told, gone = told_and_gone(usage["rows"])
+    reconciled = await reconciling.reconciliation(database, reconciling.Asked())
+    late = late_tokens(reconciled["nodes"])
+    difference = served.counters - told - gone + late
     zone = (await answers.facts_of(database, OPERATOR)).operator[-1].zone
     period = Period.holding(now(), zone)
     books = PostgresBooks(database)
@@ -217,11 +216,13 @@ async def _bill(context: Context, database: Database, out: Path, served: Served,
         "answers": served.book.whole,
         "hung_up": served.book.left,
         "refused": served.book.refused,
-        "events": total["requests"],
+        "events": usage["total"]["requests"],
         "engine": _tokens(served.counters),
-        "counted": _tokens(events),
+        "counted": _tokens(told),
         "for_clients_that_left": _tokens(gone),
+        "late": _tokens(late),
         "difference": _tokens(difference),
+        "unaccounted": reconciled["unaccounted"],
         "period": str(period),
         "unfinished": True,
         "invoices": [answers.short(each.document) for each in found],
@@ -229,7 +230,8 @@ async def _bill(context: Context, database: Database, out: Path, served: Served,
         "files": [str(path) for path in await _write(database, out, found, period)],
         "data": str(folder.root) if keep else None,
     }
-    even = difference == Tokens() and served.book.sent == total["requests"]
+    even = difference == Tokens() and served.book.sent == document["events"]
+    even = even and not reconciling.has_difference(reconciled)
     return Result(document, shown(document), 0 if even else DIFFERENCE)
 
 

@@ -1,23 +1,18 @@
 """The demo's check: the engine's own counters against the events, to the token.
 
-Over HTTP nobody sees what an engine generates for a client that has gone. The simulated engine tells what each request
-came to, so here those tokens are joined with the events by request id and named; whatever is left over is a difference,
-and there must be none.
+What the engine generated for clients that hung up is in no answer; its witness wrote it down, and the events have it. So
+the counters have to be: what finished requests were told, and what the witness saw of the others. An engine whose answers
+and counters disagree is found out, and `tally reconcile` looks at the same from the other side: from counters and lines.
 """
 
 from __future__ import annotations
 
-import json
 import urllib.request
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from prometheus_client.parser import text_string_to_metric_families
-
-from adapters.simulated_engine.engine import REQUESTS_PATH
 
 PROMPT, GENERATED = "vllm:prompt_tokens_total", "vllm:generation_tokens_total"
 
@@ -46,21 +41,23 @@ def engine_counters(engine: str) -> Tokens:
     return Tokens(sums[PROMPT], sums[GENERATED])
 
 
-def engine_requests(engine: str) -> dict[str, Tokens]:
-    """What each request came to inside the simulated engine, by request id."""
-    told: Mapping[str, Any] = json.loads(_get(engine + REQUESTS_PATH))
-    return {name: Tokens(each["prompt_tokens"], each["generated_tokens"]) for name, each in told.items()}
+def told_and_gone(by_outcome: Iterable[Mapping[str, Any]]) -> tuple[Tokens, Tokens]:
+    """Of rows of usage by outcome: what clients were told, and what was generated beyond it for answers that nobody took
+    to the end."""
+    told = gone = Tokens()
+    for row in by_outcome:
+        told += Tokens(row["prompt_tokens"], row["completion_tokens"])
+        if row["outcome"] != "finished":
+            gone += Tokens(0, row["generated_tokens"] - row["completion_tokens"])
+    return told, gone
 
 
-def for_the_gone(batches: Iterable[pa.Table], requests: Mapping[str, Tokens]) -> Tokens:
-    """What the engine processed beyond the events of requests whose answers nobody took to the end."""
-    beyond = Tokens()
-    for events in batches:
-        unfinished = events.filter(pc.not_equal(events.column("outcome").cast(pa.string()), "finished"))
-        for event in unfinished.select(["request", "prompt_tokens", "completion_tokens"]).to_pylist():
-            engine = requests.get(event["request"].hex(), Tokens())
-            beyond += engine - Tokens(event["prompt_tokens"], event["completion_tokens"])
-    return beyond
+def late_tokens(nodes: Iterable[Mapping[str, Any]]) -> Tokens:
+    """Of reconciled nodes: what the engine's front end let fall, so that it is generated and in no counter."""
+    late = Tokens()
+    for node in nodes:
+        late += Tokens(node["causes"]["late_prompt"], node["causes"]["late_generated"])
+    return late
 
 
 def _get(url: str) -> str:

@@ -19,19 +19,32 @@ PACE = ("--tokens-per-second", "40000", "--first-token-ms", "10")
 
 
 @asynccontextmanager
-async def simulated_engine(fault: str | None) -> AsyncIterator[str]:
-    """A simulated engine for as long as the block; its address."""
+async def simulated_engine(lines: Path, fault: str | None) -> AsyncIterator[str]:
+    """A simulated engine for as long as the block; its address. Its witness writes into the folder `lines`."""
     faulty = ["--fault", fault] if fault else []
-    arguments = ["--listen", "127.0.0.1:0", "--any-model", "--prompt-tokens-details", *PACE, *faulty]
+    witnessed = ["--lines", str(lines), "--late-tokens", "1", "--after-end-tokens", "1"]
+    arguments = [
+        "--listen",
+        "127.0.0.1:0",
+        "--any-model",
+        "--prompt-tokens-details",
+        *witnessed,
+        *PACE,
+        *faulty,
+    ]
     async with _process("adapters.simulated_engine", arguments) as told:
         yield told["engine"]
 
 
 @asynccontextmanager
-async def tally_up(data: Path, engine: str, node: str) -> AsyncIterator[str]:
-    """`tally up` for as long as the block; the sidecar's address. When the block ends it drains and seals."""
+async def tally_up(data: Path, engine: str, node: str, lines: Path | None) -> AsyncIterator[str]:
+    """`tally up` for as long as the block; the sidecar's address. When the block ends it drains and seals.
+
+    `lines`: where the engine's witness writes; None: as TALLY_ENGINE_LINES says, or nowhere.
+    """
     listen = ["--listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0"]
-    arguments = ["up", "--data", str(data), "--engine", engine, "--node", node, *listen]
+    witness = [] if lines is None else ["--engine-lines", str(lines)]
+    arguments = ["up", "--data", str(data), "--engine", engine, "--node", node, *witness, *listen]
     async with _process("adapters.cli", arguments) as told:
         yield told["sidecar"]
 

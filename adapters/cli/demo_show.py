@@ -19,6 +19,7 @@ def shown(demo: dict[str, Any]) -> list[str | Table]:
         f" {demo['refused']:,} refused; events {demo['events']:,}",
         "",
         _counters(demo),
+        f"tally reconcile: {demo['unaccounted']:,} tokens unaccounted",
         "",
         f"Invoices of {demo['period']}, closed before its end (--accept-unfinished):",
         _invoices(demo["invoices"]),
@@ -37,8 +38,9 @@ def shown(demo: dict[str, Any]) -> list[str | Table]:
 def _counters(demo: dict[str, Any]) -> Table:
     rows = [
         ("engine's counters", demo["engine"]),
-        ("events", demo["counted"]),
-        ("for clients that hung up", demo["for_clients_that_left"]),
+        ("told to clients", demo["counted"]),
+        ("made for clients that hung up", demo["for_clients_that_left"]),
+        ("of it in no counter, came late", demo["late"]),
         ("difference", demo["difference"]),
     ]
     cells = [[name, f"{tokens['prompt_tokens']:,}", f"{tokens['output_tokens']:,}"] for name, tokens in rows]

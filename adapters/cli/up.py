@@ -45,7 +45,7 @@ class Child:
     arguments: list[str]
     process: asyncio.subprocess.Process | None = None
     address: str | None = None
-    metrics: str | None = None
+    also: dict[str, str] = field(default_factory=dict)
     starts: int = field(default=0)
 
     async def start(self) -> None:
@@ -71,7 +71,7 @@ class Child:
             )
         address = said.get(self.name, "")
         self.address = address if "://" in address else None
-        self.metrics = said.get("metrics")
+        self.also = {name: at for name, at in said.items() if name not in ("ready", self.name)}
 
     async def stop(self) -> None:
         """Lets it end what it does, for so long; then ends it."""
@@ -116,7 +116,8 @@ def register(app: typer.Typer) -> None:
                 try:
                     await _start_all(children)
                     shown = {child.name: child.address for child in children if child.address}
-                    ready(shown | {"metrics": child.metrics for child in children if child.metrics})
+                    shown |= {name: at for child in children for name, at in child.also.items()}
+                    ready(shown)
                     await _watch(context, children, stop)
                 finally:
                     # The sidecar first: what it seals while draining, intake still takes.
