@@ -187,6 +187,9 @@ class ClientConnection(asyncio.Protocol):
     def answer_came(self) -> None:
         exchange = self._exchange
         assert exchange is not None
+        if exchange.runs_on:
+            self._write(exchange.passing())
+            return
         step = exchange.step(self._capture.now_us())
         if step.event is not None and not self._capture.write_down(
             step.event, lines=step.lines, unread_usage=step.unread_usage
@@ -197,8 +200,7 @@ class ClientConnection(asyncio.Protocol):
             return
         if step.watch is not None:
             self._capture.watch(step.watch)
-        if step.to_client:
-            self._write(step.to_client)
+        self._write(step.to_client)
         if step.over:
             self._let_go()
             if step.keep_client and not self._capture.stopping:
@@ -255,8 +257,9 @@ class ClientConnection(asyncio.Protocol):
     # -- the socket -------------------------------------------------------------------------------------------------
 
     def _write(self, data: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+        transport = self._transport
+        if data and transport is not None and not transport.is_closing():
+            transport.write(data)
 
     def _refuse_and_close(self, refused: Refused) -> None:
         """Answer before the request is whole. Its rest is read and dropped for a moment, because closing on unread

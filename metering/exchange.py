@@ -206,11 +206,21 @@ class Exchange:
 
     # -- what to do about it ----------------------------------------------------------------------------------------
 
-    def step(self, now_us: int) -> Step:
-        """What is due since the last step. `now_us` is the time of the outcome, if there is one."""
+    @property
+    def runs_on(self) -> bool:
+        """Nothing is decided yet: of a step only `to_client` can be due, and `passing` says it."""
+        return self._outcome is None
+
+    def passing(self) -> bytes:
+        """The bytes for the client since the last step."""
         out = self._out
         to_client = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
+        return to_client
+
+    def step(self, now_us: int) -> Step:
+        """What is due since the last step. `now_us` is the time of the outcome, if there is one."""
+        to_client = self.passing()
         keep = self._keep_client and not self._cut
         if self._outcome is None or self._written:
             return Step(None, to_client, self.over, keep)
