@@ -88,7 +88,11 @@ class CaptureOptions:
 
     metrics_listen: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Show Prometheus metrics there, at /metrics; not to clients."),
+        typer.Option(
+            metavar="HOST:PORT",
+            envvar="TALLY_METRICS_LISTEN",
+            help="Show Prometheus metrics there, at /metrics; not to clients.",
+        ),
     ] = None
 
     def check(self) -> None:

@@ -17,7 +17,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 COMPOSE_FILE = ROOT / "docker-compose.yml"
 #: Of compose's forms: ${NAME}, and ${NAME:?why it has to be there}.
-_VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::\?([^}]*))?\}")
+_VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::([?-])([^}]*))?\}")
 
 
 class MissingValue(Exception):
@@ -29,9 +29,9 @@ def read_compose(environment: Mapping[str, str]) -> dict[str, Any]:
 
     def value(found: re.Match[str]) -> str:
         given = environment.get(found[1], "")
-        if not given and found[2] is not None:
-            raise MissingValue(f"{found[1]}: {found[2]}")
-        return given
+        if not given and found[2] == "?":
+            raise MissingValue(f"{found[1]}: {found[3]}")
+        return given or found[3] or ""
 
     def filled(node: Any) -> Any:
         if isinstance(node, dict):
