@@ -234,11 +234,12 @@ class LaneCapture:
                 self._give_up(work.__name__.strip("_").replace("_", " "), error)
 
     async def sync(self) -> None:
-        """Write what waits, and put everything on disk."""
+        """Put everything on disk, and write what waits."""
         loop = asyncio.get_running_loop()
         try:
-            self._write_waiting()
+            # First: after a failure it is the sync that makes the lane take writes again.
             await loop.run_in_executor(self._sync_thread, self._lane.sync)
+            self._write_waiting()
         except _DISK as error:
             self._faults.stands(_SYNC, error)
         else:
