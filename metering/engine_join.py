@@ -12,7 +12,9 @@ sidecar feeds it and writes down what it says.
 A told request is due when its expected lines are there; otherwise SETTLE_S after its last line (a client that hangs up
 early keeps some from being born), and PATIENCE_S after it was told at the latest. Then its event goes as HTTP told it,
 unwitnessed. A line that comes later becomes an amendment, the difference to what was written; at most one for a
-request, so it waits until the expected lines are there, or PATIENCE_S after the last.
+request, so it waits until the expected lines are there, or PATIENCE_S after the last. Where all lines are read up to a
+point at which the engine was idle, a request without one and without an output had nothing of it (`had_nothing`), which
+is an amendment too: most of them are of clients that left before the engine had taken their request up.
 
 The event: `generated_tokens` are the engine's. Prompt and cached tokens are HTTP's where the answer was whole and its
 usage could be read, the engine's otherwise: HTTP says nothing of a prompt before its answer, and of audio only how long
@@ -24,12 +26,12 @@ those whose lines did not. Lines of requests that are not ours (of another lane 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from metering.engine_lines import Freed
 from metering.engine_request import RequestLines
-from metering.event import Event
+from metering.event import MAX_QUANTITY, Event
 from metering.identity import new_id
 from metering.told import Joined
 
@@ -173,6 +175,19 @@ class Joiner:
             self._amend(written, due, now_us)
         return due
 
+    def had_nothing(self, requests: Iterable[bytes]) -> None:
+        """The engine had nothing of these unwitnessed requests; where HTTP told nothing else, that is now witnessed."""
+        for request in requests:
+            written = self._lacking.get(request)
+            if (
+                written is not None
+                and written.told.outcome != "finished"
+                and not (written.amended or written.lines.count)
+                and not (written.prompt or written.told.completion_tokens)
+            ):
+                written.expected = 0
+                self._late[request] = written
+
     def engine_model(self, name: str) -> str:
         """What the engine calls the model that clients ask for by `name`, as far as lines have shown."""
         return self._names.get(name, name)
@@ -230,11 +245,12 @@ class Joiner:
         """What the lines say now, less what the event said."""
         told, now = written.told, _witnessed(written.told, written.lines)
         written.amended = True
+        if now.generated_tokens is None:
+            return
         self._learn_name(told, written.lines)
         counted = told.completion_tokens if written.generated is None else written.generated
         prompt = told.prompt_tokens if now.prompt_tokens is None else now.prompt_tokens
         cached = told.cached_tokens if now.cached_tokens is None else now.cached_tokens
-        assert now.generated_tokens is not None
         amendment = replace(
             told,
             kind="amendment",
@@ -274,8 +290,10 @@ def _is_amendable(written: _Written, now_s: float) -> bool:
 
 
 def _witnessed(told: Event, lines: RequestLines) -> Joined:
-    """What the lines add to what was told."""
+    """What the lines add to what was told; nothing where their figures are none that an event may have."""
+    prompts = lines.prompts()
+    if not (lines.generated <= MAX_QUANTITY and prompts.cached <= prompts.tokens <= MAX_QUANTITY):
+        return Joined(told.request)
     if told.outcome == "finished" and told.reason is None and told.prompt_tokens:
         return Joined(told.request, lines.generated)
-    prompts = lines.prompts()
     return Joined(told.request, lines.generated, prompts.tokens, prompts.cached)

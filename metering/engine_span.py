@@ -78,6 +78,7 @@ class Spans:
         self._moved = False
         self._unscraped_us: int | None = None
         self._model_of_stream: dict[str, str] = {}
+        self._unseen: list[bytes] = []
         #: Tokens of the last span that the engine counted and no event of this lane has: (model, `prompt`|`generated`).
         self.unaccounted: dict[tuple[str, str], int] = {}
 
@@ -174,6 +175,11 @@ class Spans:
         known = self._begun.keys() >= look.scrapes.keys()
         return self._end(look, "restart" if self._restarted else "quiet" if known else "unscraped")
 
+    def take_unseen(self) -> list[bytes]:
+        """Requests without a line in spans that have ended since, in which no line can be missing."""
+        unseen, self._unseen = self._unseen, []
+        return unseen
+
     def _end(self, look: Look, ended: str) -> list[Span]:
         scrapes = {address: scrape for address, scrape in look.scrapes.items() if scrape is not None}
         grown: dict[str, Counts] = {}
@@ -183,6 +189,7 @@ class Spans:
                     prompt, generated = grown.get(model, Counts())
                     grown[model] = Counts(prompt + counts.prompt, generated + counts.generated)
         served = {model for scrape in scrapes.values() for model in scrape.counts}
+        unseen = self._sums.alone()
         sums = self._sums.take([*sorted(grown), *sorted(served)])
         spans = []
         for model in sorted(sums.keys() | grown.keys()):
@@ -192,6 +199,10 @@ class Spans:
             if span is not None:
                 spans.append(span)
                 self._number += 1
+        complete = ended == "quiet" and all(
+            span.witness == "yes" and not span.lines_missing for span in spans
+        )
+        self._unseen += unseen if complete and self._witness and not self._aside else []
         self._from_us = look.asked_us
         self._begun, self._latest = scrapes, dict(scrapes)
         self._restarted, self._unscraped_us = False, None

@@ -123,6 +123,10 @@ class SpanSums:
             del self._alone[told.request]
             sums.count_alone(told, -1)
 
+    def alone(self) -> list[bytes]:
+        """The newest requests whose event had no line."""
+        return list(self._alone)
+
     def take(self, models: Iterable[str]) -> dict[str, Sums]:
         """The sums of each model, and begin again. `models` are others that may be meant where none was named."""
         found, self._by_model = self._by_model, {}

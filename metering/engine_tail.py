@@ -161,6 +161,8 @@ class EngineLines:
         """What a part holds from `place` on. Leaves `place` in the next part if this one says that one follows."""
         path = self._path(stream, place.part)
         try:
+            if path.stat().st_size == place.offset:
+                return
             file = path.open("rb")
         except FileNotFoundError:
             return

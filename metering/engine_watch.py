@@ -30,8 +30,7 @@ from metering.engine_tail import EngineLines, Found
 from metering.event import Event
 from metering.fact import Serves, fact_line
 from metering.lane import Lane
-from metering.refusal import Refusal
-from metering.told import Joined
+from metering.refusal import Unavailable
 
 POLL_S = 0.05
 POLL_LINES = 400
@@ -76,6 +75,7 @@ class EngineWatch:
         self._unwritten: deque[Due] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine-lines")
         self._busy = asyncio.Lock()
+        self._reading: asyncio.Future[list[Found]] | None = None
         self._dirty = True
         self._said: set[str] = set()
         self._looked_s = self._committed_s = self._removed_s = self._active_s = clock()
@@ -128,12 +128,16 @@ class EngineWatch:
         lines = self._lines
         if lines is None:
             return False
-        loop = asyncio.get_running_loop()
+        if self._reading is None:
+            self._reading = asyncio.get_running_loop().run_in_executor(self._thread, _read, lines)
         try:
-            found = await loop.run_in_executor(self._thread, _read, lines)
+            # Whoever waits may be cancelled; what was read is for the next one then.
+            found = await asyncio.shield(self._reading)
         except OSError as error:
+            self._reading = None
             self._say(f"the engine's lines cannot be read: {error.strerror}")
             return False
+        self._reading = None
         now_s = self._clock()
         for each in found:
             said = each.line.said
@@ -167,7 +171,7 @@ class EngineWatch:
         while self._unwritten:
             first = self._unwritten[0]
             if first.joined:
-                self._write_joined([joined for _, joined in first.joined])
+                self._lane.joined([joined for _, joined in first.joined])
             self.spans.due(Due(joined=first.joined), self.joiner.engine_model)
             first.joined.clear()
             if first.amendments:
@@ -178,18 +182,6 @@ class EngineWatch:
             self._active_s = self._clock()
         if names := self.joiner.take_names():
             self._lane.add_facts([fact_line(Serves(model, name)) for model, name in names])
-
-    def _write_joined(self, joins: list[Joined]) -> None:
-        try:
-            self._lane.joined(joins)
-        except Refusal:
-            # The figures of one of them are none that an event may have: its event is what was told.
-            for join in joins:
-                try:
-                    self._lane.joined([join])
-                except Refusal as refusal:
-                    _log.error("the engine's figures for a request are not taken: %s", refusal.what)
-                    self._lane.joined([Joined(join.request)])
 
     # -- counters ---------------------------------------------------------------------------------------------------
 
@@ -214,6 +206,7 @@ class EngineWatch:
         self._dirty = True
         if spans:
             self._add_pending([fact_line(span) for span in spans])
+        self.joiner.had_nothing(self.spans.take_unseen())
 
     @property
     def _in_air(self) -> int:
@@ -239,7 +232,10 @@ class EngineWatch:
         self._add_pending(list(state.pending))
 
     async def _commit(self) -> None:
-        """Keep the state. A disk that refuses is asked again: an older state is as true, only longer to catch up."""
+        """Keep the state, once the lane has on disk what was made of it: then a power cut leaves no line behind that
+        no event has. A disk that refuses is asked again: an older state is as true, only longer to catch up."""
+        if self._unwritten:
+            return
         state = EngineState(
             None if self._lines is None else self._lines.place(),
             dict(self.joiner.held()),
@@ -248,12 +244,16 @@ class EngineWatch:
         )
         self._dirty = False
         self._committed_s = self._clock()
-        loop = asyncio.get_running_loop()
+
+        def keep() -> None:
+            self._lane.sync()
+            replace_file(self._state_file, state.to_bytes())
+
         try:
-            await loop.run_in_executor(self._thread, replace_file, self._state_file, state.to_bytes())
-        except OSError as error:
+            await asyncio.get_running_loop().run_in_executor(self._thread, keep)
+        except (OSError, Unavailable) as error:
             self._dirty = True
-            self._say(f"the state of the engine's lines cannot be kept: {error.strerror}")
+            self._say(f"the state of the engine's lines cannot be kept: {error}")
 
     async def _remove_read(self) -> None:
         self._removed_s = self._clock()
@@ -290,12 +290,3 @@ class EngineWatch:
 
 def _read(lines: EngineLines) -> list[Found]:
     return list(islice(lines.read(), POLL_LINES))
-
-
-def _bad_state(path: Path) -> Refusal:
-    return Refusal(
-        "bad_engine_state",
-        "what is kept of the engine's lines and counters cannot be read",
-        where=str(path),
-        remedy="move it away: lines that were written before then are not joined, and a new span begins",
-    )

@@ -163,6 +163,27 @@ def test_late_lines_are_one_amendment_and_a_line_after_it_is_only_counted() -> N
     assert it.unjoined_lines == 1
 
 
+def test_a_request_that_the_engine_had_nothing_of_is_witnessed_once_that_is_sure() -> None:
+    it = joiner()
+    something = bytes(16)
+    it.told(told(outcome="aborted", prompt_tokens=0, cached_tokens=0, completion_tokens=0), 1, 0.0)
+    it.told(told(something, outcome="aborted"), 1, 0.0)
+    due(it, PATIENCE_S)
+    it.had_nothing([R, something, b"unknown"])
+    [amendment] = due(it, PATIENCE_S).amendments
+    assert amendment.told.request == R
+    assert (amendment.event.generated_tokens, amendment.event.prompt_tokens) == (0, 0)
+    assert amendment.brings_witness
+    assert it.idle
+
+
+def test_figures_that_no_event_may_have_are_left_out() -> None:
+    it = joiner()
+    it.told(told(outcome="aborted"), 1, 0.0)
+    it.line(R, line(cached_tokens=32), 0.0)
+    assert joins(due(it, 0.0)) == [Joined(R)]
+
+
 def test_lines_of_requests_that_are_not_ours_leave_nothing_behind() -> None:
     it = joiner()
     it.line(R, line(), 0.0)

@@ -301,6 +301,29 @@ def test_a_witness_that_stepped_aside_or_keeps_silent_is_named() -> None:
     assert (span.witness, span.unwitnessed_requests) == ("no", 1)
 
 
+def test_what_had_no_line_is_known_to_have_had_nothing_only_where_no_line_can_be_missing() -> None:
+    early = told(5, prompt_tokens=0, completion_tokens=0)
+    engine = begun()
+    engine.request()
+    engine.writes(early, Joined(early.request))
+    assert engine.spans.take_unseen() == []
+    engine.quiet()
+    assert engine.spans.take_unseen() == [early.request]
+    for spoilt in ("missing", "restart", "aside"):
+        engine = begun()
+        engine.request()
+        engine.writes(early, Joined(early.request))
+        match spoilt:
+            case "missing":
+                engine.spans.missing(1)
+            case "restart":
+                engine.begins_anew()
+            case "aside":
+                engine.spans.line("s", SteppedAside("0.40.0", "not known"))
+        engine.quiet()
+        assert engine.spans.take_unseen() == []
+
+
 def test_another_lane_tells_only_of_its_own_events_that_lost_counters_would_have_shown() -> None:
     engine = begun(first_lane=False)
     engine.request()
