@@ -55,7 +55,9 @@ def take_head(
             if trusted:
                 request.vouched += (value.strip(),)
         elif lowered not in _DROPPED:
-            lines.append(name + b": " + value)
+            # Some servers take `_` for `-`: what is ours may not come back to an engine in that disguise.
+            if b"_" not in lowered or lowered.replace(b"_", b"-") not in _DROPPED:
+                lines.append(name + b": " + value)
         elif lowered == b"host":
             hosts += 1
         elif lowered == b"authorization":

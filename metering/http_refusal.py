@@ -65,9 +65,12 @@ class OwnAnswer:
     close: bool = False
 
 
-def answer_bytes(answer: OwnAnswer | Refused, *, keep_alive: bool, anthropic: bool = False) -> bytes:
+def answer_bytes(
+    answer: OwnAnswer | Refused, *, keep_alive: bool, anthropic: bool = False, head_only: bool = False
+) -> bytes:
     """A whole HTTP/1.1 answer of our own; `keep_alive`: whether another request may follow. `anthropic`: an error is
-    for a client of Anthropic's endpoint."""
+    for a client of Anthropic's endpoint. `head_only`: the request was a HEAD, and a body would pass for the next answer.
+    """
     status, body = 200, b""
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if isinstance(answer, OwnAnswer):
@@ -82,7 +85,7 @@ def answer_bytes(answer: OwnAnswer | Refused, *, keep_alive: bool, anthropic: bo
     ]
     if not keep_alive:
         head.append(b"connection: close")
-    return b"\r\n".join([*head, b"", body])
+    return b"\r\n".join([*head, b"", b"" if head_only else body])
 
 
 def _error_body(refused: Refused, anthropic: bool) -> bytes:
