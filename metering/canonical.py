@@ -86,6 +86,7 @@ _COLUMNS = np.dtype(
 assert _COLUMNS.itemsize == FIXED.size == 169
 
 _INT64 = struct.Struct(">q")
+_pack = FIXED.pack
 _USAGE = KINDS.index("usage")
 _KIND_CODES = {word: code for code, word in enumerate(KINDS)}
 _OUTCOME_CODES = {word: code for code, word in enumerate(OUTCOMES)}
@@ -122,7 +123,7 @@ def pack(event: Event, sequence: int, time_us: int) -> bytes:
         present |= GENERATED
     if digest is not None:
         present |= REQUEST_DIGEST
-    fixed = FIXED.pack(
+    fixed = _pack(
         FORM,
         _KIND_CODES[event.kind],
         _OUTCOME_CODES[event.outcome],

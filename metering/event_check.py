@@ -11,6 +11,10 @@ from metering.refusal import Refusal
 
 MAX_WORD_BYTES = 1_024
 
+# A letter has four bytes at most, so that most names need not be encoded to be measured.
+_SHORT = MAX_WORD_BYTES // 4
+_ID_BYTES = 16
+
 NO_WORD = f"is empty, has a NUL or is longer than {MAX_WORD_BYTES} bytes"
 
 _KINDS = frozenset(KINDS)
@@ -22,24 +26,30 @@ def is_word(word: str) -> bool:
     """Whether a model or endpoint may be named so. PostgreSQL keeps no NUL in text: such an event could be sealed and
     never be taken in.
     """
-    # A letter has four bytes at most, so that most names need not be encoded to be measured.
-    short = len(word) <= MAX_WORD_BYTES // 4 or len(word.encode()) <= MAX_WORD_BYTES
+    short = len(word) <= _SHORT or len(word.encode()) <= MAX_WORD_BYTES
     return bool(word) and short and "\0" not in word
 
 
 def check_event(event: Event) -> None:
     """Refusal `bad_event` unless the event can be sealed."""
-    prompt, completion = event.prompt_tokens, event.completion_tokens
-    generated = event.generated_tokens or 0
+    model, endpoint = event.model, event.endpoint
+    # What nearly every event is, asked without a call; who fails here is asked again below, with words for it.
     if (
         event.kind == "usage"
-        and 0 <= event.cached_tokens <= prompt <= MAX_QUANTITY
-        and 0 <= event.reasoning_tokens <= completion <= MAX_QUANTITY
-        and 0 <= generated <= MAX_QUANTITY
+        and 0 <= event.cached_tokens <= event.prompt_tokens <= MAX_QUANTITY
+        and 0 <= event.reasoning_tokens <= event.completion_tokens <= MAX_QUANTITY
+        and 0 <= (event.generated_tokens or 0) <= MAX_QUANTITY
         and 0 <= event.audio_seconds <= MAX_QUANTITY
         and event.names is None
+        and event.outcome in _OUTCOMES
+        and event.reason in _REASONS
+        and 0 < len(model) <= _SHORT
+        and 0 < len(endpoint) <= _SHORT
+        and "\0" not in model
+        and "\0" not in endpoint
+        and len(event.request) == len(event.customer) == _ID_BYTES
+        and EARLIEST_TIME_US <= event.time_us < END_OF_TIME_US
     ):
-        _check_words(event)
         return
     _check_words(event)
     _check_quantities(event)
@@ -52,7 +62,7 @@ def _check_words(event: Event) -> None:
         raise _bad(f"{event.reason!r} is no reason of an event")
     if not (is_word(event.model) and is_word(event.endpoint)):
         raise _bad(f"the name of a model or endpoint {NO_WORD}")
-    if len(event.request) != 16 or len(event.customer) != 16:
+    if len(event.request) != _ID_BYTES or len(event.customer) != _ID_BYTES:
         raise _bad("an id has 16 bytes")
     if not EARLIEST_TIME_US <= event.time_us < END_OF_TIME_US:
         raise _bad("the event lies outside 2020 to 2099")
