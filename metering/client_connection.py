@@ -150,7 +150,14 @@ class ClientConnection(asyncio.Protocol):
             keep = request.keep_alive and not opened.close and not capture.stopping
             if isinstance(opened, Refused):
                 capture.refuse(opened)
-            self._write(answer_bytes(opened, keep_alive=keep, anthropic=request.endpoint.anthropic))
+            self._write(
+                answer_bytes(
+                    opened,
+                    keep_alive=keep,
+                    anthropic=request.endpoint.anthropic,
+                    head_only=request.method == b"HEAD",
+                )
+            )
             if not keep:
                 self._close()
             return
