@@ -13,15 +13,15 @@ two is not what it seems.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from uuid import UUID
 
-from metering.endpoints import find_key
 from metering.http_head import RESERVED_HEADERS
 from metering.http_refusal import Refused
 from metering.http_request import Request
+from metering.identity import hash_secret
 from metering.keybook import KeyBook, KeyEntry
 from metering.refusal import Refusal
 
@@ -62,21 +62,40 @@ class TrustedPeers:
         return any(address in network for network in self.networks)
 
 
-def find_caller(request: Request, keys: KeyBook, now_us: int) -> KeyEntry | Refused:
-    """Whose request it is, or why it is nobody's."""
-    if not request.vouched:
-        return find_key(request.authorization, keys, now_us)
+def find_caller(request: Request, keys: KeyBook, now_us: Callable[[], int]) -> KeyEntry | Refused:
+    """Whose request it is, or why it is nobody's. The clock is asked only about a key that expires."""
+    if request.vouched:
+        entry = _vouched_for(request, keys)
+    else:
+        if request.secret_sha256 is None:
+            shown = _shown_secret(request.authorization)
+            if isinstance(shown, Refused):
+                return shown
+            request.secret_sha256 = hash_secret(shown)
+        entry = keys.find(request.secret_sha256) or _unauthorized("Unknown API key.")
+    if isinstance(entry, KeyEntry) and entry.expires_us is not None and entry.expires_us <= now_us():
+        return _unauthorized("This API key has expired.")
+    return entry
+
+
+def _vouched_for(request: Request, keys: KeyBook) -> KeyEntry | Refused:
     if request.authorization or len(request.vouched) > 1:
         return _unauthorized("One of a trusted key id and an API key is expected, once.")
     try:
         entry = keys.find_id(UUID(request.vouched[0].decode("latin-1")).bytes)
     except ValueError:
         entry = None
-    if entry is None:
-        return _unauthorized("Unknown id of an API key.")
-    if entry.expires_us is not None and entry.expires_us <= now_us:
-        return _unauthorized("This API key has expired.")
-    return entry
+    return entry or _unauthorized("Unknown id of an API key.")
+
+
+def _shown_secret(authorization: list[bytes]) -> str | Refused:
+    """What all `Authorization` headers together show; there must be one, a bearer's."""
+    if not authorization:
+        return _unauthorized("No API key. Send it as `Authorization: Bearer KEY`.")
+    scheme, _, secret = authorization[0].partition(b" ")
+    if len(authorization) > 1 or scheme.lower() != b"bearer" or not secret:
+        return _unauthorized("The Authorization header must be `Bearer KEY`, once.")
+    return secret.strip().decode("latin-1")
 
 
 def _unauthorized(message: str) -> Refused:

@@ -1,4 +1,4 @@
-"""Which requests the sidecar lets through to the engine: by list, and by key.
+"""Which requests the sidecar lets through to the engine: by list.
 
 vLLM answers more routes than it documents, and its own `--api-key` does not guard all of them. So what is not listed
 here does not reach the engine. `GET /health` is the engine's own, without a key: a load balancer asks it whether the
@@ -15,8 +15,6 @@ import re
 from dataclasses import dataclass
 
 from metering.http_refusal import Refused
-from metering.identity import hash_secret
-from metering.keybook import KeyBook, KeyEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,22 +113,3 @@ def _by_pattern(path: bytes) -> Endpoint | None:
     if found is None:
         return None
     return RESPONSE if found[2] is None else CANCEL
-
-
-def find_key(authorization: list[bytes], keys: KeyBook, now_us: int) -> KeyEntry | Refused:
-    """Who asks. `authorization` are the values of all `Authorization` headers; there must be one, a bearer's."""
-    if not authorization:
-        return _unauthorized("No API key. Send it as `Authorization: Bearer KEY`.")
-    scheme, _, secret = authorization[0].partition(b" ")
-    if len(authorization) > 1 or scheme.lower() != b"bearer" or not secret:
-        return _unauthorized("The Authorization header must be `Bearer KEY`, once.")
-    entry = keys.find(hash_secret(secret.strip().decode("latin-1")))
-    if entry is None:
-        return _unauthorized("Unknown API key.")
-    if entry.expires_us is not None and entry.expires_us <= now_us:
-        return _unauthorized("This API key has expired.")
-    return entry
-
-
-def _unauthorized(message: str) -> Refused:
-    return Refused(401, "invalid_api_key", message, headers=((b"www-authenticate", b"Bearer"),))

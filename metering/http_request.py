@@ -51,7 +51,8 @@ class Request:
     """One request of a client. `lines` are the header lines that the engine is to see, without line ends.
 
     `authorization` are the keys that it shows, each as the value of an `Authorization` header, an `x-api-key` too; more
-    than one if they differ. `vouched` are the ids of keys that a trusted gateway names.
+    than one if they differ. `secret_sha256` is the hash of the one key, once somebody has asked for it. `vouched` are
+    the ids of keys that a trusted gateway names.
     `refused` says that it goes no further; what was read of its body is dropped. `http10`: no chunked answer.
     `held` are the bytes of its body that count against the budget: whoever is done with the request calls `let_go`.
     """
@@ -70,6 +71,7 @@ class Request:
     refused: Refused | None = None
     body: bytes = b""
     held: int = 0
+    secret_sha256: bytes | None = None
 
     def let_go(self, budget: Budget) -> None:
         budget.used -= self.held
@@ -148,6 +150,7 @@ class RequestReader:
             authorization=known.authorization,
             vouched=known.vouched,
             length=length,
+            secret_sha256=known.secret_sha256,
         )
         self.current = request
         self._missing = length
@@ -201,6 +204,7 @@ class RequestReader:
                 request.lines,
                 request.authorization,
                 request.vouched,
+                request.secret_sha256,
             )
 
     @property

@@ -34,6 +34,7 @@ class KnownRequest:
     lines: list[bytes]
     authorization: list[bytes]
     vouched: tuple[bytes, ...]
+    secret_sha256: bytes | None
 
 
 def split_head(data: bytes) -> tuple[bytes, bytes] | None:

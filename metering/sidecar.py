@@ -200,7 +200,7 @@ class Sidecar:
             return endpoint
         request.endpoint = endpoint
         if endpoint.needs_key:
-            key = find_caller(request, self._keys, self.now_us())
+            key = find_caller(request, self._keys, self.now_us)
             if isinstance(key, Refused):
                 return key
             request.key = key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from metering.caller import find_caller
 from metering.dialects import DIALECTS
 from metering.endpoints import (
     CANCEL,
@@ -16,10 +17,10 @@ from metering.endpoints import (
     RESPONSES,
     Endpoint,
     find_endpoint,
-    find_key,
     response_id,
 )
 from metering.http_refusal import Refused, answer_bytes
+from metering.http_request import Request
 from metering.identity import hash_secret
 from metering.keybook import KeyEntry
 
@@ -110,10 +111,15 @@ def test_another_method_is_refused_and_the_right_one_named() -> None:
     assert b"allow: POST\r\n" in answer_bytes(refused, keep_alive=True)
 
 
+def find_key(authorization: list[bytes], now_us: int) -> KeyEntry | Refused:
+    request = Request(b"GET", b"/", [], keep_alive=True, http10=False, authorization=authorization)
+    return find_caller(request, Keys(), lambda: now_us)
+
+
 def test_a_key_is_found_by_its_hash_until_it_expires() -> None:
-    assert find_key([b"Bearer tg_good"], Keys(), 999) is ENTRY
-    assert find_key([b"bearer  tg_good "], Keys(), 999) is ENTRY
-    expired = find_key([b"Bearer tg_good"], Keys(), 1_000)
+    assert find_key([b"Bearer tg_good"], 999) is ENTRY
+    assert find_key([b"bearer  tg_good "], 999) is ENTRY
+    expired = find_key([b"Bearer tg_good"], 1_000)
     assert isinstance(expired, Refused)
     assert "expired" in expired.message
 
@@ -131,7 +137,7 @@ def test_a_key_is_found_by_its_hash_until_it_expires() -> None:
     ],
 )
 def test_without_a_good_key_nothing_passes(values: list[bytes]) -> None:
-    refused = find_key(values, Keys(), 0)
+    refused = find_key(values, 0)
     assert isinstance(refused, Refused)
     assert (refused.status, refused.code) == (401, "invalid_api_key")
     assert b"tg_" not in answer_bytes(refused, keep_alive=True)
