@@ -23,48 +23,30 @@ class RefusingDisk:
     def __init__(self, root: Path, first: int, count: int) -> None:
         self._root = str(root)
         self._refused = range(first, first + count)
-        self._mine: set[int] = set()
-        self._real: dict[str, Callable[..., Any]] = {"close": os.close}
         self.calls = 0
         self.refusals = 0
 
     def plug_in(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in _REFUSED:
-            self._real[name] = getattr(os, name)
-            monkeypatch.setattr(os, name, self._call(name))
-        monkeypatch.setattr(os, "close", self._close)
+            monkeypatch.setattr(os, name, self._call(name, getattr(os, name)))
 
-    def _call(self, name: str) -> Callable[..., Any]:
-        real = self._real[name]
-
+    def _call(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(target: Any, *arguments: Any, **more: Any) -> Any:
             if not self._is_mine(target) or not _changes(name, target, *arguments):
-                made: Any = real(target, *arguments, **more)
-                if name == "open" and self._is_mine(target):
-                    self._mine.add(made)
-                return made
-            if self.calls in self._refused:
-                self.calls += 1
+                return real(target, *arguments, **more)
+            self.calls += 1
+            if self.calls - 1 in self._refused:
                 self.refusals += 1
                 if name == "write" and len(arguments[0]) > 1:
                     real(target, arguments[0][: len(arguments[0]) // 2])
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self.calls += 1
-            made = None if name == "fsync" else real(target, *arguments, **more)
-            if name == "open":
-                self._mine.add(int(made))
-            return made
+            return None if name == "fsync" else real(target, *arguments, **more)
 
         return call
 
-    def _close(self, descriptor: int) -> None:
-        self._mine.discard(descriptor)
-        self._real["close"](descriptor)
-
     def _is_mine(self, target: Any) -> bool:
-        return (
-            target in self._mine if isinstance(target, int) else str(target).startswith(self._root + os.sep)
-        )
+        path = Path(f"/proc/self/fd/{target}").readlink() if isinstance(target, int) else target
+        return str(path).startswith(self._root + os.sep)
 
 
 def _changes(name: str, target: Any, *arguments: Any) -> bool:
