@@ -40,6 +40,9 @@ _FINGERPRINT = re.compile(rb',\s*"system_fingerprint"\s*:\s*"[^"\\]*"')
 
 #: An event longer than this is passed on as it is: memory is bounded for whatever an engine sends.
 MAX_EVENT_BYTES = 16 * 1024 * 1024
+#: vLLM lets a request have 16,384 choices; a usage object is a few hundred bytes. What is beyond either is not kept.
+_MAX_CHOICES = 65_536
+_MAX_USAGE_BYTES = 4096
 
 
 class StreamReader:
@@ -205,7 +208,9 @@ class StreamReader:
         return head + (fingerprint or b"") + tail
 
     def _passed_on(self, choice: int, usage: bytes) -> None:
-        if usage != b"null":
+        if usage == b"null" or len(usage) > _MAX_USAGE_BYTES:
+            return
+        if len(self.by_choice) < _MAX_CHOICES or choice in self.by_choice:
             self.by_choice[choice] = usage
 
 
