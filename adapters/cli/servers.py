@@ -211,4 +211,5 @@ async def _open_lane(folder: DataFolder, operator: str, node: str, lane: str, sy
         key=key,
         sync=sync.value,
         keep_open=True,
+        wait_for_disk=True,
     )

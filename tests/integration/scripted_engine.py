@@ -211,11 +211,14 @@ async def world(
     engine_url: str | None = None,
     more: tuple[str, ...] = (),
     tls: ssl.SSLContext | None = None,
+    lane: dict[str, Any] | None = None,
     **options: Any,
 ) -> AsyncIterator[World]:
-    """A scripted engine (or that of `engine_url`, and `more` of them), a sidecar before it, a lane in `folder`."""
+    """A scripted engine (or that of `engine_url`, and `more` of them), a sidecar before it, a lane in `folder` (opened
+    as `lane` says)."""
     async with scripted(script) as (engine, url):
-        lane = Lane.open(folder, operator="op", node="n", lane="0", key=Ed25519PrivateKey.generate())
+        key = Ed25519PrivateKey.generate()
+        opened = Lane.open(folder, operator="op", node="n", lane="0", key=key, **lane or {})
         given = SidecarOptions(
             (engine_url or url, *more),
             "n",
@@ -223,9 +226,9 @@ async def world(
             patience=patience or Patience(drain_s=5, linger_s=0.1),
             **options,
         )
-        sidecar = Sidecar(given, lane, Keys())
+        sidecar = Sidecar(given, opened, Keys())
         port = await sidecar.start("127.0.0.1", 0, tls)
-        it = World(engine, sidecar, lane, port, folder)
+        it = World(engine, sidecar, opened, port, folder)
         try:
             yield it
         finally:

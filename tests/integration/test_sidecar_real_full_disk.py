@@ -74,3 +74,24 @@ async def test_a_disk_that_is_full_under_load_is_got_over(
     unmetered = sum(fact.requests for fact in facts if isinstance(fact, Unmetered))
     assert len(events) + unmetered == statuses.count(200)
     assert unmetered == (20 if when_full == "serve-unmetered" else 0)
+
+
+@on_uvloop
+async def test_a_sidecar_starts_on_a_full_disk_and_serves_unmetered_until_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path, answers) as it:
+        assert (await it.ask(request(ASK)))[0] == 200
+    disk = RefusingDisk(tmp_path, 0, 10**9)
+    disk.plug_in(monkeypatch)
+    async with world(
+        tmp_path, answers, sync_s=0.005, when_full="serve-unmetered", lane={"wait_for_disk": True}
+    ) as it:
+        assert disk.refusals
+        for _ in range(3):
+            assert (await it.ask(request(ASK)))[0] == 200
+        assert it.lane.unmetered == 3
+        monkeypatch.undo()
+        await until(lambda: not it.sidecar.refusing)
+        assert (await it.ask(request(ASK)))[0] == 200
+        assert len(await it.events()) == 2
