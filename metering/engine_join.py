@@ -27,7 +27,7 @@ those whose lines did not. Lines of requests that are not ours (of another lane 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from metering.engine_lines import Freed
 from metering.engine_request import RequestLines
@@ -251,8 +251,7 @@ class Joiner:
         counted = told.completion_tokens if written.generated is None else written.generated
         prompt = told.prompt_tokens if now.prompt_tokens is None else now.prompt_tokens
         cached = told.cached_tokens if now.cached_tokens is None else now.cached_tokens
-        amendment = replace(
-            told,
+        amendment = told._replace(
             kind="amendment",
             time_us=now_us,
             request=self._mint(),

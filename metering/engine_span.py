@@ -47,14 +47,10 @@ class Look:
     settled: bool
 
     @property
-    def answers(self) -> bool:
-        return None not in self.scrapes.values()
-
-    @property
     def idle(self) -> bool:
         """Nothing runs or waits, as far as the engines say; where one does not say: as far as this lane knows."""
         shown = [scrape.busy for scrape in self.scrapes.values() if scrape is not None]
-        return all(busy == 0 if busy is not None else self.in_air == 0 for busy in shown)
+        return all(busy == 0 if busy is not None else self.in_air == 0 for busy in shown or [None])
 
 
 class Spans:
@@ -161,7 +157,9 @@ class Spans:
         moved, self._moved = self._moved, False
         alike = before is not None and before.scrapes == look.scrapes and not moved and look.settled
         self._alike = self._alike + 1 if alike else 0
-        if look.answers:
+        # An engine that has been away for all of the span has counted nothing in it.
+        shown = {address for address, scrape in look.scrapes.items() if scrape is not None}
+        if shown >= self._begun.keys() & look.scrapes.keys():
             self._unscraped_us = None
         elif self._unscraped_us is None:
             self._unscraped_us = look.asked_us
@@ -172,7 +170,7 @@ class Spans:
             return self._end(look, "unscraped") if given_up and self._sums else []
         if not look.idle and (look.in_air or self._alike < STALE_LOOKS):
             return []
-        known = self._begun.keys() >= look.scrapes.keys()
+        known = shown and self._begun.keys() >= shown
         return self._end(look, "restart" if self._restarted else "quiet" if known else "unscraped")
 
     def take_unseen(self) -> list[bytes]:

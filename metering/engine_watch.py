@@ -79,7 +79,8 @@ class EngineWatch:
         self._dirty = True
         self._said: set[str] = set()
         self._looked_s = self._committed_s = self._removed_s = self._active_s = clock()
-        if not EngineState.read(self._state_file, self._take) and self._lines is not None:
+        self._is_resumed = EngineState.read(self._state_file, self._take)
+        if not self._is_resumed and self._lines is not None:
             self._lines.skip()
 
     @property
@@ -97,10 +98,11 @@ class EngineWatch:
         self._held.clear()
 
     async def start(self) -> None:
-        """Look at the engines before the first request."""
+        """Where nothing was kept, a span begins here: look at the engines before the first request."""
+        if not self._is_resumed:
+            for _ in range(2 if self._counters_s else 0):
+                await self.look(timeout_s=1.0)
         await self._commit()
-        for _ in range(2 if self._counters_s else 0):
-            await self.look(timeout_s=1.0)
 
     def told(self, event: Event, lines: int | None) -> None:
         """What HTTP told is in the lane; its event follows when the lines are there."""
