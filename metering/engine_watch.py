@@ -36,6 +36,7 @@ POLL_S = 0.05
 POLL_LINES = 400
 COMMIT_S = 1.0
 IDLE_LOOK_S = 1.0
+LAST_LOOK_S = 0.2
 REMOVE_EVERY_S = 60.0
 #: Files of lines that were read to their end go after this; other lanes of the node have read them by then.
 REMOVE_AFTER_S = 3600.0
@@ -233,36 +234,41 @@ class EngineWatch:
             self._lines.skip()
         self._add_pending(list(state.pending))
 
-    async def _commit(self) -> None:
-        """Keep the state, once the lane has on disk what was made of it: then a power cut leaves no line behind that
-        no event has. A disk that refuses is asked again: an older state is as true, only longer to catch up."""
+    async def _commit(self) -> bool:
+        """Keep the state, once the lane has on disk what was made of it; whether that was done.
+
+        So a power cut leaves no line behind that is in no event. A disk that refuses is asked again: an older state is
+        as true, only longer to catch up.
+        """
         if self._unwritten:
-            return
+            return False
         state = EngineState(
             None if self._lines is None else self._lines.place(),
             dict(self.joiner.held()),
             self.spans.to_json(),
             tuple(line for _, line in self._pending),
         )
+        content = state.to_bytes()
         self._dirty = False
         self._committed_s = self._clock()
 
         def keep() -> None:
             self._lane.sync()
-            replace_file(self._state_file, state.to_bytes())
+            replace_file(self._state_file, content)
 
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, keep)
         except (OSError, Unavailable) as error:
             self._dirty = True
             self._say(f"the state of the engine's lines cannot be kept: {error}")
+            return False
+        return True
 
     async def _remove_read(self) -> None:
         self._removed_s = self._clock()
         lines, loop = self._lines, asyncio.get_running_loop()
-        if lines is None:
+        if lines is None or not await self._commit():
             return
-        await self._commit()
         try:
             await loop.run_in_executor(self._thread, lambda: lines.remove_read(unchanged_s=REMOVE_AFTER_S))
         except OSError as error:
@@ -279,6 +285,7 @@ class EngineWatch:
             self._write(self._due(all_of_it=True))
             if self._counters_s is not None and self.spans.begun:
                 for _ in range(2):
+                    await asyncio.sleep(min(LAST_LOOK_S, self._counters_s))
                     await self.look(timeout_s=1.0)
             await self._commit()
         finally:
