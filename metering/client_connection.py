@@ -272,7 +272,9 @@ class ClientConnection(asyncio.Protocol):
         """Answer before the request is whole. Its rest is read and dropped for a moment, because closing on unread
         bytes would reset the connection and lose the answer."""
         self._capture.refuse(refused)
-        self._write(answer_bytes(refused, keep_alive=False))
+        current = self._reader.current
+        anthropic = current is not None and current.endpoint.anthropic
+        self._write(answer_bytes(refused, keep_alive=False, anthropic=anthropic))
         self._reader.drop()
         self._lingering = True
         self._deadline_s = self._capture.clock() + self._capture.patience.linger_s

@@ -4,6 +4,8 @@ vLLM answers more routes than it documents, and its own `--api-key` does not gua
 here does not reach the engine. `GET /health` is the engine's own, without a key: a load balancer asks it whether the
 engine behind this sidecar can serve, and the sidecar answers 503 by itself when the engine is away.
 
+`OPTIONS` of a listed route is a browser's preflight; vLLM answers it, without a key, and asks nothing of its model.
+
 An endpoint that is `metered` makes the engine work: each of its requests leaves one event. `dialect` says how its bodies
 are read (`metering.dialects`). Which endpoints tell the engine's scheduler the `X-Request-Id` that the sidecar sends
 (vLLM 0.32, read in its source): all metered ones but responses, which takes a `request_id` in the body instead.
@@ -51,6 +53,8 @@ MODEL = _free("model", b"GET", b"/v1/models/{id}")
 RESPONSE = _free("response", b"GET", b"/v1/responses/{id}", "response")
 CANCEL = _free("cancel", b"POST", b"/v1/responses/{id}/cancel", "response")
 HEALTH = Endpoint("health", b"GET", b"/health", metered=False, needs_key=False)
+#: A browser's question (CORS) before it sends a request to another origin; it never carries a key.
+PREFLIGHT = Endpoint("preflight", b"OPTIONS", b"", metered=False, needs_key=False)
 ENDPOINTS = (
     CHAT,
     COMPLETIONS,
@@ -90,6 +94,8 @@ def find_endpoint(method: bytes, target: bytes) -> Endpoint | Refused:
     if endpoint is None:
         return Refused(404, "unknown_endpoint", f"No such endpoint here. Allowed: {_ALLOWED}.")
     if endpoint.method != method:
+        if method == b"OPTIONS":
+            return PREFLIGHT
         return Refused(
             405,
             "method_not_allowed",

@@ -13,6 +13,7 @@ from metering.endpoints import (
     HEALTH,
     MODEL,
     MODELS,
+    PREFLIGHT,
     RESPONSE,
     RESPONSES,
     Endpoint,
@@ -102,6 +103,14 @@ def test_every_route_of_the_list_is_found_and_names_a_known_dialect() -> None:
 def test_the_target_of_a_response_holds_its_id() -> None:
     assert response_id(b"/v1/responses/resp_1-a?stream=true") == "resp_1-a"
     assert response_id(b"/v1/responses/resp_1/cancel") == "resp_1"
+
+
+def test_a_browsers_preflight_of_a_listed_route_passes_and_needs_no_key() -> None:
+    for target in (b"/v1/chat/completions", b"/v1/responses/resp_1/cancel"):
+        found = find_endpoint(b"OPTIONS", target)
+        assert found is PREFLIGHT
+        assert (found.needs_key, found.metered) == (False, False)
+    assert isinstance(find_endpoint(b"OPTIONS", b"/metrics"), Refused)
 
 
 def test_another_method_is_refused_and_the_right_one_named() -> None:
