@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from metering.dialects import DIALECTS, Reader
 from metering.engine_fetch import fetch
@@ -73,14 +72,14 @@ class Background:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for watch in tuple(self._open.values()):
-            self._end(watch, replace(watch.absent, outcome="interrupted", reason="sidecar_stopped"))
+            self._end(watch, watch.absent._replace(outcome="interrupted", reason="sidecar_stopped"))
 
     async def _see(self, watch: Watch) -> None:
         self._end(watch, *await self._end_of(watch))
 
     def _end(self, watch: Watch, event: Event, unread: bool = False) -> None:
         del self._open[watch.response]
-        self._settle(replace(event, time_us=self._now_us()), watch.lines, unread)
+        self._settle(event._replace(time_us=self._now_us()), watch.lines, unread)
 
     async def _end_of(self, watch: Watch) -> tuple[Event, bool]:
         try:
@@ -133,8 +132,7 @@ def _event(absent: Event, answer: Reader) -> tuple[Event, bool]:
     unread = told is None and outcome == "finished"
     usage = told or NOTHING
     reason = "usage_unread" if unread else "engine_error" if outcome == "failed" else None
-    event = replace(
-        absent,
+    event = absent._replace(
         model=absent.model if absent.model != UNKNOWN_MODEL else answer.model or UNKNOWN_MODEL,
         outcome=outcome,
         prompt_tokens=usage.prompt_tokens,
@@ -148,4 +146,4 @@ def _event(absent: Event, answer: Reader) -> tuple[Event, bool]:
 
 def _lost(absent: Event) -> Event:
     outcome = "failed" if absent.outcome == "finished" else absent.outcome
-    return replace(absent, outcome=outcome, reason="background_lost")
+    return absent._replace(outcome=outcome, reason="background_lost")

@@ -27,7 +27,6 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 from metering.capture_faults import CaptureFaults
 from metering.engine_pool import EnginePool
@@ -204,7 +203,7 @@ class LaneCapture:
             self._lane.outcome(event)
             watch.spans.event(event)
         elif lines == 0:
-            event = replace(event, generated_tokens=0)
+            event = event._replace(generated_tokens=0)
             self._lane.outcome(event)
             watch.joiner.closed(event.request)
         else:

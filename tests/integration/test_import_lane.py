@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hmac
 import stat
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -79,8 +78,7 @@ def test_rows_too_wide_for_one_body_become_more_batches(tmp_path: Path) -> None:
     lane = open_import(tmp_path)
     wide = events_table(
         [
-            replace(
-                outcome(bytes(16), START_US + at),
+            outcome(bytes(16), START_US + at)._replace(
                 customer=new_id(),
                 project=new_id(),
                 key=new_id(),

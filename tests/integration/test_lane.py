@@ -4,7 +4,6 @@ import errno
 import os
 import random
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -360,11 +359,11 @@ def test_damaged_segments_stop_the_lane(tmp_path: Path) -> None:
 
 def test_an_event_that_could_not_be_sealed_is_not_written(tmp_path: Path) -> None:
     lane = open_lane(tmp_path)
-    bad = replace(outcome(intent().request), cached_tokens=8)
+    bad = outcome(intent().request)._replace(cached_tokens=8)
     for event in (
         bad,
-        replace(bad, cached_tokens=0, outcome="lost"),
-        replace(bad, cached_tokens=0, model=""),
+        bad._replace(cached_tokens=0, outcome="lost"),
+        bad._replace(cached_tokens=0, model=""),
     ):
         with pytest.raises(Refusal) as refused:
             lane.outcome(event)

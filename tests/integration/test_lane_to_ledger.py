@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -76,7 +75,7 @@ async def test_a_sidecars_lane_over_several_epochs_is_taken_without_a_gap(world:
             if (
                 start % 2 or number < 4
             ):  # two requests are cut off, and become `interrupted` at the next start
-                lane.outcome(replace(usage_event(clock.now_us), request=request))
+                lane.outcome(usage_event(clock.now_us)._replace(request=request))
             clock.now_us += 11_000_000
             lane.seal()
         lane.close(final=start == 3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,7 @@ class Machine:
         for request in requests:
             self.now_us += 1_000_000
             self.lane.intent(Intent(request, self.now_us, ACME, None, None, "chat", "qwen3-32b"))
-            self.lane.outcome(replace(usage_event(self.now_us), request=request))
+            self.lane.outcome(usage_event(self.now_us)._replace(request=request))
         if seal:
             self.now_us += 11_000_000
             batch = self.lane.seal()

@@ -84,7 +84,7 @@ class Writer:
         """The next batch, of `count` events a second apart; `changes` are of each event."""
         self.total += count
         times = [self.time_us + 1_000_000 * (n + 1) for n in range(count)]
-        events = [replace(usage_event(time_us, customer=customer), **changes) for time_us in times]
+        events = [usage_event(time_us, customer=customer)._replace(**changes) for time_us in times]
         self.time_us = times[-1] if times else self.time_us + 1_000_000
         sealed = make_batch(
             operator=self.operator,

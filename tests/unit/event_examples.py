@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -34,8 +33,7 @@ CHAT = Event(
     audio_seconds=0,
     request_digest=None,
 )
-VOID = replace(
-    CHAT,
+VOID = CHAT._replace(
     kind="void",
     time_us=START_US + 2,
     request=b"\x44" * 16,
@@ -44,8 +42,7 @@ VOID = replace(
     cached_tokens=-200,
     completion_tokens=-50,
 )
-ABORTED = replace(
-    CHAT,
+ABORTED = CHAT._replace(
     time_us=START_US + 1,
     request=b"\x55" * 16,
     project=b"\x66" * 16,

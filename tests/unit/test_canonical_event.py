@@ -44,7 +44,7 @@ def test_the_example_in_the_text_is_what_the_code_makes() -> None:
 
 
 def test_an_absent_id_is_not_an_id_of_zeroes() -> None:
-    zeroes = Event(**{name: getattr(CHAT, name) for name in CHAT.__slots__} | {"project": bytes(16)})
+    zeroes = CHAT._replace(project=bytes(16))
     assert canonical.pack(zeroes, 1, 1) != canonical.pack(CHAT, 1, 1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -31,7 +30,7 @@ words = st.sampled_from(
     ["m", "", "a\0b", "x" * 256, "x" * 257, "x" * 1_024, "x" * 1_025, "ė" * 512, "ė" * 513]
 )
 events = st.builds(
-    replace,
+    Event._replace,
     st.sampled_from([CHAT, ABORTED, VOID]),
     kind=st.sampled_from([*KINDS, "usage", "usage", "gift"]),
     outcome=st.sampled_from([*OUTCOMES, "forgotten"]),
@@ -64,7 +63,7 @@ def test_an_event_may_be_written_down_exactly_if_a_table_of_it_can_be_sealed(eve
     assert is_accepted(event) == (events_fault(events_table([event], 1)) is None)
 
 
-@pytest.mark.parametrize("event", [CHAT, ABORTED, VOID, replace(CHAT, reason="engine_closed")])
+@pytest.mark.parametrize("event", [CHAT, ABORTED, VOID, CHAT._replace(reason="engine_closed")])
 def test_an_ordinary_event_may_be_written_down(event: Event) -> None:
     check_event(event)
 
@@ -87,5 +86,5 @@ def test_an_ordinary_event_may_be_written_down(event: Event) -> None:
 )
 def test_what_is_wrong_with_an_event_is_said(changes: dict[str, Any], what: str) -> None:
     with pytest.raises(Refusal) as refused:
-        check_event(replace(CHAT, **changes))
+        check_event(CHAT._replace(**changes))
     assert what in refused.value.what

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from event_examples import ABORTED, CHAT, START_US, VOID, three_events
 
@@ -35,10 +33,10 @@ def test_unwitnessed_generated_tokens_count_as_completion_tokens() -> None:
 
 
 def test_an_amendment_counts_no_request_and_moves_reasoning_only_with_generated() -> None:
-    amendment = replace(
-        CHAT, kind="amendment", names=CHAT.request, request=b"\x88" * 16, time_us=START_US + 1
+    amendment = CHAT._replace(
+        kind="amendment", names=CHAT.request, request=b"\x88" * 16, time_us=START_US + 1
     )
-    less = replace(amendment, prompt_tokens=0, cached_tokens=0, completion_tokens=0, generated_tokens=-5)
+    less = amendment._replace(prompt_tokens=0, cached_tokens=0, completion_tokens=0, generated_tokens=-5)
     columns = quantities(events_table([less], 1))
     assert columns["requests"].tolist() == [0]
     assert columns["generated_tokens"].tolist() == [-5]
@@ -46,8 +44,7 @@ def test_an_amendment_counts_no_request_and_moves_reasoning_only_with_generated(
 
 
 def test_the_engines_later_figure_takes_back_that_nobody_witnessed_the_request() -> None:
-    amendment = replace(
-        CHAT,
+    amendment = CHAT._replace(
         kind="amendment",
         names=CHAT.request,
         prompt_tokens=0,
@@ -55,7 +52,7 @@ def test_the_engines_later_figure_takes_back_that_nobody_witnessed_the_request()
         completion_tokens=0,
         generated_tokens=5,
     )
-    without_figure = replace(amendment, generated_tokens=None)
+    without_figure = amendment._replace(generated_tokens=None)
     assert totals(events_table([CHAT], 1)).unwitnessed_requests == 1
     assert totals(events_table([VOID], 1)).unwitnessed_requests == -1
     assert totals(events_table([ABORTED], 1)).unwitnessed_requests == 0

@@ -106,7 +106,7 @@ def test_an_event_closes_its_intent_and_one_without_an_intent_opens_and_closes()
 
 def test_what_was_told_of_a_request_takes_the_place_of_its_intent() -> None:
     told = told_frame(pack(ABORTED, 0, START_US))
-    other = told_frame(pack(replace(ABORTED, request=OTHER.request), 0, START_US))
+    other = told_frame(pack(ABORTED._replace(request=OTHER.request), 0, START_US))
     state = recovered(read_segment(segment_of(*FRAMES[:2], told, other)), None, "")
     assert state.open == {INTENT.request: FRAMES[0], OTHER.request: other, ABORTED.request: told}
     assert (state.opened, state.closed, state.next_sequence) == (3, 0, 1)
