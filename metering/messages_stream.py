@@ -19,7 +19,6 @@ from metering.usage import NOTHING, Usage, deltas_usage, messages_usage
 
 _PLACES: dict[bytes, Places] = {
     b"message_start": {b"message": {b"usage": None}},
-    b"content_block_delta": {b"delta": {b"type": None}},
     b"message_delta": {b"usage": None},
 }
 
@@ -66,21 +65,18 @@ class MessagesStream:
         places = _PLACES.get(name)
         return None if places is None else JsonPicks(places)
 
-    def _ends(self, name: bytes, picks: JsonPicks | None) -> None:
+    def _ends(self, name: bytes, picks: JsonPicks | None, head: bytes) -> None:
         if self.verdict is not None:
             return
         if name == b"error":
             self.verdict = "failed"
         elif name == b"message_stop":
             self.verdict = "finished"
-        elif picks is None:
-            return
         elif name == b"content_block_delta":
-            kind = picks.values.get(b"delta.type")
-            if kind != b'"signature_delta"':
+            if b'"signature_delta"' not in head:  # within a text a quote is escaped
                 self._deltas += 1
-                self._thinking += kind == b'"thinking_delta"'
-        elif name == b"message_start":
+                self._thinking += b'"thinking_delta"' in head
+        elif name == b"message_start" and picks is not None:
             self._start = picks.values.get(b"message.usage")
-        else:
+        elif picks is not None:
             self._final = picks.values.get(b"usage")

@@ -17,18 +17,20 @@ from collections.abc import Callable
 from metering.json_picks import JsonPicks
 
 _MAX_NAME_BYTES = 128
+#: Of data in which nothing is wanted, so much of its beginning is shown: enough for an event's type.
+HEAD_BYTES = 128
 _NAME, _DATA, _OTHER = 1, 2, 3
 
 #: What is wanted of the data of an event of that name; None: nothing.
 Begins = Callable[[bytes], JsonPicks | None]
-#: An event is whole.
-Ends = Callable[[bytes, JsonPicks | None], None]
+#: An event is whole: its name, what was picked, and where nothing was wanted the beginning of its data.
+Ends = Callable[[bytes, JsonPicks | None, bytes], None]
 
 
 class NamedEvents:
     """One stream of events."""
 
-    __slots__ = ("_begins", "_ends", "_line", "_name", "_picks", "_some", "_start")
+    __slots__ = ("_begins", "_ends", "_head", "_line", "_name", "_picks", "_some", "_start")
 
     def __init__(self, begins: Begins, ends: Ends) -> None:
         self._begins = begins
@@ -36,6 +38,7 @@ class NamedEvents:
         self._line = 0  # what the line is, once that is known
         self._start = b""  # the first bytes of a line of which that is not known yet
         self._name = b""
+        self._head = b""
         self._picks: JsonPicks | None = None
         self._some = False  # the event has had data
 
@@ -49,6 +52,8 @@ class NamedEvents:
             if self._line == _DATA:
                 if self._picks is not None:
                     self._picks.feed(piece, at, stop)
+                elif len(self._head) < HEAD_BYTES:
+                    self._head += piece[at : min(stop, at + HEAD_BYTES - len(self._head))]
             elif self._line == _NAME and len(self._name) < _MAX_NAME_BYTES:
                 self._name += piece[at : min(stop, at + _MAX_NAME_BYTES)]
             if end < 0:
@@ -79,7 +84,7 @@ class NamedEvents:
     def _end_line(self) -> None:
         if not self._line and self._start in (b"", b"\r"):
             if self._some:
-                self._ends(self._name, self._picks)
-            self._name, self._picks, self._some = b"", None, False
+                self._ends(self._name, self._picks, self._head)
+            self._name, self._head, self._picks, self._some = b"", b"", None, False
         self._line = 0
         self._start = b""

@@ -63,7 +63,7 @@ class ResponsesStream:
             return JsonPicks(_LAST_PLACES)
         return JsonPicks(_FIRST_PLACES) if name == b"response.created" else None
 
-    def _ends(self, name: bytes, picks: JsonPicks | None) -> None:
+    def _ends(self, name: bytes, picks: JsonPicks | None, _head: bytes) -> None:
         if self.verdict is not None:
             return
         if name.endswith(b".delta"):

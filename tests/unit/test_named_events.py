@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from metering.dialects import Reader
 from metering.json_picks import JsonPicks
 from metering.messages_stream import MessagesStream
-from metering.named_events import NamedEvents
+from metering.named_events import HEAD_BYTES, NamedEvents
 from metering.responses_stream import ResponsesStream
 from metering.usage import Usage
 
@@ -47,7 +47,7 @@ MESSAGE = [
     event("content_block_start", {"index": 0}),
     event("content_block_delta", {"index": 0, "delta": {"type": "thinking_delta", "thinking": "ž"}}),
     event("content_block_delta", {"index": 0, "delta": {"type": "signature_delta", "signature": "a"}}),
-    event("content_block_delta", {"index": 1, "delta": {"text": "a", "type": "text_delta"}}),
+    event("content_block_delta", {"delta": {"type": "text_delta", "text": '"signature_delta"'}, "index": 1}),
     event("content_block_delta", {"index": 2, "delta": {"type": "input_json_delta", "partial_json": "{"}}),
     event(
         "message_delta",
@@ -163,7 +163,7 @@ def test_events_are_those_of_the_lines_however_they_are_cut(end: str, data: st.D
         elif line.startswith("data:"):
             some = True
     seen: list[str] = []
-    events = NamedEvents(lambda _: None, lambda name, _: seen.append(name.decode()))
+    events = NamedEvents(lambda _: None, lambda name, _, __: seen.append(name.decode()))
     cuts = data.draw(cuts_of(stream))
     for start, stop in pairwise([0, *sorted(cuts), len(stream)]):
         events.feed(stream[start:stop])
@@ -180,6 +180,14 @@ def test_an_event_as_long_as_an_answer_is_read_in_passing() -> None:
     assert reader.usage() == Usage(538, 512, 5, 2)
 
 
+def test_the_beginning_of_data_is_shown_where_nothing_of_it_is_wanted() -> None:
+    heads: list[bytes] = []
+    events = NamedEvents(lambda _: None, lambda _, __, head: heads.append(head))
+    for at in range(0, 1_000, 7):
+        events.feed((b"data:" + b"x" * 990 + b"\n\n")[at : at + 7])
+    assert heads == [b"x" * HEAD_BYTES]
+
+
 def test_a_line_without_end_costs_no_memory() -> None:
     names: list[bytes] = []
 
@@ -187,7 +195,7 @@ def test_a_line_without_end_costs_no_memory() -> None:
         names.append(name)
         return None
 
-    events = NamedEvents(begins, lambda _, __: None)
+    events = NamedEvents(begins, lambda _, __, ___: None)
     events.feed(b"event: ")
     for _ in range(100):
         events.feed(b"x" * 1_000)
