@@ -13,9 +13,7 @@ from metering.response_id import engine_of_response
 from metering.write_ahead import Intent
 
 
-def open_exchange(
-    request: Request, request_id: bytes, now_us: int, secret: bytes = b""
-) -> Exchange | Refused:
+def open_exchange(request: Request, request_id: bytes, now_us: int, secret: bytes) -> Exchange | Refused:
     """The exchange for a request that may go to the engine, or why it may not: its body cannot be read, or it names a
     response that is not its customer's.
 

@@ -9,6 +9,7 @@ from exchange_wire import (
     FINGERPRINT,
     KEY,
     REQUEST_ID,
+    SECRET,
     Seen,
     Wire,
     chunked,
@@ -50,7 +51,7 @@ def test_the_intent_says_who_asks_for_what_under_a_minted_id() -> None:
 
 def test_the_engine_sees_our_id_and_neither_the_clients_id_nor_its_key() -> None:
     head = "Authorization: Bearer tg_x\r\nX-Request-Id: mine\r\nX-Api-Key: s\r\nAccept-Encoding: gzip\r\nX-Tenant: a\r\n"
-    opened = open_exchange(read_request(request_bytes(ASK, head=head)), REQUEST_ID, 1_000)
+    opened = open_exchange(read_request(request_bytes(ASK, head=head)), REQUEST_ID, 1_000, SECRET)
     assert isinstance(opened, Exchange)
     lines = opened.to_engine(b"Host: engine:8000").decode().split("\r\n")
     assert lines == [
@@ -260,14 +261,14 @@ def test_the_fingerprint_of_one_stream_is_known_to_the_next() -> None:
 
 
 def test_a_body_that_cannot_be_read_safely_is_refused_before_the_engine() -> None:
-    opened = open_exchange(read_request(request_bytes(b'{"a":' + b"[" * 100_000)), REQUEST_ID, 0)
+    opened = open_exchange(read_request(request_bytes(b'{"a":' + b"[" * 100_000)), REQUEST_ID, 0, SECRET)
     assert isinstance(opened, Refused)
     assert opened.code == "nested_too_deep"
 
 
 def test_what_is_not_metered_leaves_no_event() -> None:
     request = read_request(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
-    opened = open_exchange(request, REQUEST_ID, 0)
+    opened = open_exchange(request, REQUEST_ID, 0, SECRET)
     assert isinstance(opened, Exchange)
     assert opened.intent is None
     assert (
