@@ -213,6 +213,7 @@ class Lane(LaneWriter):
             if not self._is_open:
                 return
             try:
+                self._mend_from_us = 0  # there is no later try
                 self.sync()
                 if final:
                     for frame in list(self._state.open.values()):

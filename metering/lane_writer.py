@@ -22,11 +22,22 @@ from metering.siblings import is_first
 from metering.steps import step
 from metering.told import TOLD_SEQUENCE, Joined, events_of
 from metering.unmetered_reserve import UnmeteredReserve
-from metering.write_ahead import Intent, event_frame, intent_frame, intent_of, is_told, leaf_of, told_frame
+from metering.write_ahead import (
+    Intent,
+    Opening,
+    event_frame,
+    intent_frame,
+    intent_of,
+    is_told,
+    leaf_of,
+    told_frame,
+)
 from metering.write_ahead_file import WriteAhead
 
 #: An event whose time is so far ahead of the lane's clock is written at the lane's present.
 AHEAD_US = 300_000_000
+#: So often at most is a failed disk asked whether it takes everything again.
+MEND_EVERY_US = 1_000_000
 
 
 class LaneWriter:
@@ -55,6 +66,7 @@ class LaneWriter:
         # No time up to here is too far ahead; the clock is asked only about later ones.
         self._latest_us = 0
         self._left = frozenset(state.open)
+        self._mend_from_us = 0
 
     def now_us(self) -> int:
         """The time that the lane goes by, in µs since 1970: the wall clock's, unless that was just stepped ahead."""
@@ -185,12 +197,12 @@ class LaneWriter:
         """Put everything written so far on disk.
 
         Unavailable `write_ahead_failed` if that fails. What is on disk then nobody knows, so the next sync writes all
-        that is open or unsealed once more, into a new segment; until one succeeds nothing is taken.
+        that is open or unsealed once more, into a new segment, tried once a second; until it succeeds nothing is taken.
         """
         self._reserve.sync()
         with self._syncing:
             if self._file.is_broken:
-                self._mend()
+                self._mend_now_and_then()
                 return
             with self._append:
                 reached = (self._state.next_sequence - 1, self._state.opened)
@@ -225,17 +237,35 @@ class LaneWriter:
             self._reach_disk()
         step("outcomes")
 
+    def _mend_now_and_then(self) -> None:
+        """Mend, but not 20 times a second what a disk refuses: all that is open or unsealed may be much."""
+        now_us = self._clock.monotonic_us()
+        if now_us < self._mend_from_us:
+            raise self._file.failure("an earlier write or fsync failed, and the next try is soon")
+        self._mend_from_us = now_us + MEND_EVERY_US
+        self._mend()
+
     def _mend(self) -> None:
-        """Go on after a failure that left nobody knowing what is on disk: memory knows all, and it is written anew."""
+        """Go on after a failure that left nobody knowing what is on disk: memory knows all, and it is written anew.
+
+        The broken file takes nothing meanwhile, so no request needs to wait for the disk. (A seal may be published
+        meanwhile: a start leaves out of a segment what the head covers.)
+        """
         with self._append:
-            self._begin_segment(durable=True)
+            opening, carried = self._opening()
+        self._write_ahead.begin(opening, carried, durable=True)
+        with self._append:
+            self._file = self._write_ahead.file
             self._reach_disk()
         self._write_ahead.remove_old()
         step("mended")
 
     def _begin_segment(self, *, durable: bool) -> None:
         """Go on in a new segment that carries all that is open or unsealed."""
-        head = self._folder.head
-        opening, carried = self._state.opening(head.hash if head else None)
+        opening, carried = self._opening()
         self._write_ahead.begin(opening, carried, durable=durable)
         self._file = self._write_ahead.file
+
+    def _opening(self) -> tuple[Opening, list[bytes]]:
+        head = self._folder.head
+        return self._state.opening(head.hash if head else None)

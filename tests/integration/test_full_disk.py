@@ -50,7 +50,8 @@ class Sidecar:
         raise AssertionError("it never opens")
 
     def look_after(self) -> None:
-        """What goes on beside the requests."""
+        """What goes on beside the requests, some of it once a second."""
+        self.clock.pass_s(1)
         with suppress(Unavailable):
             self.lane.sync()
         with suppress(Unavailable):
@@ -176,6 +177,7 @@ def test_a_lane_opens_on_a_full_disk_and_begins_when_there_is_room(
             refused()
     lane.count_unmetered(clock.wall)
     monkeypatch.undo()
+    clock.pass_s(1)
     lane.sync()
     lane.outcome(outcome(in_the_air.request, outcome="interrupted"))
     requests += serve(lane)

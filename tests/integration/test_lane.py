@@ -472,17 +472,22 @@ def test_a_head_that_is_perhaps_not_on_disk_is_written_again(
 def test_a_file_whose_fsync_failed_is_never_trusted_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lane = open_lane(tmp_path)
+    clock = HandClock()
+    lane = open_lane(tmp_path, clock)
     in_the_air = intent()
     lane.intent(in_the_air)
     requests = serve(lane)
     monkeypatch.setattr(os, "fsync", no_room)
     for _ in range(2):
+        clock.pass_s(1)
         with pytest.raises(Unavailable):
             lane.sync()
     monkeypatch.undo()
     with pytest.raises(Unavailable):
         lane.intent(intent())
+    with pytest.raises(Unavailable):
+        lane.sync()  # asked once a second
+    clock.pass_s(1)
     before = wal(tmp_path).read_bytes()
     lane.sync()  # all that is known goes into a new file
     assert wal(tmp_path).read_bytes() != before
