@@ -17,7 +17,7 @@ files, in one file, so that no line is in a span twice or in none, whatever is k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +83,10 @@ class Spans:
         """Whether a quiet point would end a span about which something is to be said."""
         grown = any(increase(self._begun.get(address, FRESH), now) for address, now in self._latest.items())
         return bool(self._sums) or grown
+
+    def knows(self, addresses: Iterable[str]) -> bool:
+        """Whether it is known of each engine where its counters stood when the span began."""
+        return self._begun.keys() >= set(addresses)
 
     @property
     def witness(self) -> str:
@@ -171,23 +175,39 @@ class Spans:
         if not look.idle and (look.in_air or self._alike < STALE_LOOKS):
             return []
         known = shown and self._begun.keys() >= shown
-        return self._end(look, "restart" if self._restarted else "quiet" if known else "unscraped")
+        ended = "restart" if self._restarted else "quiet" if known else "unscraped"
+        if ended == "quiet" and self._find_unseen(self._grown(look)):
+            return []
+        return self._end(look, ended)
 
     def take_unseen(self) -> list[bytes]:
-        """Requests without a line in spans that have ended since, in which no line can be missing."""
+        """Requests that ended without a line, now that the engine is quiet and no line can be missing.
+
+        What is written of them is of the span that runs: it ends with the next look.
+        """
         unseen, self._unseen = self._unseen, []
         return unseen
 
-    def _end(self, look: Look, ended: str) -> list[Span]:
-        scrapes = {address: scrape for address, scrape in look.scrapes.items() if scrape is not None}
+    def _find_unseen(self, grown: Mapping[str, Counts]) -> bool:
+        seen = all(self._witness_of(model, grown[model], self._sums.of(model)) == "yes" for model in grown)
+        if seen and self.witness == "yes" and not self._sums.lines_missing:
+            self._unseen += self._sums.take_unseen()
+        return bool(self._unseen)
+
+    def _grown(self, look: Look) -> dict[str, Counts]:
+        """What each model's counters rose by since the span began, over all engines."""
         grown: dict[str, Counts] = {}
-        if ended == "quiet":
-            for address, scrape in scrapes.items():
+        for address, scrape in look.scrapes.items():
+            if scrape is not None:
                 for model, counts in increase(self._begun[address], scrape).items():
                     prompt, generated = grown.get(model, Counts())
                     grown[model] = Counts(prompt + counts.prompt, generated + counts.generated)
+        return grown
+
+    def _end(self, look: Look, ended: str) -> list[Span]:
+        scrapes = {address: scrape for address, scrape in look.scrapes.items() if scrape is not None}
+        grown = self._grown(look) if ended == "quiet" else {}
         served = {model for scrape in scrapes.values() for model in scrape.counts}
-        unseen = self._sums.alone()
         sums = self._sums.take([*sorted(grown), *sorted(served)])
         spans = []
         for model in sorted(sums.keys() | grown.keys()):
@@ -197,10 +217,6 @@ class Spans:
             if span is not None:
                 spans.append(span)
                 self._number += 1
-        complete = ended == "quiet" and all(
-            span.witness == "yes" and not span.lines_missing for span in spans
-        )
-        self._unseen += unseen if complete and self._witness and not self._aside else []
         self._from_us = look.asked_us
         self._begun, self._latest = scrapes, dict(scrapes)
         self._restarted, self._unscraped_us = False, None

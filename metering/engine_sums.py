@@ -65,7 +65,8 @@ class SpanSums:
     def __init__(self) -> None:
         self._by_model: dict[str, Sums] = {}
         self._requests: dict[str, RequestLines] = {}
-        self._alone: dict[bytes, None] = {}
+        # Whether nothing at all is known of it.
+        self._alone: dict[bytes, bool] = {}
 
     def __bool__(self) -> bool:
         return bool(self._by_model)
@@ -103,7 +104,8 @@ class SpanSums:
         if joined.generated_tokens is None:
             sums.events_generated += told.completion_tokens
             sums.count_alone(told, 1)
-            keep(self._alone, told.request, None)
+            nothing = not (told.prompt_tokens or told.completion_tokens or told.outcome == "finished")
+            keep(self._alone, told.request, nothing)
         else:
             sums.events_generated += joined.generated_tokens
 
@@ -123,9 +125,21 @@ class SpanSums:
             del self._alone[told.request]
             sums.count_alone(told, -1)
 
-    def alone(self) -> list[bytes]:
-        """The newest requests whose event had no line."""
-        return list(self._alone)
+    def take_unseen(self) -> list[bytes]:
+        """Requests without a line of which HTTP told nothing either, each once."""
+        unseen = [request for request, nothing in self._alone.items() if nothing]
+        for request in unseen:
+            self._alone[request] = False
+        return unseen
+
+    def of(self, model: str) -> Sums:
+        """What there is of a model so far."""
+        return self._by_model.get(model, Sums())
+
+    @property
+    def lines_missing(self) -> int:
+        """Of all models."""
+        return sum(sums.lines_missing for sums in self._by_model.values())
 
     def take(self, models: Iterable[str]) -> dict[str, Sums]:
         """The sums of each model, and begin again. `models` are others that may be meant where none was named."""

@@ -80,8 +80,7 @@ class EngineWatch:
         self._dirty = True
         self._said: set[str] = set()
         self._looked_s = self._committed_s = self._removed_s = self._active_s = clock()
-        self._is_resumed = EngineState.read(self._state_file, self._take)
-        if not self._is_resumed and self._lines is not None:
+        if not EngineState.read(self._state_file, self._take) and self._lines is not None:
             self._lines.skip()
 
     @property
@@ -99,8 +98,8 @@ class EngineWatch:
         self._held.clear()
 
     async def start(self) -> None:
-        """Where nothing was kept, a span begins here: look at the engines before the first request."""
-        if not self._is_resumed:
+        """Where nothing was kept of an engine, a span begins here: look at it before the first request."""
+        if not self.spans.knows(pool.address.name.decode() for pool in self._pools):
             for _ in range(2 if self._counters_s else 0):
                 await self.look(timeout_s=1.0)
         await self._commit()
@@ -283,8 +282,8 @@ class EngineWatch:
                 await asyncio.sleep(POLL_S / 2)
                 await self.poll()
             self._write(self._due(all_of_it=True))
-            if self._counters_s is not None and self.spans.begun:
-                for _ in range(2):
+            for _ in range(3):
+                if self._counters_s is not None and self.spans.begun:
                     await asyncio.sleep(min(LAST_LOOK_S, self._counters_s))
                     await self.look(timeout_s=1.0)
             await self._commit()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,41 @@ async def test_a_killed_sidecar_leaves_each_request_one_event_with_the_engines_f
         cut = [event for event in events if event["outcome"] == "interrupted"]
         assert {event["reason"] for event in cut} == {"sidecar_killed"}
         assert all(event["generated_tokens"] > 10 and event["prompt_tokens"] == 31 for event in cut)
+        assert_closes(it)
+
+
+@on_uvloop
+async def test_a_sidecar_that_is_killed_again_and_again_counts_every_line_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metering.engine_watch.COMMIT_S", 0.05)
+    monkeypatch.setattr("metering.engine_join.PATIENCE_S", 1.0)  # what no line comes of
+    rng = random.Random(7)
+    async with witnessed(tmp_path, tokens_per_second=300, late_tokens=1, lines={"part_bytes": 4096}) as it:
+
+        async def one() -> None:
+            body = chat(rng.randint(1, 99), rng.randint(1, 60), n=rng.choice([1, 1, 3]))
+            with suppress(ConnectionError, asyncio.IncompleteReadError, ValueError):
+                if rng.random() < 0.4:
+                    await it.leave_after(body | {"stream": True}, rng.randint(0, 9))
+                else:
+                    await it.ask(body)
+
+        for _ in range(8):
+            asked = [asyncio.create_task(one()) for _ in range(rng.randint(1, 20))]
+            await asyncio.sleep(rng.uniform(0, 0.4))
+            await it.kill_sidecar()
+            await asyncio.gather(*asked)
+            await it.start_sidecar()
+        await it.quiet()
+        opened = it.lane.opened
+        await it.sidecar.drain()
+        events = it.events()
+        usage = [event["request"] for event in events if event["kind"] == "usage"]
+        assert len(usage) == len(set(usage)) == opened
+        assert outcomes(events)["interrupted"] > 5
+        spans = it.spans()
+        assert sum(span.engine_generated for span in spans) == it.engine.counters["tiny"].generation_tokens
         assert_closes(it)
 
 

@@ -93,8 +93,10 @@ class Witnessed:
         assert self.sidecar._server is not None
         self.sidecar._server.close()
         capture.write_down = lambda event, lines: False  # type: ignore[method-assign]  # it is dead
-        for connection in list(self.sidecar.connections):
-            connection.stop()
+        for _ in range(3):  # some are about to be accepted
+            for connection in list(self.sidecar.connections):
+                connection.stop()
+            await asyncio.sleep(0.01)
         self.sidecar.engine.close()
         self.lane._write_ahead.close()
         self.lane._folder.close()
