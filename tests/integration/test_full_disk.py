@@ -6,8 +6,12 @@ sealed once; when room is back the lane goes on by itself.
 
 from __future__ import annotations
 
+import errno
 import os
+import random
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -185,6 +189,66 @@ def test_a_lane_opens_on_a_full_disk_and_begins_when_there_is_room(
     found = audit(tmp_path)
     assert list(found.outcomes) == [*requests[:2], in_the_air.request, requests[2]]
     assert [line.split()[1] for batch in found.batches for line in batch.seal.facts] == ["unmetered"]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_writers_go_on_beside_a_disk_that_fails_now_and_then(
+    killed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metering.lane_writer.MEND_EVERY_US", 0)
+    lane = open_lane(tmp_path, segment_bytes=20_000, warn=lambda *_: None)
+    chance, real, stop, fails = random.Random(7), os.fsync, threading.Event(), threading.Event()
+
+    def fsync(descriptor: int) -> None:
+        if fails.is_set() and chance.random() < 0.2:
+            raise OSError(errno.EIO, "Input/output error")
+        real(descriptor)
+
+    def until_it_does(work: Callable[[], object]) -> None:
+        while True:
+            try:
+                work()
+            except Unavailable:
+                time.sleep(0.001)
+            else:
+                return
+
+    def repeat(work: Callable[[], object]) -> None:
+        while not stop.is_set():
+            with suppress(Unavailable):
+                work()
+
+    def write() -> None:
+        for number in range(400):
+            started = intent()
+            ended = outcome(started.request)
+            until_it_does(partial(lane.intent, started))
+            until_it_does(partial(lane.told if number % 2 else lane.outcome, ended))
+            if number % 2:
+                until_it_does(partial(lane.joined, [Joined(started.request, 1)]))
+            written.add(started.request)
+
+    written: set[bytes] = set()
+    monkeypatch.setattr(os, "fsync", fsync)
+    fails.set()
+    beside = [threading.Thread(target=repeat, args=(work,)) for work in (lane.sync, lane.seal)]
+    writers = [threading.Thread(target=write) for _ in range(2)]
+    for thread in [*beside, *writers]:
+        thread.start()
+    for thread in writers:
+        thread.join()
+    stop.set()
+    for thread in beside:
+        thread.join()
+    fails.clear()
+    if killed:
+        lane._write_ahead.close()
+        lane._folder.close()
+    else:
+        lane.close()
+    open_lane(tmp_path).close()
+    assert audit(tmp_path).outcomes == dict.fromkeys(written, "finished")
+    assert len(written) == 800
 
 
 def test_a_stop_on_a_full_disk_before_the_lane_has_begun_leaves_everything(
