@@ -96,7 +96,7 @@ def read_counters(exposition: str) -> Scrape:
 
 def is_same_engine(before: Scrape, now: Scrape) -> bool:
     """Whether `now` goes on where `before` was, and was not begun anew in between."""
-    if before.born and before.born != now.born:
+    if not set(before.born) <= set(now.born):  # a model's series is born when it is first asked for
         return False
     return all(
         model in now.counts

@@ -19,7 +19,7 @@ from uuid import UUID
 import typer
 
 from adapters import answers, reconciling, rendering, reporting
-from adapters.cli.demo_check import Tokens, engine_counters, late_tokens, told_and_gone
+from adapters.cli.demo_check import Tokens, counted_by, engine_counters, late_tokens, told_and_gone
 from adapters.cli.demo_load import DemoRequest, SendersBook, read_sample, send_all
 from adapters.cli.demo_parts import served_model, simulated_engine, tally_up
 from adapters.cli.demo_show import shown
@@ -53,10 +53,12 @@ SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="COLUMN=VA
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What came of sending the requests: the clients' book, and the engine's counters."""
+    """What came of sending the requests: the clients' book, and the engine's counters. `witnessed`: the engine wrote
+    its lines for the sidecar."""
 
     book: SendersBook
     counters: Tokens
+    witnessed: bool
 
 
 def register(app: typer.Typer) -> None:
@@ -185,7 +187,7 @@ async def _serve(
                     sidecar, requests, secrets, lambda sent: bar("requests", sent, len(requests))
                 )
         counters = await asyncio.to_thread(engine_counters, address) - before
-    return Served(book, counters)
+    return Served(book, counters, witnessed=lines is not None)
 
 
 @asynccontextmanager
@@ -222,6 +224,7 @@ async def _bill(context: Context, database: Database, out: Path, served: Served,
         "for_clients_that_left": _tokens(gone),
         "late": _tokens(late),
         "difference": _tokens(difference),
+        "reconciled": _tokens(counted_by(reconciled["nodes"])),
         "unaccounted": reconciled["unaccounted"],
         "period": str(period),
         "unfinished": True,
@@ -232,6 +235,8 @@ async def _bill(context: Context, database: Database, out: Path, served: Served,
     }
     even = difference == Tokens() and served.book.sent == document["events"]
     even = even and not reconciling.has_difference(reconciled)
+    if served.witnessed:  # and nothing that the counters said is left unread
+        even = even and counted_by(reconciled["nodes"]) == served.counters
     return Result(document, shown(document), 0 if even else DIFFERENCE)
 
 

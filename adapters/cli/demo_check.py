@@ -52,6 +52,14 @@ def told_and_gone(by_outcome: Iterable[Mapping[str, Any]]) -> tuple[Tokens, Toke
     return told, gone
 
 
+def counted_by(nodes: Iterable[Mapping[str, Any]]) -> Tokens:
+    """Of reconciled nodes: what the sidecar read off the engine's counters."""
+    counted = Tokens()
+    for node in nodes:
+        counted += Tokens(node["engine_prompt"], node["engine_generated"])
+    return counted
+
+
 def late_tokens(nodes: Iterable[Mapping[str, Any]]) -> Tokens:
     """Of reconciled nodes: what the engine's front end let fall, so that it is generated and in no counter."""
     late = Tokens()

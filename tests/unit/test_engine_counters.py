@@ -63,6 +63,8 @@ def test_another_birth_or_a_count_that_fell_or_a_model_that_went_is_another_engi
     before = Scrape({"tiny": Counts(10, 20)}, 0, (1.0,))
     assert is_same_engine(before, Scrape({"tiny": Counts(10, 21), "more": Counts()}, 0, (1.0,)))
     assert not is_same_engine(before, Scrape({"tiny": Counts(99, 99)}, 0, (2.0,)))
+    asked_first = Scrape({"tiny": Counts(10, 20), "more": Counts(1, 1)}, 0, (1.0, 3.0))
+    assert is_same_engine(before, asked_first), "the counters of a model are born when it is first asked for"
     unborn = Scrape({"tiny": Counts(10, 20)}, 0, ())
     assert is_same_engine(unborn, Scrape({"tiny": Counts(10, 20)}, 0, (2.0,)))
     assert not is_same_engine(unborn, Scrape({"tiny": Counts(11, 19)}, 0, ()))
