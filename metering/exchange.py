@@ -27,6 +27,7 @@ from __future__ import annotations
 import re
 
 from metering.dialects import Dialect, Reader
+from metering.error_answers import may_count, of_length, without_added
 from metering.event import Event
 from metering.exchange_step import LOST, STOPPING, UNKNOWN_MODEL, Step, Watch
 from metering.http_answer import AnswerHead, head_bytes
@@ -51,6 +52,7 @@ class Exchange:
         "_dialect",
         "_fingerprint",
         "_head",
+        "_held",
         "_keep_client",
         "_kept_by",
         "_model",
@@ -92,6 +94,7 @@ class Exchange:
         self._ordinal: int | None = None  # where it went; None: nowhere yet
         self._response = b""
         self._head: AnswerHead | None = None
+        self._held: list[bytes] | None = None  # an error that is not passed on before it is whole
         self._reader: Reader | None = None
         self._chunked = False
         self._cut = False
@@ -151,6 +154,13 @@ class Exchange:
                 edited = ask.hide_each
             else:
                 self._reader = dialect.answer(head)
+        elif ask is not None and ask.added and may_count(head):
+            self._held = []
+            return
+        self._begin_answer(head, edited=edited)
+
+    def _begin_answer(self, head: AnswerHead, *, edited: bool) -> None:
+        """Send the head on; `edited`: the body's length will not be the engine's."""
         http10 = self.request.http10
         sized = head.length is not None and not edited
         self._chunked = not http10 and not sized
@@ -161,6 +171,9 @@ class Exchange:
     def answer_piece(self, piece: bytes) -> None:
         """A piece of the answer's body has come."""
         reader = self._reader
+        if self._held is not None:
+            self._held.append(piece)
+            return
         if reader is not None:
             if self._model is None and self._dialect is not None and self._dialect.named_first:
                 self._look_for_model(piece)
@@ -173,6 +186,10 @@ class Exchange:
         """The answer is whole."""
         head, reader = self._head, self._reader
         assert head is not None
+        if self._held is not None and self._ask is not None:
+            error, self._held = without_added(b"".join(self._held), self._ask.added), None
+            self._begin_answer(of_length(head, len(error)), edited=False)
+            self._send(error)
         if reader is None:
             self._decide("failed", "engine_error")
         else:
@@ -255,7 +272,7 @@ class Exchange:
         if self.over:
             return
         self._decide(outcome, reason)
-        if self._head is None:
+        if self._head is None or self._held is not None:
             self._out.append(
                 answer_bytes(refused, keep_alive=self._keep_client, anthropic=self.request.endpoint.anthropic)
             )

@@ -41,7 +41,8 @@ class Ask(NamedTuple):
 
     `model` is None where the client named none that could be one. `hide_final`, `hide_each`: the client did not ask
     for the usage chunk at the end, for the usage on each chunk. `choices_per_prompt` is the request's `n`. `lines`:
-    how many requests the engine's scheduler makes of it, None where only the engine knows.
+    how many requests the engine's scheduler makes of it, None where only the engine knows. `added`: members of the body
+    that are not the client's.
 
     Of responses: the id's text goes into the body at `id_at`; `background`: the answer comes before the work is done;
     `previous` is the id of the response that it goes on from.
@@ -57,6 +58,7 @@ class Ask(NamedTuple):
     id_at: int | None = None
     background: bool = False
     previous: str | None = None
+    added: int = 0
 
 
 def read_chat(body: bytes) -> Ask | Refused:
@@ -92,6 +94,7 @@ def read_responses(body: bytes) -> Ask | Refused:
         id_at=len(head),
         background=boolean(value.get("background")) is True,
         previous=previous if isinstance(previous, str) else None,
+        added=0 if spans else 1,
     )
 
 
@@ -132,7 +135,7 @@ def _openai(body: bytes, prompts: Callable[[dict[str, object]], int | None]) -> 
     if boolean(value.get("stream")) is not True:
         return Ask(body, model, lines=lines)
     sent, hide_final, hide_each = _asking(body, read)
-    return Ask(sent, model, True, hide_final, hide_each, choices, lines)
+    return Ask(sent, model, True, hide_final, hide_each, choices, lines, added=0 if read[2] else 1)
 
 
 def _asking(body: bytes, read: Read) -> tuple[bytes, bool, bool]:
