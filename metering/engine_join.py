@@ -26,6 +26,7 @@ those whose lines did not. Lines of requests that are not ours (of another lane 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -98,9 +99,13 @@ class Joiner:
         self._mint = mint
         #: Intents without a line are None: nothing but their id is kept.
         self._open: dict[bytes, _Open | None] = {}
-        self._told: dict[bytes, _Open] = {}
-        self._whole: dict[bytes, _Written] = {}
-        self._lacking: dict[bytes, _Written] = {}
+        # In the order of being told; of them those that are whole, and those that have some of their lines. (A plain
+        # dict finds its oldest only by passing over all that has gone.)
+        self._told: OrderedDict[bytes, _Open] = OrderedDict()
+        self._ready: dict[bytes, None] = {}
+        self._begun: dict[bytes, None] = {}
+        self._whole: OrderedDict[bytes, _Written] = OrderedDict()
+        self._lacking: OrderedDict[bytes, _Written] = OrderedDict()
         self._late: dict[bytes, _Written] = {}
         self._names: dict[str, str] = {}
         self._new_names: list[tuple[str, str]] = []
@@ -137,6 +142,7 @@ class Joiner:
         known = self._open.pop(event.request, None) or _Open()
         known.told, known.expected, known.told_s = event, expected, now_s
         self._told[event.request] = known
+        self._sort(event.request, known)
 
     def line(self, request: bytes, line: Freed, now_s: float) -> None:
         """The engine freed a request, or one of the many that it makes of it."""
@@ -147,6 +153,7 @@ class Joiner:
             known.lines = known.lines or RequestLines()
             known.lines.add(line)
             known.heard_s = now_s
+            self._sort(request, known)
             return
         written = self._lacking.get(request) or self._whole.get(request)
         if written is None:
@@ -164,8 +171,10 @@ class Joiner:
         `all_of_it`: whatever waits, because nobody can wait longer.
         """
         due = Due()
-        for request, known in [each for each in self._told.items() if all_of_it or _is_due(each[1], now_s)]:
-            del self._told[request]
+        for request in self._told_and_due(now_s) if not all_of_it else list(self._told):
+            known = self._told.pop(request)
+            self._ready.pop(request, None)
+            self._begun.pop(request, None)
             self._end(request, known, due)
             self.lag_s = now_s - known.told_s
         for request, written in [
@@ -210,6 +219,28 @@ class Joiner:
             known = self._open[request] = _Open()
         if known is not None:
             known.lines, known.heard_s = lines, now_s
+            self._sort(request, known)
+
+    def _sort(self, request: bytes, known: _Open) -> None:
+        """Where a request belongs whose lines or whose end came: asking costs by what is due, not by what waits."""
+        if known.told is None:
+            return
+        if known.expected is not None and known.expected <= (known.lines.count if known.lines else 0):
+            self._ready[request] = None
+        elif known.lines is not None:
+            self._begun[request] = None
+
+    def _told_and_due(self, now_s: float) -> list[bytes]:
+        found = dict(self._ready)
+        for request in self._begun:
+            known = self._told[request]
+            if now_s - max(known.heard_s, known.told_s) >= SETTLE_S:
+                found[request] = None
+        for request, known in self._told.items():
+            if now_s - known.told_s < PATIENCE_S:
+                break
+            found[request] = None
+        return list(found)
 
     def _end(self, request: bytes, known: _Open, due: Due) -> None:
         told, lines = known.told, known.lines
@@ -238,8 +269,7 @@ class Joiner:
         memory = self._whole if whole else self._lacking
         memory[request] = written
         if len(memory) > self._remembered:
-            oldest = next(iter(memory))
-            del memory[oldest]
+            memory.popitem(last=False)
 
     def _amend(self, written: _Written, due: Due, now_us: int) -> None:
         """What the lines say now, less what the event said."""
@@ -272,15 +302,6 @@ class Joiner:
         if model is not None and model != name and len(self._names) < MOST_NAMES and name not in self._names:
             self._names[name] = model
             self._new_names.append((model, name))
-
-
-def _is_due(known: _Open, now_s: float) -> bool:
-    lines = known.lines
-    if known.expected is not None and known.expected <= (lines.count if lines else 0):
-        return True
-    if lines and now_s - max(known.heard_s, known.told_s) >= SETTLE_S:
-        return True
-    return now_s - known.told_s >= PATIENCE_S
 
 
 def _is_amendable(written: _Written, now_s: float) -> bool:

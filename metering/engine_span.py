@@ -17,6 +17,7 @@ files, in one file, so that no line is in a span twice or in none, whatever is k
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -73,7 +74,7 @@ class Spans:
         self._alike = 0
         self._moved = False
         self._unscraped_us: int | None = None
-        self._model_of_stream: dict[str, str] = {}
+        self._model_of_stream: OrderedDict[str, str] = OrderedDict()
         self._unseen: list[bytes] = []
         #: Tokens of the last span that the engine counted and no event of this lane has: (model, `prompt`|`generated`).
         self.unaccounted: dict[tuple[str, str], int] = {}

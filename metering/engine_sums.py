@@ -7,6 +7,7 @@ end is counted for the first model, so that nothing is dropped.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
@@ -64,9 +65,9 @@ class SpanSums:
 
     def __init__(self) -> None:
         self._by_model: dict[str, Sums] = {}
-        self._requests: dict[str, RequestLines] = {}
+        self._requests: OrderedDict[str, RequestLines] = OrderedDict()
         # Whether nothing at all is known of it.
-        self._alone: dict[bytes, bool] = {}
+        self._alone: OrderedDict[bytes, bool] = OrderedDict()
 
     def __bool__(self) -> bool:
         return bool(self._by_model)
@@ -168,12 +169,14 @@ class SpanSums:
     def take_json(self, found: dict[str, Any]) -> None:
         """Raises KeyError, TypeError or ValueError for what `to_json` never gave."""
         self._by_model = {model: Sums(**sums) for model, sums in found["models"].items()}
-        self._requests = {name: RequestLines.from_json(each) for name, each in found["requests"].items()}
+        self._requests = OrderedDict(
+            (name, RequestLines.from_json(each)) for name, each in found["requests"].items()
+        )
 
 
-def keep(memory: dict[Any, _V], name: object, value: _V) -> _V:
+def keep(memory: OrderedDict[Any, _V], name: object, value: _V) -> _V:
     """Remember one more; beyond MOST_REQUESTS the oldest goes."""
     memory[name] = value
     if len(memory) > MOST_REQUESTS:
-        del memory[next(iter(memory))]
+        memory.popitem(last=False)
     return value
