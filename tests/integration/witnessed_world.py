@@ -40,6 +40,7 @@ class Witnessed:
     lane_name: str
     key: Ed25519PrivateKey
     sidecar_options: dict[str, Any]
+    opened: dict[str, Any] = field(default_factory=dict)
     lane: Lane = field(init=False)
     sidecar: Sidecar = field(init=False)
     port: int = 0
@@ -57,6 +58,7 @@ class Witnessed:
             lane=self.lane_name,
             key=self.key,
             keep_open=True,
+            **self.opened,
         )
         given: dict[str, Any] = {
             "engine_lines": self.lines,
@@ -204,12 +206,14 @@ async def witnessed(
     lane: str = "sidecar-0",
     lines: dict[str, Any] | None = None,
     sidecar: dict[str, Any] | None = None,
+    opened: dict[str, Any] | None = None,
     **engine: Any,
 ) -> AsyncIterator[Witnessed]:
-    """`lines` are LineOptions (without the folder), `engine` EngineOptions, `sidecar` SidecarOptions."""
+    """`lines` are LineOptions (without the folder), `engine` EngineOptions, `sidecar` SidecarOptions; `opened` is what
+    the lane is opened with."""
     options = EngineOptions(lines=LineOptions(folder / "lines", **(lines or {})), **engine)
     running = await serve(options, "127.0.0.1", 0)
-    it = Witnessed(folder, running, options, lane, Ed25519PrivateKey.generate(), sidecar or {})
+    it = Witnessed(folder, running, options, lane, Ed25519PrivateKey.generate(), sidecar or {}, opened or {})
     await it.start_sidecar()
     try:
         yield it
