@@ -79,10 +79,14 @@ class EnginePools:
         while (pool := self.pick(model, ordinal, tried)) is not None:
             self.use(pool)
             try:
-                return await pool.connect()
+                connection = await pool.connect()
             except OSError as problem:
                 self._found(pool, up=False, why=type(problem).__name__)
                 tried.append(pool)
+                continue
+            if len(self.pools) == 1:  # nobody else looks whether it is back
+                self._found(pool, up=True)
+            return connection
         raise ConnectionRefusedError
 
     def use(self, pool: EnginePool) -> None:
@@ -144,7 +148,7 @@ class EnginePools:
         if models:
             pool.models = models
 
-    def _found(self, pool: EnginePool, *, up: bool, why: str) -> None:
+    def _found(self, pool: EnginePool, *, up: bool, why: str = "") -> None:
         if pool.up != up:
             _log.log(
                 logging.INFO if up else logging.WARNING,

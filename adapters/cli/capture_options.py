@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -21,7 +22,7 @@ import typer
 
 from metering.caller import TrustedPeers
 from metering.certificate import Certificate
-from metering.engine_address import EngineAddress, EngineKey
+from metering.engine_pools import open_pools
 from metering.http_request import Limits
 from metering.refusal import Refusal
 from metering.sidecar_options import SidecarOptions
@@ -98,10 +99,7 @@ class CaptureOptions:
     def check(self) -> None:
         """Refusals for whatever would keep the sidecar from starting: `bad_engine_url`, `bad_engine_key`,
         `bad_certificate`, `bad_trust_header`, `bad_trust_peer`, `half_an_option`."""
-        for url in self.engine:
-            EngineAddress.parse(url)
-        if self.engine_key_file is not None:
-            EngineKey(self.engine_key_file)
+        open_pools(self.engine, time.monotonic, idle_s=0, connect_s=0, key_file=self.engine_key_file)
         self.certificate()
         self.trust()
 

@@ -188,6 +188,20 @@ async def test_a_model_whose_only_engine_is_away_is_unreachable_not_unknown(tmp_
 
 
 @on_uvloop
+async def test_an_engine_alone_is_up_again_as_soon_as_it_can_be_reached(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        async with scripted(labelled("0", "a")) as (_, away):
+            pass
+        it = await stack.enter_async_context(world(tmp_path, labelled("x", ""), engine_url=away))
+        (pool,) = it.sidecar.engine.pools
+        assert await ask(it) == "503 engine_unreachable"
+        assert not pool.up
+        await stack.enter_async_context(scripted(labelled("0", "a"), port=int(away.rpartition(":")[2])))
+        assert await ask(it) == "0"
+        assert pool.up
+
+
+@on_uvloop
 async def test_an_engine_may_ask_for_a_key_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "engine-key"
     path.write_text("engine-secret\n")
