@@ -25,7 +25,11 @@ from scripted_engine import (
     world,
 )
 
+from adapters.simulated_engine.options import EngineOptions
+from adapters.simulated_engine.server import serve
+
 ASK = {"model": "a", "messages": []}
+JSON = "Content-Type: application/json\r\n"
 
 
 def labelled(label: str, models: str, answer: Script | None = None) -> Script:
@@ -185,6 +189,29 @@ async def test_a_model_whose_only_engine_is_away_is_unreachable_not_unknown(tmp_
         )
         assert await ask(it, "a") == "0"  # tried all the same, long before anybody looked
         assert back
+
+
+@on_uvloop
+async def test_a_response_in_the_background_is_found_at_the_engine_that_keeps_it(tmp_path: Path) -> None:
+    options = EngineOptions(store_responses=True, tokens_per_second=200)
+    one, two = await serve(options, "127.0.0.1", 0), await serve(options, "127.0.0.1", 0)
+    async with world(tmp_path, labelled("x", ""), engine_url=one.url, more=(two.url,)) as it:
+        ask = {"model": "tiny", "input": "Labas", "background": True, "max_output_tokens": 5}
+        ids = [
+            json.loads((await it.ask(request(ask, path="/v1/responses", head=JSON)))[2])["id"]
+            for _ in range(4)
+        ]
+        for id in ids:
+            status, _, body = await it.ask(request(path=f"/v1/responses/{id}"))
+            assert (status, json.loads(body)["id"]) == (200, id)
+        await it.settle()
+        events = await it.events()
+        assert [event["outcome"] for event in events] == ["finished"] * 4
+        counted = [engine.counters["tiny"].generation_tokens for engine in (one, two)]
+        assert sum(counted) == sum(event["completion_tokens"] for event in events)
+        assert min(counted) > 0
+    await one.close()
+    await two.close()
 
 
 @on_uvloop
