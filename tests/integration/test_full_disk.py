@@ -142,7 +142,7 @@ def run_on_a_disk_that_refuses(folder: Path, first: int, count: int, *, each: bo
 
 
 @pytest.mark.parametrize("each", [False, True])
-@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.proof)])
+@pytest.mark.parametrize("step", [17, pytest.param(1, marks=pytest.mark.proof)])
 def test_any_single_call_that_a_disk_refuses_is_got_over(step: int, each: bool, tmp_path: Path) -> None:
     calls = run_on_a_disk_that_refuses(tmp_path, 0, 0, each=each).calls
     assert calls > 150
