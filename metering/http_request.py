@@ -152,6 +152,14 @@ class RequestReader:
             length=length,
             secret_sha256=known.secret_sha256,
         )
+        body = data[start:]
+        whole = len(body) == length <= self.limits.body_bytes
+        if whole and self.budget.used + length <= self.budget.limit and self.judge(request) is None:
+            request.body = body
+            request.held = length
+            self.budget.used += length
+            self.ready.append(request)
+            return b""
         self.current = request
         self._missing = length
         self._pieces = []
@@ -161,7 +169,7 @@ class RequestReader:
             request.refused = self.judge(request)
         if request.refused is not None and request.refused.close:
             request.keep_alive = False
-        return self._read_body(data[start:])
+        return self._read_body(body)
 
     def _read_body(self, data: bytes) -> bytes:
         """Read on in the body behind a known head; what follows it in `data`."""

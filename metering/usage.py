@@ -50,10 +50,13 @@ def openai_usage(raw: bytes | None) -> Usage | None:
         return None
     prompt = _quantity(value.get("prompt_tokens"))
     completion = _quantity(value.get("completion_tokens", 0))
-    cached = _detail(value.get("prompt_tokens_details"), "cached_tokens")
-    reasoning = _detail(value.get("completion_tokens_details"), "reasoning_tokens")
     if prompt is None or completion is None:
         return None
+    of_prompt, of_completion = value.get("prompt_tokens_details"), value.get("completion_tokens_details")
+    if of_prompt is None and of_completion is None:
+        return Usage(prompt, 0, completion)
+    cached = _detail(of_prompt, "cached_tokens")
+    reasoning = _detail(of_completion, "reasoning_tokens")
     return Usage(prompt, min(cached, prompt), completion, min(reasoning, completion))
 
 
