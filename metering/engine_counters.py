@@ -64,6 +64,25 @@ class Scrape:
         return cls(counts, found["busy"], tuple(map(float, found["born"])))
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at all engines, by their addresses (None: it does not answer); `asked_us` is when it began.
+
+    `in_air`: requests of this lane that have no event. `settled`: none of them waits for a line, no line for it.
+    """
+
+    scrapes: Mapping[str, Scrape | None]
+    asked_us: int
+    in_air: int
+    settled: bool
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs or waits, as far as the engines say; where one does not say: as far as this lane knows."""
+        shown = [scrape.busy for scrape in self.scrapes.values() if scrape is not None]
+        return all(busy == 0 if busy is not None else self.in_air == 0 for busy in shown or [None])
+
+
 #: An engine that has just begun.
 FRESH = Scrape({}, 0, ())
 

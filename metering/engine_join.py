@@ -11,17 +11,14 @@ sidecar feeds it and writes down what it says.
 
 A told request is due when its expected lines are there; otherwise SETTLE_S after its last line (a client that hangs up
 early keeps some from being born), and PATIENCE_S after it was told at the latest. Then its event goes as HTTP told it,
-unwitnessed. A line that comes later becomes an amendment, the difference to what was written; at most one for a
-request, so it waits until the expected lines are there, or PATIENCE_S after the last. Where all lines are read up to a
-point at which the engine was idle, a request without one and without an output had nothing of it (`had_nothing`), which
-is an amendment too: most of them are of clients that left before the engine had taken their request up.
+unwitnessed. A line that comes later becomes an amendment (engine_amend.py).
 
 The event: `generated_tokens` are the engine's. Prompt and cached tokens are HTTP's where the answer was whole and its
 usage could be read, the engine's otherwise: HTTP says nothing of a prompt before its answer, and of audio only how long
 it was. Completion and reasoning tokens stay what the client was told.
 
-Memory is bounded by the requests in the air, and REMEMBERED ended ones of each sort: those whose lines all came, and
-those whose lines did not. Lines of requests that are not ours (of another lane of the node, of nobody) are passed over.
+Memory is bounded by the requests in the air and what is remembered for amendments. Lines of requests that are not ours
+(of another lane of the node, of nobody) are passed over.
 """
 
 from __future__ import annotations
@@ -30,28 +27,18 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from metering.engine_amend import REMEMBERED, Amender, Amendment, Written, witnessed
 from metering.engine_lines import Freed
 from metering.engine_request import RequestLines
-from metering.event import MAX_QUANTITY, Event
+from metering.event import Event
 from metering.identity import new_id
 from metering.told import Joined
 
 SETTLE_S = 1.0
 PATIENCE_S = 5.0
 
-#: So many ended requests are remembered for lines that come later.
-REMEMBERED = 10_000
 #: So many names under which clients ask for the engine's models.
 MOST_NAMES = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Amendment:
-    """The event that amends what was `told`; `brings_witness`: what was written had none."""
-
-    told: Event
-    event: Event
-    brings_witness: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,27 +63,12 @@ class _Open:
     heard_s: float = 0.0
 
 
-@dataclass(slots=True)
-class _Written:
-    """A request with its event. `prompt`, `cached` and `generated` are the event's, None: unwitnessed."""
-
-    told: Event
-    expected: int | None
-    lines: RequestLines
-    prompt: int
-    cached: int
-    generated: int | None
-    heard_s: float = 0.0
-    amended: bool = False
-
-
 class Joiner:
     """Brings together what was told and the engine's lines. Not safe among threads."""
 
     def __init__(self, *, remembered: int = REMEMBERED, mint: Callable[[], bytes] = new_id) -> None:
         """`mint` gives an amendment its id: 16 unguessable bytes."""
-        self._remembered = remembered
-        self._mint = mint
+        self._amender = Amender(remembered, mint)
         #: Intents without a line are None: nothing but their id is kept.
         self._open: dict[bytes, _Open | None] = {}
         # In the order of being told; of them those that are whole, and those that have some of their lines. (A plain
@@ -104,20 +76,22 @@ class Joiner:
         self._told: OrderedDict[bytes, _Open] = OrderedDict()
         self._ready: dict[bytes, None] = {}
         self._begun: dict[bytes, None] = {}
-        self._whole: OrderedDict[bytes, _Written] = OrderedDict()
-        self._lacking: OrderedDict[bytes, _Written] = OrderedDict()
-        self._late: dict[bytes, _Written] = {}
         self._names: dict[str, str] = {}
         self._new_names: list[tuple[str, str]] = []
-        #: Counts since the start: events by how they ended, and lines that no event can take any more.
-        self.joined = self.alone = self.amended = self.unjoined_lines = 0
+        #: Counts since the start: events by how they ended.
+        self.joined = self.alone = self.amended = 0
         #: How long the request that was joined last had waited for its lines, in seconds.
         self.lag_s = 0.0
 
     @property
     def waiting(self) -> int:
         """Requests that are told and not written, or written and to be amended."""
-        return len(self._told) + len(self._late)
+        return len(self._told) + len(self._amender)
+
+    @property
+    def unjoined_lines(self) -> int:
+        """Lines that no event could take any more, since the start."""
+        return self._amender.unjoined_lines
 
     def oldest_wait_s(self, now_s: float) -> float:
         """How long the request that has waited longest for its lines has done so, in seconds; 0 if none waits."""
@@ -155,15 +129,7 @@ class Joiner:
             known.heard_s = now_s
             self._sort(request, known)
             return
-        written = self._lacking.get(request) or self._whole.get(request)
-        if written is None:
-            return
-        if written.amended:
-            self.unjoined_lines += 1
-            return
-        written.lines.add(line)
-        written.heard_s = now_s
-        self._late[request] = written
+        self._amender.line(request, line, now_s)
 
     def due(self, now_s: float, *, now_us: int, all_of_it: bool = False) -> Due:
         """What has to be written now, at most once. `now_us` is the time of amendments (µs since 1970).
@@ -177,25 +143,15 @@ class Joiner:
             self._begun.pop(request, None)
             self._end(request, known, due)
             self.lag_s = now_s - known.told_s
-        for request, written in [
-            each for each in self._late.items() if all_of_it or _is_amendable(each[1], now_s)
-        ]:
-            del self._late[request]
-            self._amend(written, due, now_us)
+        for amendment, lines in self._amender.due(now_s, now_us, all_of_it=all_of_it):
+            self.amended += 1
+            self._learn_name(amendment.told, lines)
+            due.amendments.append(amendment)
         return due
 
     def had_nothing(self, requests: Iterable[bytes]) -> None:
-        """The engine had nothing of these unwitnessed requests; where HTTP told nothing else, that is now witnessed."""
-        for request in requests:
-            written = self._lacking.get(request)
-            if (
-                written is not None
-                and written.told.outcome != "finished"
-                and not (written.amended or written.lines.count)
-                and not (written.prompt or written.told.completion_tokens)
-            ):
-                written.expected = 0
-                self._late[request] = written
+        """The engine had nothing of these unwitnessed requests: it is idle, and no line can be missing."""
+        self._amender.had_nothing(requests)
 
     def engine_model(self, name: str) -> str:
         """What the engine calls the model that clients ask for by `name`, as far as lines have shown."""
@@ -254,66 +210,14 @@ class Joiner:
             joined = Joined(request)
             self.alone += 1
         else:
-            joined = _witnessed(told, lines)
+            joined = witnessed(told, lines)
             self.joined += 1
             self._learn_name(told, lines)
         due.joined.append((told, joined))
-        written = _Written(
-            told,
-            known.expected,
-            lines or RequestLines(),
-            told.prompt_tokens if joined.prompt_tokens is None else joined.prompt_tokens,
-            told.cached_tokens if joined.cached_tokens is None else joined.cached_tokens,
-            joined.generated_tokens,
-        )
-        memory = self._whole if whole else self._lacking
-        memory[request] = written
-        if len(memory) > self._remembered:
-            memory.popitem(last=False)
-
-    def _amend(self, written: _Written, due: Due, now_us: int) -> None:
-        """What the lines say now, less what the event said."""
-        told, now = written.told, _witnessed(written.told, written.lines)
-        written.amended = True
-        if now.generated_tokens is None:
-            return
-        self._learn_name(told, written.lines)
-        counted = told.completion_tokens if written.generated is None else written.generated
-        prompt = told.prompt_tokens if now.prompt_tokens is None else now.prompt_tokens
-        cached = told.cached_tokens if now.cached_tokens is None else now.cached_tokens
-        amendment = told._replace(
-            kind="amendment",
-            time_us=now_us,
-            request=self._mint(),
-            names=told.request,
-            prompt_tokens=prompt - written.prompt,
-            cached_tokens=cached - written.cached,
-            completion_tokens=0,
-            reasoning_tokens=0,
-            generated_tokens=now.generated_tokens - counted,
-            audio_seconds=0,
-            reason=None if written.generated is None else "lines_late",
-        )
-        self.amended += 1
-        due.amendments.append(Amendment(told, amendment, written.generated is None))
+        self._amender.remember(Written(told, joined, known.expected, lines or RequestLines()), whole=whole)
 
     def _learn_name(self, told: Event, lines: RequestLines) -> None:
         model, name = lines.model, told.model
         if model is not None and model != name and len(self._names) < MOST_NAMES and name not in self._names:
             self._names[name] = model
             self._new_names.append((model, name))
-
-
-def _is_amendable(written: _Written, now_s: float) -> bool:
-    expected = written.expected
-    return (expected is not None and written.lines.count == expected) or now_s - written.heard_s >= PATIENCE_S
-
-
-def _witnessed(told: Event, lines: RequestLines) -> Joined:
-    """What the lines add to what was told; nothing where their figures are none that an event may have."""
-    prompts = lines.prompts()
-    if not (lines.generated <= MAX_QUANTITY and prompts.cached <= prompts.tokens <= MAX_QUANTITY):
-        return Joined(told.request)
-    if told.outcome == "finished" and told.reason is None and told.prompt_tokens:
-        return Joined(told.request, lines.generated)
-    return Joined(told.request, lines.generated, prompts.tokens, prompts.cached)

@@ -19,10 +19,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from metering.engine_counters import FRESH, Counts, Scrape, increase, is_same_engine
+from metering.engine_counters import FRESH, Counts, Look, Scrape, increase, is_same_engine
 from metering.engine_join import Due
 from metering.engine_lines import Freed, Late, Opened, Said, SteppedAside
 from metering.engine_sums import SpanSums, Sums, keep
@@ -33,25 +32,6 @@ from metering.fact import Span
 UNSCRAPED_AFTER_US = 600_000_000
 #: So many looks alike, with nothing of ours in the air, outweigh a gauge that says that a request runs.
 STALE_LOOKS = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """One look at all engines, by their addresses (None: it does not answer); `asked_us` is when it began.
-
-    `in_air`: requests of this lane that have no event. `settled`: none of them waits for a line, no line for it.
-    """
-
-    scrapes: Mapping[str, Scrape | None]
-    asked_us: int
-    in_air: int
-    settled: bool
-
-    @property
-    def idle(self) -> bool:
-        """Nothing runs or waits, as far as the engines say; where one does not say: as far as this lane knows."""
-        shown = [scrape.busy for scrape in self.scrapes.values() if scrape is not None]
-        return all(busy == 0 if busy is not None else self.in_air == 0 for busy in shown or [None])
 
 
 class Spans:

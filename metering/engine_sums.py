@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
-from metering.engine_join import Amendment
+from metering.engine_amend import Amendment
 from metering.engine_lines import Freed, Late, is_unmetered
 from metering.engine_request import RequestLines, one_of_many
 from metering.event import Event

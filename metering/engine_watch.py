@@ -19,12 +19,13 @@ from itertools import islice
 from pathlib import Path
 
 from metering.durable import replace_file
+from metering.engine_counters import Look
 from metering.engine_join import PATIENCE_S, Due, Joiner
 from metering.engine_lines import Faults, Freed, SteppedAside, is_unmetered, request_id
 from metering.engine_pool import EnginePool
 from metering.engine_request import RequestLines
 from metering.engine_scrape import scrape
-from metering.engine_span import Look, Spans
+from metering.engine_span import Spans
 from metering.engine_state import STATE_FILE, EngineState
 from metering.engine_tail import EngineLines, Found
 from metering.event import Event

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from metering.engine_counters import Counts, Scrape
-from metering.engine_join import Amendment, Due
+from metering.engine_amend import Amendment
+from metering.engine_counters import Counts, Look, Scrape
+from metering.engine_join import Due
 from metering.engine_lines import Freed, Late, Opened, SteppedAside
-from metering.engine_span import STALE_LOOKS, UNSCRAPED_AFTER_US, Look, Spans
+from metering.engine_span import STALE_LOOKS, UNSCRAPED_AFTER_US, Spans
 from metering.event import Event
 from metering.fact import Span
 from metering.told import Joined
