@@ -102,21 +102,20 @@ class Segment:
 
 def intent_frame(intent: Intent) -> bytes:
     """The frame of an intent."""
-    endpoint = intent.endpoint.encode()
-    model = intent.model.encode()
-    project, key = intent.project, intent.key
+    request, time_us, customer, project, key, endpoint_text, model_text = intent
+    endpoint, model = endpoint_text.encode(), model_text.encode()
     fixed = _INTENT.pack(
         b"I",
         (0 if project is None else PROJECT) | (0 if key is None else KEY),
         len(endpoint),
         len(model),
-        intent.time_us,
-        intent.request,
-        intent.customer,
+        time_us,
+        request,
+        customer,
         project or _NO_ID,
         key or _NO_ID,
     )
-    body = b"".join((fixed, endpoint, model))
+    body = fixed + endpoint + model
     return _FRAME.pack(len(body) - 1, crc32(body)) + body
 
 
