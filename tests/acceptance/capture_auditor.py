@@ -48,14 +48,18 @@ def check_capture(
         findings.wrong.append(f"{len(by_id)} events of {dict(fates)}")
 
 
-def check_spans(spans: Mapping[int, Mapping[str, int]], events: Sequence[Event], findings: Findings) -> None:
-    """What the engine counted, and known causes, is what the events say, to the token; nothing was skipped."""
+def check_spans(spans: Mapping[int, Mapping[str, str]], events: Sequence[Event], findings: Findings) -> None:
+    """What the engine counted, and known causes, is what the events say, to the token; nothing was skipped.
+
+    The engine lived through all of it, so nothing of its counters may be lost.
+    """
     findings.expect(sorted(spans), list(range(min(spans, default=0), max(spans, default=-1) + 1)), "spans")
     total: Counter[str] = Counter()
     for span in spans.values():
-        total.update(span)
+        total.update({name: int(value) for name, value in span.items() if value.isdecimal()})
     for figure, repeated in (("prompt", "repeated_prompt"), ("generated", "")):
-        causes = total[f"late_{figure}"] + total[f"lost_{figure}"] - total[f"unmetered_{figure}"]
+        causes = total[f"late_{figure}"] - total[f"unmetered_{figure}"]
+        findings.expect(total[f"lost_{figure}"], 0, f"lost {figure} tokens of an engine that lived on")
         counted = total[f"engine_{figure}"] + causes - total[repeated]
         said = sum(_said(event, figure) for event in events)
         findings.expect(said, counted, f"{figure} tokens of all events")

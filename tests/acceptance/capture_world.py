@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,7 +32,7 @@ from capture_clients import Clients, Load
 from capture_requests import asks
 from command import EXAMPLE, Tally, over, simulated_engine
 from kill_auditor import Event, archived_events
-from kill_commands import Commands, Running
+from kill_commands import Commands, Running, wait_until
 
 from adapters.postgres.database import DatabaseUrls
 
@@ -44,6 +45,7 @@ _ENGINE_SAYS = (
     *("--late-tokens", "1", "--after-end-tokens", "1"),
 )
 _REQUEST_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
+Fact = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,10 @@ class World:
         self.send(LAST_REQUESTS)
         for load in self.loads:
             load.join()
+        over = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        if self.is_witnessed:
+            # The sidecar looks at the engine's counters once nothing is under way, and seals what they say.
+            wait_until(lambda: any(span["to"] > over for span in self.spans().values()))
         assert self.sidecar is not None
         assert self.sidecar.stop() == 0, self.sidecar.trouble()
 
@@ -120,25 +126,20 @@ class World:
 
     def unmetered(self) -> int:
         """Requests that were served unmetered, as the seals in the spool say."""
-        return sum(fact["requests"] for fact in self._facts("unmetered"))
+        return sum(int(fact["requests"]) for fact in self._facts("unmetered"))
 
-    def spans(self) -> dict[int, dict[str, int]]:
-        """What the engine's counters and lines said between quiet points, by the number of the span: summed over
-        models, and sealed again after a kill, it is there once."""
-        spans: dict[int, dict[str, int]] = {}
-        for fact in self._facts("span"):
-            spans[fact["number"]] = fact
-        return spans
+    def spans(self) -> dict[int, Fact]:
+        """What the engine's counters and lines said between quiet points, by the number of the span: sealed again after
+        a kill, it is there once."""
+        return {int(fact["number"]): fact for fact in self._facts("span")}
 
-    def _facts(self, kind: str) -> Iterator[dict[str, int]]:
-        """The integers of each sealed fact of a kind, by name."""
-        for path in sorted(
-            (self.tally.data / "spool").rglob("*.seal"), key=lambda path: path.stat().st_mtime
-        ):
+    def _facts(self, kind: str) -> Iterator[Fact]:
+        """Each sealed fact of a kind."""
+        for path in (self.tally.data / "spool").rglob("*.seal"):
             for line in path.read_text().splitlines():
                 if line.startswith(f"fact {kind} "):
                     words = (word.partition("=") for word in line.split()[2:])
-                    yield {name: int(value) for name, _, value in words if value.isdecimal()}
+                    yield {name: value for name, _, value in words}
 
     def events(self) -> list[Event]:
         """All events that lie sealed in the spool."""
