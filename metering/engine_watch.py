@@ -32,6 +32,7 @@ from metering.event import Event
 from metering.fact import Serves, fact_line
 from metering.lane import Lane
 from metering.refusal import Unavailable
+from metering.said_once import SaidOnce
 
 POLL_S = 0.05
 #: So many lines at a time: reading them holds up no request for more than a millisecond.
@@ -80,7 +81,7 @@ class EngineWatch:
         self._busy = asyncio.Lock()
         self._reading: asyncio.Future[list[Found]] | None = None
         self._dirty = True
-        self._said: set[str] = set()
+        self._say = SaidOnce(_log)
         self._looked_s = self._committed_s = self._removed_s = self._active_s = clock()
         if not EngineState.read(self._state_file, self._take) and self._lines is not None:
             self._lines.skip()
@@ -155,7 +156,7 @@ class EngineWatch:
             elif isinstance(said, Faults):
                 self._say(f"the engine's witness failed {said.count} times, last in {said.what}")
         for fault in lines.take_faults():
-            _log.warning("engine's lines: %s", fault)
+            self._say(f"engine's lines: {fault}")
         missing = lines.take_missing()
         self.spans.missing(missing)
         self.lines_missing += missing
@@ -291,11 +292,6 @@ class EngineWatch:
             await self._commit()
         finally:
             self._thread.shutdown()
-
-    def _say(self, what: str) -> None:
-        if what not in self._said and len(self._said) < 100:
-            self._said.add(what)
-            _log.warning("%s", what)
 
 
 def _read(lines: EngineLines) -> list[Found]:
