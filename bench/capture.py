@@ -7,7 +7,7 @@ load and what is between them share the machine's cores: where nginx is not the 
 flatter what is slower than nginx, and the CPU that each used for one answer is the sharper comparison.
 
 Latency is measured at half of what the sidecar reached on that kind of answer, on all roads but LiteLLM's (which cannot
-go as fast), from 64 connections that pause a random while before each request. Then comes what the sidecar holds in
+go as fast), from connections that pause a random while before each request. Then comes what the sidecar holds in
 memory: over 200,000 answers, and for each of many streams that are open at once.
 
 At the end intake takes what was sealed: at least as many requests as there were answers, or the bench fails.
@@ -31,18 +31,22 @@ from bench.nginx import nginx
 from bench.processes import cpu_s, memory_kib
 from bench.results import Measured, Skipped
 
-BUSY_CONNECTIONS = 16
-PAUSING_CONNECTIONS = 64
+# So many that on no road one process waits for another to wake up.
+CONNECTIONS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Road:
-    """A way to the engine's answers: whom to ask, with which key, and the process in between."""
+    """A way to the engine's answers: whom to ask, with which key, and the process in between.
+
+    LiteLLM takes `longer` (64 streams at once would be seconds each) and is asked by fewer; its rate is the same.
+    """
 
     name: str
     pid: int
     port: int
     secret: str
+    longer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ def measure(quick: bool) -> Measured:
     need_tools()
     extent = Extent(1, 1, 5_000, 100) if quick else Extent(3, 4, 200_000, 2_000)
     found = Measured()
-    found.add("connections", BUSY_CONNECTIONS)
+    found.add("connections", CONNECTIONS)
     with installation() as here:
         created = here.tally("key", "create", "--customer", "acme").document
         with _engine() as engine, _sidecar(here, engine, str(created["secret"])) as sidecar:
@@ -90,14 +94,14 @@ def _kind(found: Measured, kind: Kind, engine: Road, sidecar: Road, extent: Exte
     """Measures one kind of answer; how many the sidecar gave."""
     answered = 0
 
-    def load(road: Road, seconds: int, connections: int = BUSY_CONNECTIONS, pause_ms: int = 0) -> Load:
+    def load(road: Road, seconds: int, pause_ms: int = 0) -> Load:
         nonlocal answered
         seen = wrk(
             road.port,
             stream=kind.stream,
             secret=road.secret,
-            seconds=seconds,
-            connections=connections,
+            seconds=max(seconds, 5) if road.longer else seconds,
+            connections=CONNECTIONS // 8 if road.longer else CONNECTIONS,
             pause_ms=pause_ms,
         )
         answered += seen.requests if road is sidecar else 0
@@ -116,12 +120,8 @@ def _kind(found: Measured, kind: Kind, engine: Road, sidecar: Road, extent: Exte
         for road in roads:  # code and connections warm
             load(road, 1)
         rates, cpu_us = _in_turns(roads, extent.turns, lambda road: load(road, extent.seconds))
-        pause_ms = max(1, round(PAUSING_CONNECTIONS / (rates["sidecar"] / 2) * 1000))
-        calm = {
-            road.name: load(road, extent.seconds, PAUSING_CONNECTIONS, pause_ms)
-            for road in roads
-            if road.name != "LiteLLM"
-        }
+        pause_ms = max(1, round(CONNECTIONS / (rates["sidecar"] / 2) * 1000))
+        calm = {road.name: load(road, extent.seconds, pause_ms) for road in roads if road.name != "LiteLLM"}
     _add_rates(found, kind, rates, cpu_us)
     _add_latencies(found, kind.name, calm)
     return answered
@@ -133,7 +133,7 @@ def _memory(found: Measured, sidecar: Road, extent: Extent) -> int:
     answered = 0
     while answered < extent.answers_for_memory:
         answered += wrk(
-            sidecar.port, stream=False, secret=sidecar.secret, seconds=1, connections=BUSY_CONNECTIONS
+            sidecar.port, stream=False, secret=sidecar.secret, seconds=1, connections=CONNECTIONS
         ).requests
         held.append(memory_kib(sidecar.pid))
     tenth = max(1, len(held) // 10)
@@ -165,7 +165,7 @@ def _nginx(engine: Road, kind: Kind) -> Iterator[Road]:
 @contextmanager
 def _litellm(engine: Road, python: Path) -> Iterator[Road]:
     with litellm(python, engine.port) as (pid, port, secret):
-        yield Road("LiteLLM", pid, port, secret)
+        yield Road("LiteLLM", pid, port, secret, longer=True)
 
 
 @contextmanager

@@ -41,7 +41,8 @@ def json_answer() -> bytes:
             **_MODEL,
             "choices": [choice],
             "usage": {**_USAGE, "prompt_tokens_details": None},
-        }
+        },
+        separators=(",", ":"),
     ).encode()
     return _HEAD + b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
 
@@ -62,7 +63,9 @@ def _stream() -> dict[str, Any]:
 def _event(number: int, usage: bool) -> bytes:
     finish = "length" if number == CHUNKS else None
     choice = {"index": 0, "delta": {"content": " lorem"}, "logprobs": None, "finish_reason": finish}
-    told = {"prompt_tokens": 21, "total_tokens": 21 + number, "completion_tokens": number}
+    choice |= {"token_ids": None} if finish is None else {"stop_reason": None, "token_ids": None}
+    told: dict[str, Any] = {"prompt_tokens": 21, "total_tokens": 21 + number, "completion_tokens": number}
+    told["completion_tokens_details"] = None
     return _data({**_stream(), "choices": [choice], **({"usage": told} if usage else {})})
 
 
