@@ -28,7 +28,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from metering.capture_faults import CaptureFaults
+from metering.capture_faults import JOIN, KEEP_UP, SEAL, SPOOL, SYNC, WRITE, CaptureFaults
 from metering.engine_pool import EnginePool
 from metering.engine_watch import POLL_S, EngineWatch
 from metering.event import Event
@@ -43,27 +43,6 @@ from metering.spool import Backlog, Spool
 _log = logging.getLogger(__name__)
 _SEAL_LOOK_S = 0.25
 _SPOOL_LOOK_S = 2.0
-_LATER = ((b"retry-after", b"1"),)
-_NOT_METERED = Refused(
-    503,
-    "capture_unavailable",
-    "Requests are not served while their usage cannot be written down.",
-    headers=_LATER,
-)
-_BEHIND = Refused(
-    503,
-    "capture_behind",
-    "Requests are not served while too many events wait to be sealed.",
-    headers=_LATER,
-)
-_SPOOL_FULL = Refused(
-    503,
-    "spool_full",
-    "Requests are not served while the spool is at its limit.",
-    headers=_LATER,
-)
-_WRITE, _SYNC, _SEAL, _JOIN = "write", "sync", "seal", "write joined events"
-_KEEP_UP, _SPOOL = "seal as fast as requests end", "keep its spool below the limit"
 #: What the lane raises when its disk fails.
 _DISK = (OSError, Unavailable)
 
@@ -134,7 +113,7 @@ class LaneCapture:
             if self.watch is not None:
                 await self.watch.drain()
         except _DISK as error:
-            self._faults.stands(_WRITE, error)
+            self._faults.stands(WRITE, error)
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self._seal_thread, self._lane.close)
@@ -164,16 +143,14 @@ class LaneCapture:
             except _DISK as error:
                 self._write_failed(error)
             else:
-                self._faults.ends(_WRITE)
+                self._faults.ends(WRITE)
                 if self._witness is not None:
                     self._witness.joiner.opened(intent.request)
                 return None
         if self._serves and self._count_unmetered():
             exchange.serve_unmetered()
             return None
-        if _KEEP_UP in self._faults:
-            return _BEHIND
-        return _SPOOL_FULL if _SPOOL in self._faults else _NOT_METERED
+        return self._faults.refusal
 
     def write_down(self, event: Event, lines: int | None) -> bool:
         """Write an outcome; false if it has to wait and its answer must not be completed.
@@ -192,7 +169,7 @@ class LaneCapture:
         except Exception as error:
             self._give_up("write an outcome", error)
             return False
-        self._faults.ends(_WRITE)
+        self._faults.ends(WRITE)
         return True
 
     def _book(self, event: Event, lines: int | None) -> None:
@@ -240,12 +217,12 @@ class LaneCapture:
             await loop.run_in_executor(self._sync_thread, self._lane.sync)
             self._write_waiting()
         except _DISK as error:
-            self._faults.stands(_SYNC, error)
+            self._faults.stands(SYNC, error)
         else:
-            self._faults.ends(_SYNC)
-            self._faults.eases(_WRITE)
+            self._faults.ends(SYNC)
+            self._faults.eases(WRITE)
         waiting = self._lane.unsealed
-        self._hold(_KEEP_UP, waiting >= self._options.unsealed_events, f"{waiting} events wait")
+        self._hold(KEEP_UP, waiting >= self._options.unsealed_events, f"{waiting} events wait")
 
     async def seal(self) -> None:
         """Seal as long as a seal is due."""
@@ -255,16 +232,16 @@ class LaneCapture:
                 if await loop.run_in_executor(self._seal_thread, self._lane.seal) is None:
                     break
         except _DISK as error:
-            self._faults.stands(_SEAL, error)
+            self._faults.stands(SEAL, error)
         else:
-            self._faults.ends(_SEAL)
+            self._faults.ends(SEAL)
 
     async def look_at_spool(self) -> None:
         """How much waits for intake."""
         loop = asyncio.get_running_loop()
         self.backlog = await loop.run_in_executor(self._seal_thread, self._spool.backlog)
         full = self.backlog.bytes >= self._options.spool_limit_bytes
-        self._hold(_SPOOL, full, f"{self.backlog.bytes} bytes wait for intake")
+        self._hold(SPOOL, full, f"{self.backlog.bytes} bytes wait for intake")
 
     async def join(self) -> None:
         """Read the engine's lines, and write the events that are whole with them."""
@@ -272,9 +249,9 @@ class LaneCapture:
         try:
             await self.watch.poll()
         except _DISK as error:
-            self._faults.stands(_JOIN, error)
+            self._faults.stands(JOIN, error)
         else:
-            self._faults.ends(_JOIN)
+            self._faults.ends(JOIN)
 
     async def look_at_engines(self) -> None:
         """Read the engines' counters where it is time."""
@@ -282,7 +259,7 @@ class LaneCapture:
         try:
             await self.watch.look_if_due()
         except _DISK as error:
-            self._faults.stands(_JOIN, error)
+            self._faults.stands(JOIN, error)
 
     def _hold(self, cause: str, stands: bool, why: str) -> None:
         if stands:
@@ -319,7 +296,7 @@ class LaneCapture:
 
     def _write_failed(self, error: Exception) -> None:
         self.write_errors += 1
-        self._faults.stands(_WRITE, error)
+        self._faults.stands(WRITE, error)
 
     def _give_up(self, what: str, error: Exception) -> None:
         """A bug: refuse from here on, and let whoever runs the sidecar end it. Said once; never the event's content."""

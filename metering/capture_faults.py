@@ -10,6 +10,30 @@ from __future__ import annotations
 
 import logging
 
+from metering.http_refusal import Refused
+
+WRITE, SYNC, SEAL, JOIN = "write", "sync", "seal", "write joined events"
+KEEP_UP, SPOOL = "seal as fast as requests end", "keep its spool below the limit"
+
+_LATER = ((b"retry-after", b"1"),)
+_NOT_METERED = Refused(
+    503,
+    "capture_unavailable",
+    "Requests are not served while their usage cannot be written down.",
+    headers=_LATER,
+)
+_BEHIND = Refused(
+    503,
+    "capture_behind",
+    "Requests are not served while too many events wait to be sealed.",
+    headers=_LATER,
+)
+_SPOOL_FULL = Refused(
+    503,
+    "spool_full",
+    "Requests are not served while the spool is at its limit.",
+    headers=_LATER,
+)
 _log = logging.getLogger(__name__)
 
 
@@ -26,6 +50,13 @@ class CaptureFaults:
     def standing(self) -> tuple[str, ...]:
         """The causes, in alphabetical order."""
         return tuple(sorted(self._standing))
+
+    @property
+    def refusal(self) -> Refused:
+        """What a client is told whose request cannot be written down."""
+        if KEEP_UP in self._standing:
+            return _BEHIND
+        return _SPOOL_FULL if SPOOL in self._standing else _NOT_METERED
 
     def __bool__(self) -> bool:
         return bool(self._standing)
