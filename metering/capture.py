@@ -114,6 +114,8 @@ class LaneCapture:
                 await self.watch.drain()
         except _DISK as error:
             self._faults.stands(WRITE, error)
+        except Exception as error:
+            self._give_up("join at its end", error)
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self._seal_thread, self._lane.close)

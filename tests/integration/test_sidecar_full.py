@@ -108,6 +108,29 @@ async def test_events_that_cannot_be_joined_for_the_disk_are_joined_when_it_is_b
 
 
 @on_uvloop
+async def test_a_bug_in_the_join_ends_the_sidecar_in_order_and_its_next_start_joins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with witnessed(tmp_path) as it:
+        watch = it.sidecar.capture.watch
+        assert watch is not None
+
+        def fails(*_: Any, **__: Any) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(watch.joiner, "due", fails)
+        assert (await it.ask(chat()))[0] == 200
+        await asyncio.wait_for(it.sidecar.failed.wait(), 5)
+        await it.sidecar.drain()
+        assert it.events() == []
+        await it.start_sidecar()
+        await it.quiet()
+        await it.sidecar.drain()
+        assert [event["generated_tokens"] for event in it.events()] == [12]
+        assert_closes(it)
+
+
+@on_uvloop
 async def test_a_drain_waits_for_the_lines_of_what_it_ended(tmp_path: Path) -> None:
     async with witnessed(tmp_path, lines={"delay_ms": 300}, tokens_per_second=200) as it:
         await it.leave_after(chat(completion=1000, stream=True), 3)
