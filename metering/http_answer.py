@@ -108,13 +108,19 @@ class AnswerReader:
             self.bad = "bytes without a request"
         if self.bad:
             return
-        known = self._known
-        if known is not None and self._between:
-            place = head_again(known.before, known.after, data)
-            if place is not None and place[0] + place[1] == len(data):
-                self._hand_over(known.with_length(place[0]), data[place[1] :])
-                return
-        self._parse(data)
+        if self._between:
+            known = self._known
+            if known is not None and (place := head_again(known.before, known.after, data)):
+                length, start = place
+                if start + length == len(data):
+                    self._hand_over(known.with_length(length), data[start:])
+                    return
+            self._begun = 0
+            self._parse(data)
+            if self._between and self._begun == 1 and not self.bad:
+                self._learn(data)
+        else:
+            self._parse(data)
 
     def _hand_over(self, head: AnswerHead, body: bytes) -> None:
         """A whole answer with a known head."""
@@ -127,8 +133,6 @@ class AnswerReader:
         taker.answer_end()
 
     def _parse(self, data: bytes) -> None:
-        fresh = self._between
-        self._begun = 0
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -137,8 +141,6 @@ class AnswerReader:
             self.bad = str(error)
         if self.bad:
             self.reusable = False
-        elif fresh and self._between and self._begun == 1:
-            self._learn(data)
 
     def _learn(self, data: bytes) -> None:
         """Know the head of the one answer that `data` is, if it is an ordinary one."""

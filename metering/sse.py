@@ -95,6 +95,9 @@ class StreamReader:
 
     def feed(self, piece: bytes) -> bytes:
         """The bytes for the client, events whole; while nothing is hidden, just `piece`."""
+        if not self._carry and 0 <= piece.find(b"\n\n") == len(piece) - 2:  # one event, as engines send them
+            seen = self._event(piece)
+            return seen if self._hide_each else piece
         data = piece
         searched = 0
         if self._carry:
@@ -103,9 +106,6 @@ class StreamReader:
             data = bytes(self._carry)
             self._carry.clear()
         end = _event_end(data, searched)
-        if end == len(data):
-            seen = self._event(data)
-            return seen if self._hide_each else piece
         out: list[bytes] = []
         start = 0
         while end > 0:
