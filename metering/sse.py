@@ -28,6 +28,7 @@ from metering.usage import Usage, openai_usage, sum_of_choices
 
 _DONE = b"data: [DONE]"
 _ERROR = b'data: {"error"'
+_ONLY_CHOICE = b'"choices":[{"index":0,'
 # An object whose parts are objects of objects of figures: `prompt_tokens_details` has `multimodal_tokens` within.
 _FLAT = rb"\{[^{}]*\}"
 _NESTED = rb"\{[^{}]*(?:" + _FLAT + rb"[^{}]*)*\}"
@@ -54,6 +55,7 @@ class StreamReader:
 
     __slots__ = (
         "_carry",
+        "_choices_at",
         "_choices_per_prompt",
         "_fingerprinted",
         "_hide_each",
@@ -84,6 +86,7 @@ class StreamReader:
         self._choices_per_prompt = choices_per_prompt
         self._fingerprinted = fingerprinted
         self._carry = bytearray()
+        self._choices_at = 0
         #: A choice's last chunk: what stands before and after its usage, its choice, its usage.
         self._waiting: tuple[bytes, bytes, int, bytes] | None = None
         self.fingerprint = fingerprint
@@ -95,7 +98,8 @@ class StreamReader:
 
     def feed(self, piece: bytes) -> bytes:
         """The bytes for the client, events whole; while nothing is hidden, just `piece`."""
-        if not self._carry and 0 <= piece.find(b"\n\n") == len(piece) - 2:  # one event, as engines send them
+        # One event, as engines send them: the first line end (one letter is found fastest) is the one before the last.
+        if not self._carry and piece.endswith(b"\n\n") and piece.find(b"\n") == len(piece) - 2:
             seen = self._event(piece)
             return seen if self._hide_each else piece
         data = piece
@@ -166,11 +170,14 @@ class StreamReader:
             or event.find(b"{", start + 1) >= 0
             or event.find(b'"usage"', start) >= 0
             or not event.endswith(b"}}\n\n")
-            or b'"choices":[{"index":0,' not in event
-            or b'"finish_reason":null' not in event
+            or event.rfind(b'"finish_reason":null', 0, at) < 0
             or b'"finish_reason":"' in event
         ):
             return None
+        if not event.startswith(_ONLY_CHOICE, self._choices_at):  # it stands where it stood
+            self._choices_at = event.find(_ONLY_CHOICE)
+            if self._choices_at < 0:
+                return None
         self.by_choice[0] = event[start:-3]
         return event[:at] + b"}\n\n" if self._hide_each else event
 
