@@ -67,8 +67,12 @@ def settle() -> None:
     What lasts is taken out of the garbage collector's sight: it would look at some 200,000 objects again and again,
     tens of ms each time, and what a request leaves is freed without it. And a thread that seals gives the
     interpreter back to the one that serves within a tenth of a millisecond instead of five: a request asks for it
-    about four times.
+    about four times. pyarrow looks for pandas with its first array, which would be within the first seal, and takes a
+    second where it finds it.
     """
+    import pyarrow  # not for the servers that seal nothing
+
+    pyarrow.array([0])
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
