@@ -16,8 +16,14 @@ _log = logging.getLogger(__name__)
 
 
 def is_first(lane_folder: Path) -> bool:
-    """Whether the lane in this folder speaks for its node: it is the first by name, or there is no such."""
-    return lane_folder.name == FIRST_LANE or not (lane_folder.parent / FIRST_LANE).exists()
+    """Whether the lane in this folder speaks for its node: `sidecar-0`; where no lane has that name, the first by name of
+    those that have a write-ahead file there. So never two of them."""
+    if lane_folder.name == FIRST_LANE:
+        return True
+    others = {path.parent.name for path in lane_folder.parent.glob("*/write-ahead-*.wal")} - {
+        lane_folder.name
+    }
+    return FIRST_LANE not in others and all(lane_folder.name < other for other in others)
 
 
 def siblings(spool: Path, operator: str, node: str, lane: str) -> list[Sibling]:
