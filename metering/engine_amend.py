@@ -113,12 +113,17 @@ class Amender:
                     yield Amendment(written.told, event, brings_witness), written.lines
 
 
+#: Endpoints whose answers say how long the sound was; what they say of prompts is of its last piece at best.
+OF_SOUND = frozenset({"transcriptions", "translations"})
+
+
 def witnessed(told: Event, lines: RequestLines) -> Joined:
     """What the lines add to what was told; nothing where their figures are none that an event may have."""
     prompts = lines.prompts()
     if not (lines.generated <= MAX_QUANTITY and prompts.cached <= prompts.tokens <= MAX_QUANTITY):
         return Joined(told.request)
-    if told.outcome == "finished" and told.reason is None and told.prompt_tokens:
+    is_told = told.outcome == "finished" and told.reason is None and told.prompt_tokens
+    if is_told and told.endpoint not in OF_SOUND:
         return Joined(told.request, lines.generated)
     return Joined(told.request, lines.generated, prompts.tokens, prompts.cached)
 

@@ -96,7 +96,10 @@ def test_so_is_that_of_an_answer_whose_usage_could_not_be_read() -> None:
 def test_so_is_that_of_sound_of_which_http_says_only_how_long_it_was() -> None:
     it = joiner()
     it.opened(R)
-    it.told(told(prompt_tokens=0, cached_tokens=0, completion_tokens=0, audio_seconds=9), 1, 0.0)
+    sound = told(
+        endpoint="transcriptions", prompt_tokens=7, cached_tokens=0, completion_tokens=0, audio_seconds=9
+    )
+    it.told(sound, 1, 0.0)  # and of a stream's prompt no more than the last piece
     it.line(R, line(status="stopped"), 0.0)
     assert joins(due(it, 0.0)) == [Joined(R, 12, 31, 16)]
 
