@@ -35,8 +35,8 @@ SHARE = 48
 # Which time of each step kills; those on the way to the spool come when the sidecar drains.
 _IN_THE_STREAM = {
     "intent": (1, 2, 7, 19, 31, 44),
-    "told": (1, 2, 7, 19, 31, 44),
-    "outcomes": (1, 2, 5, 9, 14),
+    "told": (1, 2, 7, 13, 19, 28),
+    "outcomes": (1, 2, 3, 4, 6),
     "fsync": (1, 2, 3, 5, 8),
 }
 _SEALING = {"making": (1, 2, 3), "head": (1, 2, 3), "sealed": (1, 2, 3)}
@@ -61,7 +61,7 @@ def _all_points() -> Iterator[Point]:
     for step, counts in _SEALING.items():
         for count in counts:
             yield Point(f"{step}-{count}", count, (f"{step}:1",))
-            yield Point(f"{step}-{count}-after-another", count, (OUTSIDE, f"{step}:{min(count, 2)}"))
+            yield Point(f"{step}-{count}-after-another", 10 + count, (*(OUTSIDE,) * count, f"{step}:1"))
     for seed in range(3):
         yield Point(f"interrupted-{seed}", seed, (OUTSIDE,) * seed + ("interrupted:1",))
     for count in (1, 2, 7, 19, 31, 44):
