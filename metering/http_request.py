@@ -204,6 +204,8 @@ class RequestReader:
         """Know the head of `request` again, the only one that begins in `data`, if it is an ordinary one."""
         if request.refused is not None or request.length is None or not request.keep_alive:
             return
+        if request.key is None:  # another length behind the same head would not be looked at
+            return
         if not request.expects_continue and (split := split_head(data)):
             self._known = KnownRequest(
                 *split,
@@ -269,6 +271,10 @@ class RequestReader:
         request = self.current
         assert request is not None
         if request.refused is not None:
+            return
+        if request.key is None:  # what is served to anybody is not worth anybody's memory
+            request.refused = Refused(413, "body_not_expected", "This request takes no body.", close=True)
+            request.keep_alive = False
             return
         size = len(piece)
         self._pieces.append(piece)

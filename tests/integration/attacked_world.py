@@ -119,19 +119,28 @@ class Attacked:
         await self._stop()
         await self.it.settle()
         heard = self.engine.requests()
-        for asked, _ in heard:
+        for asked, body in heard:
             headers = [name for name, _ in asked.headers]
             path = asked.target.partition(b"?")[0]
-            assert (asked.method, path) == (b"POST", CHAT.encode())
+            assert (asked.method, path) in ((b"POST", CHAT.encode()), (b"OPTIONS", CHAT.encode())), asked
+            # A browser's preflight passes without a key, and without anything that the engine could work on.
+            if asked.method == b"OPTIONS":
+                assert (headers.count(b"host"), body) == (1, b"")
+                continue
             for name in (b"x-request-id", b"content-length", b"host", b"accept-encoding"):
                 assert headers.count(name) == 1, headers
-            ours = {b"transfer-encoding", b"transfer_encoding", b"content_length", b"authorization", b"expect"}
+            ours = {
+                b"transfer-encoding",
+                b"transfer_encoding",
+                b"content_length",
+                b"authorization",
+                b"expect",
+            }
             assert ours.isdisjoint(headers), headers
-        ids = {value for asked, _ in heard for name, value in asked.headers if name == b"x-request-id"}
-        assert len(ids) == len(heard)
+        ids = [value for asked, _ in heard for name, value in asked.headers if name == b"x-request-id"]
+        assert len(set(ids)) == len(ids)
         events = await self.it.events()
-        assert ids <= {event["request"].hex().encode() for event in events}
-        assert len(events) == self.it.sidecar.counters.requests
+        assert set(ids) <= {event["request"].hex().encode() for event in events}
         return [body for _, body in heard]
 
     async def _stop(self) -> None:

@@ -103,9 +103,10 @@ def test_anything_but_digits_goes_to_the_parser(digits: bytes) -> None:
 
 def test_a_key_is_asked_for_again_with_each_request() -> None:
     revoked = Refused(401, "invalid_api_key", "Unknown API key.")
-    keys_known = [True, False]
-    reader = RequestReader(lambda _: None if keys_known.pop(0) else revoked, LIMITS)
+    known = True
+    reader = RequestReader(lambda asked: judge(asked) if known else revoked, LIMITS)
     reader.feed(post(b"first"))
+    known = False
     reader.feed(post(b"second"))
     assert [(request.refused, request.body) for request in reader.ready] == [(None, b"first"), (revoked, b"")]
 
