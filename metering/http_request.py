@@ -202,9 +202,8 @@ class RequestReader:
 
     def _learn(self, data: bytes, request: Request) -> None:
         """Know the head of `request` again, the only one that begins in `data`, if it is an ordinary one."""
-        if request.refused is not None or request.length is None or not request.keep_alive:
-            return
-        if request.key is None:  # another length behind the same head would not be looked at
+        # Without a key, another length behind the same head would not be looked at.
+        if request.refused or request.key is None or request.length is None or not request.keep_alive:
             return
         if not request.expects_continue and (split := split_head(data)):
             self._known = KnownRequest(
