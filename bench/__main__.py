@@ -18,6 +18,7 @@ BENCHES = {
     "rating": "rating",
     "invoice-pdf": "invoice_pdf",
     "capture": "capture",
+    "steps": "capture_steps",
 }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BENCHES = ("import", "close", "rating", "invoice-pdf", "capture")
+BENCHES = ("import", "close", "rating", "invoice-pdf", "capture", "steps")
 pytestmark = pytest.mark.proof
 
 
