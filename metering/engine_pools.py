@@ -36,13 +36,19 @@ _log = logging.getLogger(__name__)
 
 
 class EnginePools:
-    """The pools of all engines; `pools[n]` is the one of ordinal n. `key`: the key that all of them ask for."""
+    """The pools of all engines; `pools[n]` is the one of ordinal n. `key`: the key that all of them ask for.
 
-    def __init__(self, pools: Sequence[EnginePool], key: EngineKey | None = None) -> None:
+    `looks_at_one`: an engine that is alone is asked for its health too, though requests go to it whatever it says.
+    """
+
+    def __init__(
+        self, pools: Sequence[EnginePool], key: EngineKey | None = None, *, looks_at_one: bool = False
+    ) -> None:
         assert [pool.ordinal for pool in pools] == list(range(len(pools)))
         assert pools
         self.pools = tuple(pools)
         self._key = key
+        self._looks_at_one = looks_at_one
         self._turns = count(1)
         self._looks = count()
         self._used = [0] * len(pools)
@@ -122,9 +128,10 @@ class EnginePools:
     async def look(self) -> None:
         """Look after the engines and their key file; called every `LOOK_S`."""
         self._renew_key()
-        if len(self.pools) > 1:
-            lists = next(self._looks) % _LOOKS_PER_LIST == 0
-            await asyncio.gather(*(self._look(pool, lists=lists) for pool in self.pools))
+        if len(self.pools) == 1 and not self._looks_at_one:
+            return
+        lists = next(self._looks) % _LOOKS_PER_LIST == 0
+        await asyncio.gather(*(self._look(pool, lists=lists) for pool in self.pools))
 
     async def _look(self, pool: EnginePool, *, lists: bool) -> None:
         try:
@@ -134,7 +141,7 @@ class EnginePools:
             return
         came_back = not pool.up
         self._found(pool, up=health.status == 200, why=f"/health says {health.status}")
-        if pool.up and (lists or came_back or pool.models is None):
+        if len(self.pools) > 1 and pool.up and (lists or came_back or pool.models is None):
             await self._ask_models(pool)
 
     async def _ask_models(self, pool: EnginePool) -> None:
@@ -178,6 +185,7 @@ def open_pools(
     idle_s: float,
     connect_s: float,
     key_file: Path | None,
+    looks_at_one: bool = False,
 ) -> EnginePools:
     """Pools for the engines at these addresses, without a connection yet. Refusals: `bad_engine_url`, `bad_engine_key`."""
     addresses = [EngineAddress.parse(url) for url in urls]
@@ -189,4 +197,4 @@ def open_pools(
         EnginePool(address, clock, idle_s=idle_s, connect_s=connect_s, ordinal=ordinal, key=key)
         for ordinal, address in enumerate(addresses)
     ]
-    return EnginePools(pools, key)
+    return EnginePools(pools, key, looks_at_one=looks_at_one)
