@@ -180,7 +180,8 @@ def _check_heard(each: Heard, event: Event | None, findings: Findings) -> None:
         findings.lost.append(f"the client was answered {each.id}: no event")
         return
     what = f"{each.asked.endpoint} {each.id}"
-    is_whole = each.answer is not None and each.answer.whole and each.answer.status == 200
+    # vLLM ends a stream that it breaks off with an error in it.
+    is_whole = each.answer is not None and each.answer.status == 200 and '"error":' not in each.answer.body
     if each.asked.endpoint == "background":
         findings.expect(event["endpoint"], "responses", f"endpoint of {what}")
         return
@@ -188,7 +189,7 @@ def _check_heard(each: Heard, event: Event | None, findings: Findings) -> None:
     if is_whole:
         findings.expect(event["outcome"], "finished", f"outcome of {what}")
         findings.expect(event["completion_tokens"], each.tokens, f"delivered tokens of {what}")
-    elif event["completion_tokens"] < each.tokens:
+    elif event["completion_tokens"] < each.tokens and event["reason"] != "sidecar_killed":
         findings.wrong.append(
             f"{what}: {each.tokens} tokens reached the client, {event['completion_tokens']} are told"
         )
@@ -207,7 +208,12 @@ def check_sums(events: Sequence[Event], lines: Lines, shown: tuple[int, int], fi
 
 
 def row_of(document: Json) -> Any:
-    """The served model's row of a reconciliation in which everything was compared."""
-    assert document["unchecked"] == [], document
+    """The served model's row of a reconciliation in which every token was compared.
+
+    A background response whose client left before the engine had it is asked for so long that its event, of no tokens,
+    comes after the last quiet point.
+    """
+    unchecked = [(each["prompt_tokens"], each["generated_tokens"]) for each in document["unchecked"]]
+    assert set(unchecked) <= {(0, 0)}, document
     [row] = [row for row in document["nodes"] if row["model"] == "tiny"]
     return row
