@@ -113,6 +113,8 @@ class RequestReader:
     _target: bytes = b""
     _headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     _head_bytes: int = 0
+    # Since the last piece of the body: lengths of chunks, trailers.
+    _around_body: int = 0
     _pieces: list[bytes] = field(default_factory=list)
     # Where the parser stands: between two messages, and how many it began to read in the piece before it.
     _between: bool = True
@@ -187,6 +189,8 @@ class RequestReader:
         self._begun = 0
         if self.current is None:
             self._head_bytes += len(data)
+        else:
+            self._around_body += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -195,7 +199,8 @@ class RequestReader:
             self.fault = Refused(400, "upgrade_refused", "This server speaks HTTP/1.1 only.", close=True)
         except httptools.HttpParserError as error:
             self.fault = Refused(400, "bad_request", f"Not valid HTTP/1.1: {error}.", close=True)
-        if self.in_head and self._head_bytes > self.limits.head_bytes and self.fault is None:
+        size = self._head_bytes if self.in_head else self._around_body
+        if size > self.limits.head_bytes and self.fault is None:
             self.fault = head_too_large(self.limits)
         if fresh and self._begun == 1 and not self.in_head and self.fault is None:
             self._learn(data, self.current or self.ready[-1])
@@ -269,6 +274,7 @@ class RequestReader:
     def on_body(self, piece: bytes) -> None:
         request = self.current
         assert request is not None
+        self._around_body = 0
         if request.refused is not None:
             return
         if request.key is None:  # what is served to anybody is not worth anybody's memory
@@ -289,6 +295,7 @@ class RequestReader:
             request.let_go(self.budget)
 
     def on_message_complete(self) -> None:
+        self._around_body = 0
         request = self.current
         assert request is not None
         self.current = None

@@ -32,7 +32,7 @@ _OPTIONS = "stream_options"
 _ASKING = b'"stream_options":{"include_usage":true,"continuous_usage_stats":true}'
 _ID = "request_id"
 # A name of a model as engines serve it. Anything else is the client's own text, and that is never written down.
-_MODEL = re.compile(r"[A-Za-z0-9][\w.:/@+-]{0,199}", re.ASCII)
+_MODEL = re.compile(r"[A-Za-z0-9./][\w.:/@+-]{0,199}", re.ASCII)
 
 
 # Made for each request: a named tuple is made four times as fast as a frozen dataclass.

@@ -23,6 +23,11 @@ _FALSE = frozenset({"0", "false", "f", "no", "n", "off"})
 _SPACE = re.compile(r"[ \t\n\r]*")
 _read_value = json.JSONDecoder().raw_decode
 
+#: A body with more members than this is not read: a few bytes of JSON make an object of a hundred, and reading it would
+#: hold up every other client. Prompts as ids of tokens have a comma for each.
+MOST_MEMBERS = 2_000_000
+_LARGE_BYTES = 1024 * 1024
+
 Span = tuple[int, int]
 #: The text, the object in it, and where in the text the values of the wanted member stand, each time that it occurs.
 #: The text is left out where nothing in it is wanted.
@@ -33,8 +38,10 @@ def read_body(body: bytes, name: str = "") -> Read | Refused | None:
     """The object in `body` with the places of its member `name`.
 
     None if there is none, and then the engine finds none either and says so in its own words. Refused is what the
-    engine might read and we do not: another encoding than UTF-8, deeper nesting than Python's.
+    engine might read and we do not: another encoding than UTF-8, deeper nesting than Python's, more than MOST_MEMBERS.
     """
+    if len(body) > _LARGE_BYTES and body.count(b",") + body.count(b"[") + body.count(b"{") > MOST_MEMBERS:
+        return Refused(413, "too_many_members", f"The JSON body has more than {MOST_MEMBERS:,} members.")
     try:
         quickly = orjson.loads(body)
     except ValueError:

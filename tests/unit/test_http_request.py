@@ -176,3 +176,20 @@ def test_an_awaited_body_is_known_as_soon_as_the_head_is_whole() -> None:
     assert request is not None
     assert request.expects_continue
     assert not reader.ready
+
+
+def test_trailers_are_bounded_as_a_head_is() -> None:
+    reader = read(POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nTrailer: ")
+    for _ in range(10):
+        reader.feed(b"y" * 100)
+    assert reader.fault is not None
+    assert (reader.fault.status, reader.fault.code) == (431, "head_too_large")
+
+
+def test_a_body_in_chunks_of_one_byte_is_no_trailer() -> None:
+    reader = read(POST + b"Transfer-Encoding: chunked\r\n\r\n")
+    for _ in range(900):
+        reader.feed(b"1\r\nx\r\n")
+    reader.feed(b"0\r\n\r\n")
+    assert reader.fault is None
+    assert reader.ready[0].body == b"x" * 900

@@ -246,3 +246,16 @@ def test_what_the_engine_reads_of_a_response_differs_in_the_id_alone(
     assert read.id_at is not None
     sent = json.loads(read.body[: read.id_at] + b"ID" + read.body[read.id_at :])
     assert sent == {**value, "request_id": "ID"}
+
+
+def test_a_model_may_be_named_by_its_path_as_vllm_names_it_by_default() -> None:
+    assert ask(b'{"model":"/models/Qwen3-8B"}').model == "/models/Qwen3-8B"
+    assert ask(b'{"model":"./model"}').model == "./model"
+    assert ask(b'{"model":"my secret plan"}').model is None
+
+
+def test_a_body_of_millions_of_members_is_not_read() -> None:
+    refused = read_chat(b'{"messages":[' + b"[]," * 2_000_000 + b"[]]}")
+    assert isinstance(refused, Refused)
+    assert (refused.status, refused.code) == (413, "too_many_members")
+    assert ask(b'{"model":"m","prompt":"' + b"one, two, " * 200_000 + b'"}').model == "m"
