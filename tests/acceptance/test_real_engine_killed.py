@@ -127,8 +127,8 @@ def test_an_engine_core_that_is_killed_leaves_every_request_its_one_event(
         witnessed(site, lines, SYNC) as engine,
         real_world(base, engine, lines) as world,
     ):
-        load = Load(world, seed, 150)
-        load.join(1 + 0.7 * seed)
+        load = Load(world, seed, 400)
+        load.join(1 + 0.5 * seed)
         assert load.is_alive()
         os.kill(core_pid(all_lines(lines)), signal.SIGKILL)
         load.join()
