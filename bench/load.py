@@ -3,7 +3,8 @@
 It keeps its connections busy, or pauses a random while (a given mean) before each request, which makes a rate; Debian's
 `hey` can hold a rate too, but its workers' clocks tick together, and what it then measures is the queue of its own
 bursts. wrk's own clock ticks in milliseconds, so requests still come a few at a time (5 at 5,000/s), and a latency holds
-the wait for those before it. wrk counts from the first byte written to the last byte read, and reads whole answers, chunked ones too.
+the wait for those before it. wrk counts from the first byte written to the last byte read, and reads whole answers,
+chunked ones too.
 """
 
 from __future__ import annotations
