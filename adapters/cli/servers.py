@@ -6,7 +6,6 @@ import asyncio
 import logging
 import socket
 from contextlib import AsyncExitStack, suppress
-from typing import Annotated
 
 import typer
 import uvloop
@@ -16,6 +15,7 @@ from adapters.cli.framework import Context, Result, command
 from adapters.cli.serving import (
     SIDECAR_LISTEN,
     Address,
+    LaneOption,
     ListenOption,
     NodeOption,
     hangup,
@@ -35,6 +35,7 @@ from metering.identity import LaneKey, node_secret
 from metering.keybook import KeyEntry, SnapshotKeyBook
 from metering.lane import Lane
 from metering.refusal import Unavailable
+from metering.siblings import FIRST_LANE
 from metering.sidecar import Sidecar
 from metering.sidecar_figures import figures_of
 from metering.spool import Spool
@@ -56,9 +57,7 @@ def register(app: typer.Typer) -> None:
         capture: CaptureOptions,
         listen: ListenOption = SIDECAR_LISTEN,
         node: NodeOption = None,
-        lane: Annotated[
-            str, typer.Option(help="Each sidecar process of a node has a lane of its own.")
-        ] = "sidecar-0",
+        lane: LaneOption = FIRST_LANE,
     ) -> Result:
         """Stand between clients and a vLLM engine: check keys, count every request, seal the counts.
 

@@ -30,6 +30,9 @@ ListenOption = Annotated[
 ]
 SIDECAR_LISTEN = "127.0.0.1:8080"
 API_LISTEN = "127.0.0.1:8090"
+LaneOption = Annotated[
+    str, typer.Option(metavar="L", help="Each sidecar process of a node has a lane of its own.")
+]
 NodeOption = Annotated[str | None, typer.Option("--node", metavar="N", help="Default: the only node.")]
 
 

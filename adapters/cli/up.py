@@ -25,6 +25,7 @@ from adapters.cli.serving import (
     CHILD,
     SIDECAR_LISTEN,
     Address,
+    LaneOption,
     ListenOption,
     NodeOption,
     ready,
@@ -32,6 +33,7 @@ from adapters.cli.serving import (
 )
 from adapters.importing.ledger import operator_of_node
 from metering.refusal import Refusal, Unavailable
+from metering.siblings import FIRST_LANE
 
 RESTART_AFTER_S = 1.0
 STOP_WITHIN_S = 45.0
@@ -93,6 +95,7 @@ def register(app: typer.Typer) -> None:
         context: Context,
         capture: CaptureOptions,
         node: NodeOption = None,
+        lane: LaneOption = FIRST_LANE,
         listen: ListenOption = SIDECAR_LISTEN,
         api_listen: str = typer.Option(API_LISTEN, metavar="HOST:PORT", help="Where the API listens."),
     ) -> Result:
@@ -109,7 +112,17 @@ def register(app: typer.Typer) -> None:
                     Child("intake", ["intake", *data]),
                     Child(
                         "sidecar",
-                        ["sidecar", *data, *capture.arguments(), "--node", node, "--listen", listen],
+                        [
+                            "sidecar",
+                            *data,
+                            *capture.arguments(),
+                            "--node",
+                            node,
+                            "--lane",
+                            lane,
+                            "--listen",
+                            listen,
+                        ],
                     ),
                     Child("api", ["api", *data, "--listen", api_listen]),
                 ]
