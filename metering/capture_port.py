@@ -8,6 +8,7 @@ from metering.engine_pools import EnginePools
 from metering.event import Event
 from metering.exchange import Exchange
 from metering.exchange_step import Watch
+from metering.figures import Latency
 from metering.http_refusal import OwnAnswer, Refused
 from metering.http_request import Request, RequestReader
 from metering.sidecar_options import Patience
@@ -23,6 +24,7 @@ class Capture(Protocol):
     patience: Patience
     connections: set[ClientConnection]
     stopping: bool
+    added: Latency
 
     def reader(self, peer: str | None) -> RequestReader: ...
     def open(self, request: Request) -> Exchange | OwnAnswer | Refused: ...

@@ -36,6 +36,7 @@ class ClientConnection(asyncio.Protocol):
         self._continued = False
         self._lingering = False
         self._started_s = 0.0
+        self._added_s = 0.0
         self._deadline_s = 0.0
         self._stalled_s: float | None = None
 
@@ -186,6 +187,7 @@ class ClientConnection(asyncio.Protocol):
     def _begin(self, exchange: Exchange, connection: EngineConnection) -> None:
         self._engine = connection
         connection.begin(exchange, self)
+        self._added_s = self._capture.clock() - self._started_s
         if self._stalled_s is not None:
             connection.pause()
 
@@ -209,6 +211,8 @@ class ClientConnection(asyncio.Protocol):
             self._capture.watch(step.watch)
         self._write(step.to_client)
         if step.over:
+            if self._engine is not None:
+                self._capture.added.observe(self._added_s + self._capture.clock() - self._engine.heard_s)
             self._let_go()
             if step.keep_client and not self._capture.stopping:
                 self._serve()

@@ -33,6 +33,8 @@ def test_what_clients_did_is_shown_and_nothing_about_them(
     assert shown['tallygrid_refused_total{reason="invalid_api_key"}'] == "1.0"
     assert shown['tallygrid_engine_up{engine="0"}'] == "1.0"
     assert shown['tallygrid_witness{state="no"}'] == "1.0"
+    assert shown["tallygrid_added_seconds_count"] == "1.0"
+    assert float(shown["tallygrid_added_seconds_sum"]) > 0
     assert "tallygrid_capture_fault{" not in text
     assert "acme" not in text
     checked = promtool("check", "metrics", stdin=text)
