@@ -134,8 +134,8 @@ class World:
         return {int(fact["number"]): fact for fact in self._facts("span")}
 
     def _facts(self, kind: str) -> Iterator[Fact]:
-        """Each sealed fact of a kind."""
-        for path in (self.tally.data / "spool").rglob("*.seal"):
+        """Each fact of a kind in the seals that are visible: one in the making has another name, and soon another."""
+        for path in (self.tally.data / "spool").rglob("*-*-*.seal"):
             for line in path.read_text().splitlines():
                 if line.startswith(f"fact {kind} "):
                     words = (word.partition("=") for word in line.split()[2:])
