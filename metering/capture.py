@@ -28,6 +28,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from metering.background import is_watched
 from metering.capture_faults import JOIN, KEEP_UP, SEAL, SPOOL, SYNC, WRITE, CaptureFaults
 from metering.engine_pool import EnginePool
 from metering.engine_watch import POLL_S, EngineWatch
@@ -63,6 +64,7 @@ class LaneCapture:
         self._spool = Spool(lane.spool)
         self._serves = options.when_full == "serve-unmetered"
         self._unwritten: deque[tuple[Event, int | None]] = deque()
+        self._watched: list[Event] = []
         self._faults = CaptureFaults(
             "requests are served unmetered" if self._serves else "requests are refused"
         )
@@ -148,11 +150,25 @@ class LaneCapture:
                 self._faults.ends(WRITE)
                 if self._witness is not None:
                     self._witness.joiner.opened(intent.request)
+                if exchange.background:
+                    self.keep(interrupted(intent, intent.time_us, "background_lost"))
                 return None
         if self._serves and self._count_unmetered():
             exchange.serve_unmetered()
             return None
         return self._faults.refusal
+
+    def keep(self, event: Event) -> None:
+        """Tell the lane what is known of a response that goes on in the background, for the next start to find."""
+        try:
+            self._lane.told(event)
+        except _DISK as error:
+            self._write_failed(error)  # what it was told before stands
+
+    def take_watched(self) -> list[Event]:
+        """What the last process told of the responses that it watched, once. Each is still to have its event."""
+        watched, self._watched = self._watched, []
+        return watched
 
     def write_down(self, event: Event, lines: int | None) -> bool:
         """Write an outcome; false if it has to wait and its answer must not be completed.
@@ -273,9 +289,11 @@ class LaneCapture:
         """What the last process left open: told, it is joined or ends so; of the rest only the engine may know more."""
         told, orphans = self._lane.left_open()
         now_us = self._lane.now_us()
+        self._watched = [event for event in told if is_watched(event)]
+        told = [event for event in told if not is_watched(event)]
         events = [*told, *(interrupted(intent, now_us, "sidecar_killed") for intent in orphans)]
         if self._witness is not None:
-            self._witness.take_up([event.request for event in events])
+            self._witness.take_up([event.request for event in (*events, *self._watched)])
             for event in told:
                 self._witness.told(event, None)
             events = events[len(told) :]

@@ -35,11 +35,12 @@ from metering.http_refusal import Refused, answer_bytes
 from metering.http_request import Request
 from metering.request_body import Ask
 from metering.response_id import UNMETERED, make_response_id
+from metering.responses_stream import PassedOn, ResponsesStream
 from metering.sse import StreamReader
 from metering.usage import NOTHING
 from metering.write_ahead import Intent
 
-_MODEL = re.compile(rb'"model"\s*:\s*"([A-Za-z0-9][\w.:/@+-]{0,199})"')
+_MODEL = re.compile(rb'"model"\s*:\s*"([A-Za-z0-9./][\w.:/@+-]{0,199})"')
 
 
 class Exchange:
@@ -68,6 +69,7 @@ class Exchange:
         "body",
         "intent",
         "over",
+        "passed",
         "request",
     )
 
@@ -86,6 +88,8 @@ class Exchange:
         self.intent = intent
         self.body = request.body if ask is None else ask.body
         self.over = False
+        #: Where the deltas are counted if this streams a response again that goes on in the background.
+        self.passed: PassedOn | None = None
         self._ask = ask
         self._dialect = dialect
         self._secret = secret
@@ -154,6 +158,8 @@ class Exchange:
                 edited = ask.hide_each
             else:
                 self._reader = dialect.answer(head)
+        elif self.passed is not None and head.event_stream:
+            self._reader = ResponsesStream(self.passed)
         elif ask is not None and ask.added and may_count(head):
             self._held = []
             return
@@ -244,8 +250,7 @@ class Exchange:
         self._written = True
         event, unread = self._event(self._outcome, now_us)
         if self._goes_on:
-            watch = Watch(self._response.decode("ascii"), self._ordinal or 0, event, self._lines)
-            return Step(None, to_client, self.over, keep, watch=watch)
+            return Step(None, to_client, self.over, keep, watch=self._watch(event))
         return Step(event, to_client, self.over, keep, unread, self._lines)
 
     @property
@@ -260,10 +265,21 @@ class Exchange:
         return None if self._ask is None else self._ask.lines
 
     @property
+    def background(self) -> bool:
+        """It may go on without its client, and without this sidecar."""
+        return self._ask is not None and self._ask.background
+
+    def _watch(self, absent: Event) -> Watch:
+        ask, reader = self._ask, self._reader
+        place = (self._ordinal or 0, self._response.decode("ascii"))
+        events = reader.events if isinstance(reader, ResponsesStream) else 0
+        return Watch((place,), absent, self._lines, ask is not None and ask.stream, events)
+
+    @property
     def _goes_on(self) -> bool:
         """The engine works on it in the background, whatever became of this answer; or may do so."""
         ask, head, reader = self._ask, self._head, self._reader
-        if ask is None or not ask.background or not self._response or self._outcome == "interrupted":
+        if ask is None or not ask.background or not self._response:
             return False
         return head is None if reader is None else reader.pending
 

@@ -25,16 +25,19 @@ STOPPING = Refused(503, "stopping", "This server is stopping.", close=True, head
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """A response that goes on in the background: whose it is, its id at the engine of that ordinal.
+    """A response that goes on in the background: whose it is, and where.
 
-    `absent` is what is known of it without asking the engine; `finished` there says that the engine has taken it up.
-    `lines` as for a step.
+    `places`: the ordinal of the engine that has it, and its id there. They are several only where it is not known any
+    more which engine that was. `absent` is what is known of it without asking the engine; `finished` there says that
+    the engine has taken it up. `lines` as for a step. `streamed`: it was asked for as a stream (None: not known), of
+    which so many `events` were passed on.
     """
 
-    response: str
-    ordinal: int
+    places: tuple[tuple[int, str], ...]
     absent: Event
-    lines: int | None
+    lines: int | None = None
+    streamed: bool | None = None
+    events: int = 0
 
 
 class Step(NamedTuple):

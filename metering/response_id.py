@@ -42,5 +42,11 @@ def engine_of_response(secret: bytes, response: str, customer: bytes) -> int | N
     return int(found[2], 16) if hmac.compare_digest(tag, found[3]) else None
 
 
+def request_of_response(response: str) -> bytes | None:
+    """The id in the ledger, 16 bytes, of the request that the response answers; None if it is no such id."""
+    found = _ID.fullmatch(response)
+    return None if found is None else bytes.fromhex(found[1])
+
+
 def _tag(secret: bytes, request: bytes, customer: bytes) -> str:
     return hmac.digest(secret, request + customer, "sha256")[:8].hex()

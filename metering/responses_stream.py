@@ -8,6 +8,9 @@ The engine says its usage once, in the last event, together with all of the answ
 vLLM (0.32) ends with `response.completed` whatever the status; OpenAI's protocol has `response.incomplete`,
 `response.failed` and `error` besides. A stream that ends without any of them was cut off. Of one whose client left, the
 deltas passed on are counted. Its bytes are never changed.
+
+A response in the background can be streamed again while it runs, from any event on and by several clients at once. So
+that none of its deltas counts twice, `PassedOn` counts them by the numbers of their events.
 """
 
 from __future__ import annotations
@@ -20,15 +23,38 @@ from metering.usage import Usage, deltas_usage, responses_usage
 _LAST = frozenset({b"response.completed", b"response.incomplete", b"response.failed", b"response.cancelled"})
 _LAST_PLACES: Places = {b"response": {b"usage": None, b"status": None, b"model": None}}
 _FIRST_PLACES: Places = {b"response": {b"model": None}}
+_NUMBER = b"sequence_number"
+_DELTA_PLACES: Places = {_NUMBER: None}
+
+
+class PassedOn:
+    """What of one response's events was passed on to clients, by all of its streams. `events`: up to which number."""
+
+    __slots__ = ("deltas", "events", "reasoning")
+
+    def __init__(self, events: int = 0, deltas: int = 0, reasoning: int = 0) -> None:
+        self.events = events
+        self.deltas = deltas
+        self.reasoning = reasoning
+
+    def delta(self, number: int, *, reasoning: bool) -> None:
+        """The delta in the event of that number was passed on, perhaps not for the first time."""
+        if number >= self.events:
+            self.events = number + 1
+            self.deltas += 1
+            self.reasoning += reasoning
 
 
 class ResponsesStream:
-    """One stream. `verdict` is the outcome, once the stream has said it."""
+    """One stream. `verdict` is the outcome, once the stream has said it; `events` are those that were whole."""
 
-    __slots__ = ("_deltas", "_events", "_reasoning", "_usage", "model", "verdict")
+    __slots__ = ("_deltas", "_events", "_passed", "_reasoning", "_usage", "events", "model", "verdict")
 
-    def __init__(self) -> None:
+    def __init__(self, passed: PassedOn | None = None) -> None:
+        """`passed`: the response is streamed again, and its deltas are counted there as well."""
         self._events = NamedEvents(self._begins, self._ends)
+        self._passed = passed
+        self.events = 0
         self._deltas = 0
         self._reasoning = 0
         self._usage: bytes | None = None
@@ -61,14 +87,20 @@ class ResponsesStream:
     def _begins(self, name: bytes) -> JsonPicks | None:
         if name in _LAST:
             return JsonPicks(_LAST_PLACES)
+        if self._passed is not None and name.endswith(b".delta"):
+            return JsonPicks(_DELTA_PLACES)
         return JsonPicks(_FIRST_PLACES) if name == b"response.created" else None
 
     def _ends(self, name: bytes, picks: JsonPicks | None, _head: bytes) -> None:
         if self.verdict is not None:
             return
+        self.events += 1
         if name.endswith(b".delta"):
+            reasoning = name.startswith(b"response.reasoning")
             self._deltas += 1
-            self._reasoning += name.startswith(b"response.reasoning")
+            self._reasoning += reasoning
+            if self._passed is not None and picks is not None:
+                self._passed.delta(_number(picks), reasoning=reasoning)
         elif name == b"error":
             self.verdict = "failed"
         elif picks is not None:
@@ -79,3 +111,8 @@ class ResponsesStream:
                 self._usage = None if said == b"null" else said
                 stated = b'"failed"' if name == b"response.failed" else values.get(b"response.status")
                 self.verdict = verdict_of(b'"cancelled"' if name == b"response.cancelled" else stated)
+
+
+def _number(picks: JsonPicks) -> int:
+    said = picks.values.get(_NUMBER, b"")
+    return int(said) if said.isdigit() and len(said) < 16 else -1

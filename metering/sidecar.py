@@ -20,7 +20,7 @@ from metering.background import Background
 from metering.caller import find_caller
 from metering.capture import LaneCapture
 from metering.client_connection import ClientConnection
-from metering.endpoints import MODELS, Endpoint, find_endpoint
+from metering.endpoints import MODELS, RESPONSE, Endpoint, find_endpoint, response_id
 from metering.engine_pools import LOOK_S, open_pools
 from metering.event import Event
 from metering.exchange import Exchange
@@ -73,13 +73,16 @@ class Sidecar:
             idle_s=options.patience.engine_idle_s,
             connect_s=options.patience.connect_s,
             key_file=options.engine_key_file,
+            looks_at_one=options.counters_s is not None,
         )
         self.capture = LaneCapture(options, lane, self.engine.pools, self.clock)
         self._background = Background(
             self.engine.pools,
             lambda event, lines, unread: self.write_down(event, lines=lines, unread_usage=unread),
+            self.capture.keep,
             lane.now_us,
             background_s=options.background_s,
+            secret=options.node_secret,
         )
         self._keys = keys
         self._budget = Budget(options.bodies_bytes)
@@ -102,6 +105,8 @@ class Sidecar:
             start_serving=False,
         )
         await self.capture.start()
+        for told in self.capture.take_watched():
+            self._background.take_up(told)
         self._loops = [
             loop.create_task(self.capture.repeat(_SWEEP_S, self._sweep)),
             loop.create_task(self.capture.repeat(LOOK_S, self.engine.look)),
@@ -176,6 +181,8 @@ class Sidecar:
             return exchange
         if exchange.intent is not None and (refused := self.capture.admit(exchange)) is not None:
             return refused
+        if request.endpoint is RESPONSE:
+            exchange.passed = self._background.passed_on(response_id(request.target))
         self.counters.requests += 1
         return exchange
 

@@ -212,12 +212,13 @@ async def world(
     more: tuple[str, ...] = (),
     tls: ssl.SSLContext | None = None,
     lane: dict[str, Any] | None = None,
+    key: Ed25519PrivateKey | None = None,
     **options: Any,
 ) -> AsyncIterator[World]:
     """A scripted engine (or that of `engine_url`, and `more` of them), a sidecar before it, a lane in `folder` (opened
-    as `lane` says)."""
+    as `lane` says, with its `key`)."""
     async with scripted(script) as (engine, url):
-        key = Ed25519PrivateKey.generate()
+        key = key or Ed25519PrivateKey.generate()
         opened = Lane.open(folder, operator="op", node="n", lane="0", key=key, **lane or {})
         given = SidecarOptions(
             (engine_url or url, *more),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from scripted_engine import (
     STREAM_HEAD,
     Asked,
@@ -149,13 +150,121 @@ async def test_a_client_that_leaves_a_stream_leaves_the_work_behind(tmp_path: Pa
         assert (event["outcome"], event["completion_tokens"]) == ("finished", 4)
 
 
+DELTAS = [
+    b'event: response.output_text.delta\ndata: {"delta":"a","sequence_number":%d}\n\n' % number
+    for number in range(6)
+]
+
+
+def streaming(status: dict[str, str], passed: int, readable: int) -> Script:
+    """Streams so many deltas to whoever asked, all that are `readable` to whoever asks again, and ends neither."""
+
+    async def script(asked: Asked) -> None:
+        target = asked.head.split()[1]
+        if asked.head.startswith("POST"):
+            await asked.say(STREAM_HEAD + chunk(b"".join(DELTAS[:passed])))
+            await asked.left()
+        elif "?stream=true" in target:
+            after = int(target.partition("starting_after=")[2] or -1)
+            await asked.say(STREAM_HEAD + chunk(b"".join(DELTAS[after + 1 : readable])))
+            await asked.left()
+        else:
+            await asked.say(said(status["now"]) if status["now"] else NOT_FOUND)
+
+    return script
+
+
+async def streamed_to_the_end(it: World, asking: bytes, last: bytes) -> None:
+    client = await it.client()
+    await client.send(asking)
+    await client.reader.readuntil(last)
+    client.leave()
+
+
+@pytest.mark.parametrize(("end", "outcome"), [("cancelled", "aborted"), ("failed", "failed")])
 @on_uvloop
-async def test_a_sidecar_that_stops_waits_for_its_patience_and_writes_what_is_known(tmp_path: Path) -> None:
-    async with world(tmp_path, engine(said("queued")), patience=Patience(drain_s=0.2, linger_s=0.1)) as it:
-        await it.ask(POSTED)
-        await until(lambda: len(it.engine.asked) > 2)
-        (event,) = await it.events()
-        assert (event["outcome"], event["reason"]) == ("interrupted", "sidecar_stopped")
+async def test_of_a_stream_that_is_cancelled_all_counts_that_its_customer_could_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, outcome: str
+) -> None:
+    monkeypatch.setattr(background, "READ_PAUSE_S", 0.05)
+    status = {"now": "queued"}
+    async with world(tmp_path, streaming(status, passed=2, readable=5)) as it:
+        asking = request(ASK | {"stream": True}, path="/v1/responses")
+        await streamed_to_the_end(it, asking, DELTAS[1])
+        status["now"] = end
+        event = await only_event(it)
+        assert (event["outcome"], event["completion_tokens"]) == (outcome, 5)
+
+
+@on_uvloop
+async def test_deltas_that_are_streamed_again_count_once_each(tmp_path: Path) -> None:
+    status = {"now": "queued"}
+    async with world(tmp_path, streaming(status, passed=2, readable=5)) as it:
+        await streamed_to_the_end(it, request(ASK | {"stream": True}, path="/v1/responses"), DELTAS[1])
+        response = json.loads(it.engine.asked[0].body)["request_id"]
+        for query in ("stream=true", "stream=true&starting_after=2", "stream=true"):
+            again = request(path=f"/v1/responses/{response}?{query}")
+            await streamed_to_the_end(it, again, DELTAS[4])
+        status["now"] = ""  # the engine has forgotten it
+        event = await only_event(it)
+        assert (event["outcome"], event["reason"]) == ("aborted", None)
+        assert event["completion_tokens"] == 5
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("answered", [False, True])
+@on_uvloop
+async def test_a_response_outlives_its_sidecar_and_is_watched_again(
+    tmp_path: Path, *, killed: bool, answered: bool
+) -> None:
+    left = []
+
+    async def script(asked: Asked) -> None:
+        if asked.head.startswith("POST") and not answered:
+            left.append(asked)
+            await asked.left()
+        else:
+            await asked.say(said("queued"))
+
+    key, secret = Ed25519PrivateKey.generate(), b"s" * 32
+    patience = Patience(drain_s=0.1, linger_s=0.1)
+    again: dict[str, Any] = {
+        "key": key,
+        "node_secret": secret,
+        "patience": patience,
+        "lane": {"keep_open": True},
+    }
+    async with world(tmp_path, script, **again) as it:
+        client = await it.client()
+        await client.send(POSTED)
+        await (client.answer() if answered else until(lambda: left))
+        if killed:
+            it.sidecar._background.stop = _nothing  # type: ignore[method-assign]  # it is dead
+            it.sidecar._background.watch = lambda watch: None  # type: ignore[method-assign]
+            it.sidecar.capture.write_down = lambda event, lines: False  # type: ignore[method-assign]
+        assert await it.events() == []
+    async with world(tmp_path, engine(said("queued"), said("completed", usage=USAGE)), **again) as it:
+        event = await only_event(it)
+        assert (event["outcome"], event["completion_tokens"], event["reason"]) == ("finished", 4, None)
+
+
+@on_uvloop
+async def test_one_that_its_engine_forgot_meanwhile_is_lost_with_what_was_passed_on(tmp_path: Path) -> None:
+    key, patience = Ed25519PrivateKey.generate(), Patience(drain_s=0.1, linger_s=0.1)
+    async with world(
+        tmp_path, streaming({"now": "queued"}, passed=3, readable=3), key=key, patience=patience
+    ) as it:
+        asking = request(ASK | {"stream": True}, path="/v1/responses")
+        await streamed_to_the_end(it, asking, DELTAS[2])
+        assert await it.events() == []
+    async with world(tmp_path, engine(NOT_FOUND), key=key, lane={"keep_open": True}) as it:
+        event = await only_event(it)
+        assert (event["outcome"], event["reason"]) == ("aborted", "background_lost")
+        assert event["completion_tokens"] == 3
+
+
+async def _nothing(patience_s: float) -> None:
+    """A killed sidecar writes nothing more."""
 
 
 @on_uvloop

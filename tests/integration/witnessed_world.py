@@ -89,12 +89,13 @@ class Witnessed:
     async def kill_sidecar(self) -> None:
         """What SIGKILL leaves: nothing is ended, nothing more is written; sockets close."""
         capture = self.sidecar.capture
-        for task in (*self.sidecar._loops, *capture._loops):
+        for task in (*self.sidecar._loops, *capture._loops, *self.sidecar._background._tasks):
             task.cancel()
         await asyncio.gather(*self.sidecar._loops, *capture._loops, return_exceptions=True)
         assert self.sidecar._server is not None
         self.sidecar._server.close()
         capture.write_down = lambda event, lines: False  # type: ignore[method-assign]  # it is dead
+        self.sidecar._background.watch = lambda watch: None  # type: ignore[method-assign]
         for _ in range(3):  # some are about to be accepted
             for connection in list(self.sidecar.connections):
                 connection.stop()

@@ -240,7 +240,7 @@ def test_a_response_in_the_background_is_watched_and_has_no_event_yet() -> None:
     assert wire.events == []
     assert wire.steps[-1].over
     assert wire.watch is not None
-    assert (wire.watch.response, wire.watch.ordinal, wire.watch.lines) == (OWN_ID, 3, 1)
+    assert (wire.watch.places, wire.watch.lines) == (((3, OWN_ID),), 1)
     assert wire.watch.absent.outcome == "finished"
 
 
@@ -268,8 +268,12 @@ def test_what_is_known_of_a_response_in_the_background_is_not_asked_for() -> Non
     assert (refused.watch, refused.outcome) == (None, ("failed", NOTHING))
     unsent = Wire(BACKGROUND, path=RESPONSES, ordinal=None).lost("unreachable")
     assert (unsent.watch, unsent.outcome) == (None, ("failed", NOTHING))
+
+
+def test_a_response_in_the_background_outlives_a_sidecar_that_stops() -> None:
     stopped = Wire(BACKGROUND, path=RESPONSES).stop()
-    assert (stopped.watch, stopped.event.outcome) == (None, "interrupted")
+    assert stopped.watch is not None
+    assert (stopped.events, stopped.watch.absent.outcome) == ([], "interrupted")
 
 
 # -- Anthropic's clients --------------------------------------------------------------------------------------------------
