@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from metering.engine_lines import Freed
 from metering.engine_request import RequestLines
 from metering.event import MAX_QUANTITY, Event
+from metering.event_check import is_word
+from metering.exchange_step import UNKNOWN_MODEL
 from metering.told import Joined
 
 LATE_S = 5.0
@@ -122,10 +124,27 @@ def witnessed(told: Event, lines: RequestLines) -> Joined:
     prompts = lines.prompts()
     if not (lines.generated <= MAX_QUANTITY and prompts.cached <= prompts.tokens <= MAX_QUANTITY):
         return Joined(told.request)
+    joined = Joined(
+        told.request,
+        lines.generated,
+        completion_tokens=max(lines.generated, told.completion_tokens) if _is_unread(told) else None,
+        model=_model(lines) if told.model == UNKNOWN_MODEL else None,
+    )
     is_told = told.outcome == "finished" and told.reason is None and told.prompt_tokens
     if is_told and told.endpoint not in OF_SOUND:
-        return Joined(told.request, lines.generated)
-    return Joined(told.request, lines.generated, prompts.tokens, prompts.cached)
+        return joined
+    return replace(joined, prompt_tokens=prompts.tokens, cached_tokens=prompts.cached)
+
+
+def _is_unread(told: Event) -> bool:
+    """The client had all of the answer, and what that was HTTP did not say."""
+    return told.reason == "usage_unread"
+
+
+def _model(lines: RequestLines) -> str | None:
+    """The name by which clients ask for what ran: the adapter's, if it was one."""
+    name = lines.lora or lines.model
+    return name if name is not None and is_word(name) else None
 
 
 def _difference(written: Written, request: bytes, now_us: int) -> Event | None:
@@ -133,17 +152,19 @@ def _difference(written: Written, request: bytes, now_us: int) -> Event | None:
     told, before, now = written.told, written.joined, witnessed(written.told, written.lines)
     if now.generated_tokens is None:
         return None
-    counted = told.completion_tokens if before.generated_tokens is None else before.generated_tokens
     prompt, cached = _prompt(told, now)
     prompt_before, cached_before = _prompt(told, before)
+    completion, completion_before = _completion(told, now), _completion(told, before)
+    counted = completion_before if before.generated_tokens is None else before.generated_tokens
     return told._replace(
         kind="amendment",
         time_us=now_us,
         request=request,
         names=told.request,
+        model=now.model or told.model,
         prompt_tokens=prompt - prompt_before,
         cached_tokens=cached - cached_before,
-        completion_tokens=0,
+        completion_tokens=completion - completion_before,
         reasoning_tokens=0,
         generated_tokens=now.generated_tokens - counted,
         audio_seconds=0,
@@ -155,3 +176,7 @@ def _prompt(told: Event, joined: Joined) -> tuple[int, int]:
     if joined.prompt_tokens is None:
         return told.prompt_tokens, told.cached_tokens
     return joined.prompt_tokens, joined.cached_tokens or 0
+
+
+def _completion(told: Event, joined: Joined) -> int:
+    return told.completion_tokens if joined.completion_tokens is None else joined.completion_tokens

@@ -15,7 +15,8 @@ unwitnessed. A line that comes later becomes an amendment (engine_amend.py).
 
 The event: `generated_tokens` are the engine's. Prompt and cached tokens are HTTP's where the answer was whole and its
 usage could be read, the engine's otherwise: HTTP says nothing of a prompt before its answer, and of audio only how long
-it was. Completion and reasoning tokens stay what the client was told.
+it was. Completion and reasoning tokens stay what the client was told; only where it had the whole answer and could not
+be told (`usage_unread`), it had what the engine generated. The model of a request that named none is the line's.
 
 Memory is bounded by the requests in the air and what is remembered for amendments. Lines of requests that are not ours
 (of another lane of the node, of nobody) are passed over.
@@ -31,6 +32,7 @@ from metering.engine_amend import REMEMBERED, Amender, Amendment, Written, witne
 from metering.engine_lines import Freed
 from metering.engine_request import RequestLines
 from metering.event import Event
+from metering.exchange_step import UNKNOWN_MODEL
 from metering.identity import new_id
 from metering.told import Joined
 
@@ -145,7 +147,7 @@ class Joiner:
             self.lag_s = now_s - known.told_s
         for amendment, lines in self._amender.due(now_s, now_us, all_of_it=all_of_it):
             self.amended += 1
-            self._learn_name(amendment.told, lines)
+            self._learn_name(amendment.event.model, lines)
             due.amendments.append(amendment)
         return due
 
@@ -212,12 +214,14 @@ class Joiner:
         else:
             joined = witnessed(told, lines)
             self.joined += 1
-            self._learn_name(told, lines)
+            self._learn_name(joined.model or told.model, lines)
         due.joined.append((told, joined))
         self._amender.remember(Written(told, joined, known.expected, lines or RequestLines()), whole=whole)
 
-    def _learn_name(self, told: Event, lines: RequestLines) -> None:
-        model, name = lines.model, told.model
-        if model is not None and model != name and len(self._names) < MOST_NAMES and name not in self._names:
+    def _learn_name(self, name: str, lines: RequestLines) -> None:
+        model = lines.model
+        if model is None or name in (model, UNKNOWN_MODEL):
+            return
+        if len(self._names) < MOST_NAMES and name not in self._names:
             self._names[name] = model
             self._new_names.append((model, name))

@@ -98,9 +98,10 @@ class Spans:
     def due(self, due: Due, model_of: Callable[[str], str]) -> None:
         """What the join wrote down. `model_of`: the engine's name for the model that an event names."""
         for told, joined in due.joined:
-            self._sums.event(model_of(told.model), told, joined)
+            self._sums.event(model_of(joined.model or told.model), told, joined)
         for amendment in due.amendments:
-            self._sums.amendment(model_of(amendment.told.model), amendment)
+            model = model_of(amendment.event.model)
+            self._sums.amendment(model, amendment, model_of(amendment.told.model))
 
     def event(self, told: Event) -> None:
         """An event that was written without a join."""

@@ -117,14 +117,14 @@ class SpanSums:
         sums.alone_prompt += told.prompt_tokens
         sums.alone_generated += told.completion_tokens
 
-    def amendment(self, model: str, amendment: Amendment) -> None:
-        """An amendment is written."""
+    def amendment(self, model: str, amendment: Amendment, told_model: str) -> None:
+        """An amendment is written, of an event under `told_model`."""
         told, sums = amendment.told, self._of(model)
         sums.events_prompt += amendment.event.prompt_tokens
         sums.events_generated += amendment.event.generated_tokens or 0
         if told.request in self._alone:
             del self._alone[told.request]
-            sums.count_alone(told, -1)
+            self._of(told_model).count_alone(told, -1)
 
     def take_unseen(self) -> list[bytes]:
         """Requests without a line of which HTTP told nothing either, each once."""

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from metering.canonical import GENERATED, SEQUENCE_OFFSET, TIME_OFFSET, table_of
+from metering.canonical import FIXED, GENERATED, SEQUENCE_OFFSET, TIME_OFFSET, table_of
 from metering.event import MAX_QUANTITY, Event, integers
 from metering.refusal import Refusal
 
@@ -19,10 +19,13 @@ TOLD_SEQUENCE = 0
 
 # Places in the canonical bytes, see canonical.py.
 _PRESENT_OFFSET = 3
+_LENGTHS_OFFSET = 4
 _PROMPT_OFFSET = 104
+_COMPLETION_OFFSET = 120
 _GENERATED_OFFSET = 136
 _ONE = struct.Struct(">q")
 _TWO = struct.Struct(">qq")
+_LENGTHS = struct.Struct(">HH")
 assert SEQUENCE_OFFSET + _ONE.size == TIME_OFFSET
 
 
@@ -31,13 +34,16 @@ class Joined:
     """What the engine's lines add to a told request. None: as HTTP told it.
 
     `generated_tokens` is what the scheduler sampled. `prompt_tokens` and `cached_tokens` come together, where HTTP did
-    not tell them.
+    not tell them; `completion_tokens` where the client had all of the answer, and HTTP did not say how much that was;
+    `model` where the request named none.
     """
 
     request: bytes
     generated_tokens: int | None = None
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    model: str | None = None
 
 
 def joined_leaf(told: bytes, sequence: int, time_us: int, joined: Joined | None) -> bytes:
@@ -60,6 +66,18 @@ def joined_leaf(told: bytes, sequence: int, time_us: int, joined: Joined | None)
         if not 0 <= cached <= prompt <= MAX_QUANTITY:
             raise Refusal("bad_event", f"{cached} cached of {prompt} prompt tokens in an event of kind usage")
         _TWO.pack_into(leaf, _PROMPT_OFFSET, prompt, cached)
+    if joined.completion_tokens is not None:
+        _, reasoning = _TWO.unpack_from(leaf, _COMPLETION_OFFSET)
+        if not reasoning <= joined.completion_tokens <= MAX_QUANTITY:
+            raise Refusal(
+                "bad_event", f"{reasoning} reasoning of {joined.completion_tokens} completion tokens"
+            )
+        _ONE.pack_into(leaf, _COMPLETION_OFFSET, joined.completion_tokens)
+    if joined.model is not None:
+        endpoint_bytes, _ = _LENGTHS.unpack_from(leaf, _LENGTHS_OFFSET)
+        model = joined.model.encode()
+        leaf[FIXED.size + endpoint_bytes :] = model
+        _LENGTHS.pack_into(leaf, _LENGTHS_OFFSET, endpoint_bytes, len(model))
     return bytes(leaf)
 
 

@@ -90,7 +90,18 @@ def test_so_is_that_of_an_answer_whose_usage_could_not_be_read() -> None:
     it = joiner()
     it.told(told(reason="usage_unread", prompt_tokens=0, cached_tokens=0, completion_tokens=0), 1, 0.0)
     it.line(R, line(), 0.1)
-    assert joins(due(it, 0.1)) == [Joined(R, 12, 31, 16)]
+    assert joins(due(it, 0.1)) == [Joined(R, 12, 31, 16, completion_tokens=12)]
+
+
+def test_what_the_client_had_of_such_an_answer_is_amended_by_a_late_line() -> None:
+    it = joiner()
+    it.told(told(reason="usage_unread", prompt_tokens=0, cached_tokens=0, completion_tokens=0), None, 0.0)
+    it.line(R, line(child=0), 0.0)
+    due(it, PATIENCE_S)
+    it.line(R, line(child=1), 60.0)
+    [amendment] = due(it, 66.0).amendments
+    assert (amendment.event.completion_tokens, amendment.event.generated_tokens) == (12, 12)
+    assert amendment.event.reason == "lines_late"
 
 
 def test_so_is_that_of_sound_of_which_http_says_only_how_long_it_was() -> None:
@@ -236,6 +247,32 @@ def test_a_clients_name_for_the_model_is_learnt_once() -> None:
     assert it.take_names() == [("tiny", "alias")]
     assert it.take_names() == []
     assert it.engine_model("alias") == "tiny"
+
+
+def test_a_request_that_names_no_model_has_the_lines() -> None:
+    it = joiner()
+    it.told(told(model="unknown", outcome="aborted", prompt_tokens=0, completion_tokens=0), 1, 0.0)
+    it.line(R, line(), 0.0)
+    assert joins(due(it, 0.0)) == [Joined(R, 12, 31, 16, model="tiny")]
+    assert it.take_names() == []
+
+
+def test_the_model_of_an_adapter_is_its_name() -> None:
+    it = joiner()
+    it.told(told(model="unknown"), 1, 0.0)
+    it.line(R, line(lora="support"), 0.0)
+    assert joins(due(it, 0.0)) == [Joined(R, 12, model="support")]
+    assert it.take_names() == [("tiny", "support")]
+
+
+def test_a_late_line_names_the_model_of_the_amendment() -> None:
+    it = joiner()
+    it.told(told(model="unknown", outcome="aborted", prompt_tokens=0, completion_tokens=0), 1, 0.0)
+    due(it, PATIENCE_S)
+    it.line(R, line(), 60.0)
+    [amendment] = due(it, 60.0).amendments
+    assert (amendment.told.model, amendment.event.model) == ("unknown", "tiny")
+    assert it.take_names() == []
 
 
 def beam(step: int, tokens: int, *, sampled: bool = True) -> Freed:

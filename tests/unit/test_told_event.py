@@ -34,14 +34,21 @@ EVENTS = st.builds(
 def test_a_joined_event_has_the_bytes_of_the_whole_one(
     event: Event, sequence: int, generated: int | None, prompt: int | None, data: st.DataObject
 ) -> None:
+    completion = data.draw(st.none() | TOKENS)
+    model = data.draw(st.none() | st.sampled_from(["x", "qwen3-8b-instruct", "ŽĄ/sis"]))
     cached = None if prompt is None else data.draw(st.integers(0, prompt))
     whole = event
     if generated is not None:
         whole = whole._replace(generated_tokens=generated)
     if prompt is not None and cached is not None:
         whole = whole._replace(prompt_tokens=prompt, cached_tokens=cached)
+    if completion is not None:
+        completion = max(completion, event.reasoning_tokens)
+        whole = whole._replace(completion_tokens=completion)
+    if model is not None:
+        whole = whole._replace(model=model)
     told = pack(event, TOLD_SEQUENCE, event.time_us)
-    joined = Joined(event.request, generated, prompt, cached)
+    joined = Joined(event.request, generated, prompt, cached, completion, model)
     assert joined_leaf(told, sequence, START_US + 9, joined) == pack(whole, sequence, START_US + 9)
 
 
@@ -57,6 +64,7 @@ def test_told_events_are_read_back(events: list[Event]) -> None:
         Joined(CHAT.request, generated_tokens=MAX_QUANTITY + 1),
         Joined(CHAT.request, prompt_tokens=5, cached_tokens=6),
         Joined(CHAT.request, prompt_tokens=MAX_QUANTITY + 1),
+        Joined(CHAT.request, completion_tokens=MAX_QUANTITY + 1),
     ],
 )
 def test_figures_that_no_event_may_have_are_refused(joined: Joined) -> None:
