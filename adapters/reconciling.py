@@ -37,6 +37,7 @@ CAUSES = (
     "late_prompt",
     "late_generated",
     "repeated_prompt",
+    "audio_prompt",
     "unmetered_prompt",
     "unmetered_generated",
     "lost_prompt",

@@ -29,11 +29,13 @@ _REMEMBERED_WHOLE = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Amendment:
-    """The event that amends what was `told`; `brings_witness`: what was written had none."""
+    """The event that amends what was `told`; `brings_witness`: what was written had none. `audio_prompt` is what comes
+    to `Joined.audio_prompt`."""
 
     told: Event
     event: Event
     brings_witness: bool
+    audio_prompt: int = 0
 
 
 @dataclass(slots=True)
@@ -109,13 +111,13 @@ class Amender:
             if all_of_it or whole or now_s - written.heard_s >= LATE_S:
                 del self._late[request]
                 written.amended = True
-                event = _difference(written, self._mint(), now_us)
-                if event is not None:
-                    brings_witness = written.joined.generated_tokens is None
-                    yield Amendment(written.told, event, brings_witness), written.lines
+                amendment = _amendment(written, self._mint(), now_us)
+                if amendment is not None:
+                    yield amendment, written.lines
 
 
-#: Endpoints whose answers say how long the sound was; what they say of prompts is of its last piece at best.
+#: Endpoints of sound. An answer that says how many seconds it was is charged by these, and has no prompt; the others
+#: have the engine's: what they say of prompts themselves is of the last piece at best.
 OF_SOUND = frozenset({"transcriptions", "translations"})
 
 
@@ -130,6 +132,8 @@ def witnessed(told: Event, lines: RequestLines) -> Joined:
         completion_tokens=max(lines.generated, told.completion_tokens) if _is_unread(told) else None,
         model=_model(lines) if told.model == UNKNOWN_MODEL else None,
     )
+    if told.audio_seconds:
+        return replace(joined, audio_prompt=prompts.tokens)
     is_told = told.outcome == "finished" and told.reason is None and told.prompt_tokens
     if is_told and told.endpoint not in OF_SOUND:
         return joined
@@ -147,7 +151,7 @@ def _model(lines: RequestLines) -> str | None:
     return name if name is not None and is_word(name) else None
 
 
-def _difference(written: Written, request: bytes, now_us: int) -> Event | None:
+def _amendment(written: Written, request: bytes, now_us: int) -> Amendment | None:
     """What the lines say now, less what the event said; None if they say nothing."""
     told, before, now = written.told, written.joined, witnessed(written.told, written.lines)
     if now.generated_tokens is None:
@@ -156,7 +160,7 @@ def _difference(written: Written, request: bytes, now_us: int) -> Event | None:
     prompt_before, cached_before = _prompt(told, before)
     completion, completion_before = _completion(told, now), _completion(told, before)
     counted = completion_before if before.generated_tokens is None else before.generated_tokens
-    return told._replace(
+    event = told._replace(
         kind="amendment",
         time_us=now_us,
         request=request,
@@ -170,6 +174,8 @@ def _difference(written: Written, request: bytes, now_us: int) -> Event | None:
         audio_seconds=0,
         reason=None if before.generated_tokens is None else "lines_late",
     )
+    brings_witness = before.generated_tokens is None
+    return Amendment(told, event, brings_witness, now.audio_prompt - before.audio_prompt)
 
 
 def _prompt(told: Event, joined: Joined) -> tuple[int, int]:

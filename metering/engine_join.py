@@ -14,9 +14,10 @@ early keeps some from being born), and PATIENCE_S after it was told at the lates
 unwitnessed. A line that comes later becomes an amendment (engine_amend.py).
 
 The event: `generated_tokens` are the engine's. Prompt and cached tokens are HTTP's where the answer was whole and its
-usage could be read, the engine's otherwise: HTTP says nothing of a prompt before its answer, and of audio only how long
-it was. Completion and reasoning tokens stay what the client was told; only where it had the whole answer and could not
-be told (`usage_unread`), it had what the engine generated. The model of a request that named none is the line's.
+usage could be read, the engine's otherwise: HTTP says nothing of a prompt before its answer. Sound that is charged by
+its seconds has no prompt in its event; the engine's is known apart (`audio_prompt`). Completion and reasoning tokens
+stay what the client was told; only where it had the whole answer and could not be told (`usage_unread`), it had what the
+engine generated. The model of a request that named none is the line's.
 
 Memory is bounded by the requests in the air and what is remembered for amendments. Lines of requests that are not ours
 (of another lane of the node, of nobody) are passed over.

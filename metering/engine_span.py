@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from metering.engine_counters import FRESH, Counts, Look, Scrape, increase, is_same_engine
@@ -39,7 +40,7 @@ class Spans:
 
     def __init__(self, now_us: int, *, witness: bool, first_lane: bool) -> None:
         """`witness`: there is a folder of lines. Only the node's first lane tells of counters and lines; the others
-        tell of their own events that lost counters would have shown."""
+        tell of their own events that lost counters would have shown, and of the prompts of sound (`audio_prompt`)."""
         self._witness = witness
         self._first_lane = first_lane
         self._number = 0
@@ -190,6 +191,7 @@ class Spans:
         scrapes = {address: scrape for address, scrape in look.scrapes.items() if scrape is not None}
         grown = self._grown(look) if ended == "quiet" else {}
         served = {model for scrape in scrapes.values() for model in scrape.counts}
+        audio_us = self._sums.audio_us
         sums = self._sums.take([*sorted(grown), *sorted(served)])
         spans = []
         for model in sorted(sums.keys() | grown.keys()):
@@ -197,6 +199,8 @@ class Spans:
                 model, look.asked_us, ended, grown.get(model, Counts()), sums.get(model, Sums())
             )
             if span is not None:
+                if audio_us is not None and ended == "quiet" and not self._first_lane:
+                    span = replace(span, from_us=audio_us[0], to_us=audio_us[1])
                 spans.append(span)
                 self._number += 1
         self._from_us = look.asked_us
@@ -211,9 +215,9 @@ class Spans:
             lost_prompt, lost_generated = sums.alone_prompt, sums.alone_generated
         witness = self._witness_of(model, grown, sums)
         if not self._first_lane:
-            if ended == "quiet" or not sums.alone:
+            if not (sums.audio_prompt or (ended != "quiet" and sums.alone)):
                 return None
-            grown, sums = Counts(), Sums(alone=sums.alone)
+            grown, sums = Counts(), Sums(alone=sums.alone, audio_prompt=sums.audio_prompt)
         elif sums == Sums() and grown == Counts():
             return None
         elif ended != "quiet":
@@ -233,6 +237,7 @@ class Spans:
             late_prompt=sums.late_prompt,
             late_generated=sums.late_generated,
             repeated_prompt=sums.repeated_prompt,
+            audio_prompt=max(sums.audio_prompt, 0),
             unmetered_prompt=sums.unmetered_prompt,
             unmetered_generated=sums.unmetered_generated,
             lost_prompt=max(lost_prompt, 0),
@@ -277,7 +282,7 @@ class Spans:
 
 def unaccounted(span: Span, sums: Sums) -> dict[tuple[str, str], int]:
     """The equations of reconciliation over one span, and the events of this lane in it."""
-    prompt = span.engine_prompt + span.late_prompt + span.lost_prompt
+    prompt = span.engine_prompt + span.late_prompt + span.lost_prompt - span.audio_prompt
     generated = span.engine_generated + span.late_generated + span.lost_generated
     return {
         (span.model, "prompt"): prompt - span.repeated_prompt - span.unmetered_prompt - sums.events_prompt,

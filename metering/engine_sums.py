@@ -45,6 +45,7 @@ class Sums:
     alone_prompt: int = 0
     alone_generated: int = 0
     lacking: int = 0
+    audio_prompt: int = 0
     events_prompt: int = 0
     events_generated: int = 0
 
@@ -65,6 +66,8 @@ class SpanSums:
 
     def __init__(self) -> None:
         self._by_model: dict[str, Sums] = {}
+        #: The first and the last time (µs) of the events to which `audio_prompt` belongs.
+        self.audio_us: tuple[int, int] | None = None
         self._requests: OrderedDict[str, RequestLines] = OrderedDict()
         # Whether nothing at all is known of it.
         self._alone: OrderedDict[bytes, bool] = OrderedDict()
@@ -101,6 +104,7 @@ class SpanSums:
     def event(self, model: str, told: Event, joined: Joined) -> None:
         """One event is written: what was told of it, and what was added."""
         sums = self._of(model)
+        self._audio(sums, joined.audio_prompt, told.time_us)
         sums.events_prompt += told.prompt_tokens if joined.prompt_tokens is None else joined.prompt_tokens
         if joined.generated_tokens is None:
             sums.events_generated += told.completion_tokens
@@ -120,6 +124,7 @@ class SpanSums:
     def amendment(self, model: str, amendment: Amendment, told_model: str) -> None:
         """An amendment is written, of an event under `told_model`."""
         told, sums = amendment.told, self._of(model)
+        self._audio(sums, amendment.audio_prompt, amendment.event.time_us)
         sums.events_prompt += amendment.event.prompt_tokens
         sums.events_generated += amendment.event.generated_tokens or 0
         if told.request in self._alone:
@@ -145,6 +150,7 @@ class SpanSums:
     def take(self, models: Iterable[str]) -> dict[str, Sums]:
         """The sums of each model, and begin again. `models` are others that may be meant where none was named."""
         found, self._by_model = self._by_model, {}
+        self.audio_us = None
         self._alone.clear()
         unnamed = found.pop(_UNNAMED, None)
         if unnamed is not None:
@@ -152,6 +158,12 @@ class SpanSums:
             for name, value in asdict(unnamed).items():
                 setattr(first, name, getattr(first, name) + value)
         return found
+
+    def _audio(self, sums: Sums, tokens: int, time_us: int) -> None:
+        if tokens:
+            sums.audio_prompt += tokens
+            first_us, last_us = self.audio_us or (time_us, time_us)
+            self.audio_us = min(first_us, time_us), max(last_us, time_us)
 
     def _of(self, model: str | None) -> Sums:
         sums = self._by_model
@@ -163,12 +175,17 @@ class SpanSums:
         newest = list(self._requests.items())[-MOST_KEPT:]
         return {
             "models": {model: asdict(sums) for model, sums in self._by_model.items()},
+            "audio_us": self.audio_us,
             "requests": {name: lines.to_json() for name, lines in newest},
         }
 
     def take_json(self, found: dict[str, Any]) -> None:
         """Raises KeyError, TypeError or ValueError for what `to_json` never gave."""
         self._by_model = {model: Sums(**sums) for model, sums in found["models"].items()}
+        self.audio_us = None
+        if found["audio_us"] is not None:
+            first_us, last_us = found["audio_us"]
+            self.audio_us = int(first_us), int(last_us)
         self._requests = OrderedDict(
             (name, RequestLines.from_json(each)) for name, each in found["requests"].items()
         )

@@ -85,6 +85,8 @@ class Span:
     engine_*            increase of the engine's counters over the span, resets handled; 0 unless it ended quiet
     late_*              outputs that the front end dropped after it had let the request go: in lines, not in counters
     repeated_prompt     prompts of sampled lines beyond the first of each prompt: the engine counts them for each sample
+    audio_prompt        prompts of sound that is charged by its seconds: the engine counts them, and events do not. A lane
+                        that does not speak for the node says those of its own events, from the first to the last of them
     unmetered_*         lines of requests that were served unmetered
     lost_*              unless it ended quiet: what lines (events where no line came) said instead of the counters
     lines_missing       lines that must exist (their request's event or the numbers around them say so) and did not come
@@ -104,6 +106,7 @@ class Span:
     late_prompt: int
     late_generated: int
     repeated_prompt: int
+    audio_prompt: int
     unmetered_prompt: int
     unmetered_generated: int
     lost_prompt: int

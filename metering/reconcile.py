@@ -3,7 +3,7 @@
 Two witnesses are compared, per node, model and hour: the engine's counters, which spans carry (fact.py), and the events
 of sealed batches. What is known to be in one and not in the other is measured each by itself, never by subtraction:
 
-    unaccounted_prompt    = engine + late + lost − repeated − unmetered − events
+    unaccounted_prompt    = engine + late + lost − repeated − audio − unmetered − events
     unaccounted_generated = engine + late + lost − unmetered − events
 
 They are compared over stretches (stretch.py): from one point at which nothing was under way to another. A stretch

@@ -19,6 +19,7 @@ _TELLING = (
     "late_prompt",
     "late_generated",
     "repeated_prompt",
+    "audio_prompt",
     "unmetered_prompt",
     "unmetered_generated",
     "lost_prompt",
@@ -50,6 +51,7 @@ class Row:
     late_prompt: int = 0
     late_generated: int = 0
     repeated_prompt: int = 0
+    audio_prompt: int = 0
     unmetered_prompt: int = 0
     unmetered_generated: int = 0
     lost_prompt: int = 0
@@ -64,7 +66,8 @@ class Row:
     def unaccounted_prompt(self) -> int:
         """Prompt tokens that the engine counted and nothing explains; below 0: events say more than the engine."""
         known = self.engine_prompt + self.late_prompt + self.lost_prompt
-        return known - self.repeated_prompt - self.unmetered_prompt - self.events_prompt
+        elsewhere = self.repeated_prompt + self.audio_prompt + self.unmetered_prompt
+        return known - elsewhere - self.events_prompt
 
     @property
     def unaccounted_generated(self) -> int:
@@ -100,6 +103,7 @@ def row_of_span(hour_us: int, span: Span) -> Row:
         late_prompt=span.late_prompt,
         late_generated=span.late_generated,
         repeated_prompt=span.repeated_prompt,
+        audio_prompt=span.audio_prompt,
         unmetered_prompt=span.unmetered_prompt,
         unmetered_generated=span.unmetered_generated,
         lost_prompt=span.lost_prompt,

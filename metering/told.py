@@ -35,7 +35,8 @@ class Joined:
 
     `generated_tokens` is what the scheduler sampled. `prompt_tokens` and `cached_tokens` come together, where HTTP did
     not tell them; `completion_tokens` where the client had all of the answer, and HTTP did not say how much that was;
-    `model` where the request named none.
+    `model` where the request named none. `audio_prompt` is what the engine took for the prompt of sound that is charged
+    by its seconds: it is in no event.
     """
 
     request: bytes
@@ -44,6 +45,7 @@ class Joined:
     cached_tokens: int | None = None
     completion_tokens: int | None = None
     model: str | None = None
+    audio_prompt: int = 0
 
 
 def joined_leaf(told: bytes, sequence: int, time_us: int, joined: Joined | None) -> bytes:

@@ -57,10 +57,10 @@ def check_spans(spans: Mapping[int, Mapping[str, str]], events: Sequence[Event],
     total: Counter[str] = Counter()
     for span in spans.values():
         total.update({name: int(value) for name, value in span.items() if value.isdecimal()})
-    for figure, repeated in (("prompt", "repeated_prompt"), ("generated", "")):
+    for figure, elsewhere in (("prompt", ("repeated_prompt", "audio_prompt")), ("generated", ())):
         causes = total[f"late_{figure}"] - total[f"unmetered_{figure}"]
         findings.expect(total[f"lost_{figure}"], 0, f"lost {figure} tokens of an engine that lived on")
-        counted = total[f"engine_{figure}"] + causes - total[repeated]
+        counted = total[f"engine_{figure}"] + causes - sum(total[each] for each in elsewhere)
         said = sum(_said(event, figure) for event in events)
         findings.expect(said, counted, f"{figure} tokens of all events")
     findings.expect(total["lines_missing"], 0, "lines that are missing")

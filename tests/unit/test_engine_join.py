@@ -42,6 +42,11 @@ def told(request: bytes = R, **changed: object) -> Event:
     return event._replace(**changed)  # type: ignore[arg-type]  # the tests' own words
 
 
+SOUND = told(
+    endpoint="transcriptions", prompt_tokens=0, cached_tokens=0, completion_tokens=0, audio_seconds=9
+)
+
+
 def line(request: bytes = R, *, child: int | None = None, **changed: object) -> Freed:
     """The engine's line: 31 prompt tokens, 16 of them cached, 12 output tokens."""
     external = f"chatcmpl-{request.hex()}"
@@ -104,15 +109,30 @@ def test_what_the_client_had_of_such_an_answer_is_amended_by_a_late_line() -> No
     assert amendment.event.reason == "lines_late"
 
 
-def test_so_is_that_of_sound_of_which_http_says_only_how_long_it_was() -> None:
+def test_so_is_that_of_a_stream_of_sound_which_says_that_of_its_last_piece() -> None:
     it = joiner()
     it.opened(R)
-    sound = told(
-        endpoint="transcriptions", prompt_tokens=7, cached_tokens=0, completion_tokens=0, audio_seconds=9
-    )
-    it.told(sound, 1, 0.0)  # and of a stream's prompt no more than the last piece
+    it.told(told(endpoint="transcriptions"), 1, 0.0)
     it.line(R, line(status="stopped"), 0.0)
     assert joins(due(it, 0.0)) == [Joined(R, 12, 31, 16)]
+
+
+def test_sound_of_which_the_seconds_are_known_is_charged_by_them_alone() -> None:
+    it = joiner()
+    it.told(SOUND, 2, 0.0)
+    it.line(R, line(external=f"transcribe-{R.hex()}-0"), 0.0)
+    it.line(R, line(external=f"transcribe-{R.hex()}-1"), 0.0)
+    assert joins(due(it, 0.0)) == [Joined(R, 24, audio_prompt=62)]
+
+
+def test_a_late_line_of_sound_says_what_the_engine_took_for_its_prompt() -> None:
+    it = joiner()
+    it.told(SOUND, None, 0.0)
+    due(it, PATIENCE_S)
+    it.line(R, line(), 60.0)
+    [amendment] = due(it, 66.0).amendments
+    assert (amendment.event.prompt_tokens, amendment.event.cached_tokens) == (0, 0)
+    assert amendment.audio_prompt == 31
 
 
 def test_three_choices_are_waited_for_and_their_prompt_counts_once() -> None:

@@ -344,6 +344,38 @@ def test_another_lane_tells_only_of_its_own_events_that_lost_counters_would_have
     }
 
 
+def sound(engine: Engine, n: int, at_us: int = T0) -> None:
+    """A transcription, charged by its seconds."""
+    engine.spans.line("s", freed(n))
+    event = told(n, time_us=at_us, outcome="finished", prompt_tokens=0, completion_tokens=0, audio_seconds=9)
+    engine.writes(event, Joined(event.request, 12, audio_prompt=31))
+
+
+def test_what_the_engine_took_for_the_prompt_of_sound_is_a_cause_of_its_own() -> None:
+    engine = begun()
+    engine.request()
+    engine.counts(31, 12)
+    sound(engine, 2)
+    [span] = engine.quiet()
+    assert (span.engine_prompt, span.audio_prompt) == (62, 31)
+    assert engine.spans.unaccounted == {("tiny", "prompt"): 0, ("tiny", "generated"): 0}
+
+
+def test_another_lane_tells_of_its_own_sound_from_its_first_to_its_last() -> None:
+    engine = begun(first_lane=False)
+    engine.counts(3 * 31, 3 * 12)
+    engine.request()
+    sound(engine, 2, T0 + 21_000_000)
+    kept = json.loads(json.dumps(engine.spans.to_json()))
+    engine.spans.take_json(kept)
+    sound(engine, 3, T0 + 22_000_000)
+    [span] = engine.quiet()
+    assert values(span) == {"model": "tiny", "ended": "quiet", "audio_prompt": 62, "witness": "yes"}
+    assert (span.from_us, span.to_us) == (T0 + 21_000_000, T0 + 22_000_000)
+    engine.request(4)
+    assert engine.quiet() == []
+
+
 def test_two_models_have_a_span_each_and_a_late_line_finds_its_own() -> None:
     engine = begun()
     engine.counts(31, 11, "other")

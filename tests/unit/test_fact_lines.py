@@ -39,6 +39,7 @@ SPAN = Span(
     late_prompt=0,
     late_generated=3,
     repeated_prompt=100,
+    audio_prompt=0,
     unmetered_prompt=0,
     unmetered_generated=0,
     lost_prompt=0,

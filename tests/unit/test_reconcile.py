@@ -35,7 +35,9 @@ def span(number: int, begins_s: float, ends_s: float, **said: object) -> SealedS
     figures: dict[str, object] = {
         name: 0
         for name in Span.__slots__
-        if name.startswith(("engine_", "late_", "repeated_", "unmetered_", "lost_", "lines", "unwitnessed_"))
+        if name.startswith(
+            ("engine_", "late_", "repeated_", "audio_", "unmetered_", "lost_", "lines", "unwitnessed_")
+        )
     }
     times = {"from_us": START_US + int(begins_s * SECOND), "to_us": START_US + int(ends_s * SECOND)}
     fixed = {"number": number, "model": "m", "ended": "quiet", "witness": "yes"}
@@ -74,8 +76,8 @@ def test_what_the_engine_counted_is_what_was_written_down() -> None:
 
 def test_each_known_cause_is_taken_as_it_was_measured() -> None:
     said = span(
-        0, 0, 100, engine_prompt=1_000, engine_generated=500, late_prompt=7, late_generated=3, repeated_prompt=200,
-        unmetered_prompt=50, unmetered_generated=20,
+        0, 0, 100, engine_prompt=1_000, engine_generated=500, late_prompt=7, late_generated=3, repeated_prompt=150,
+        audio_prompt=50, unmetered_prompt=50, unmetered_generated=20,
     )  # fmt: skip
     row = only(reconcile_node([said], [batch(1, 5, 1_000 + 7 - 200 - 50, 500 + 3 - 20)]))
     assert (row.unaccounted_prompt, row.unaccounted_generated) == (0, 0)
