@@ -43,22 +43,28 @@ CAUSES = (
     "lost_prompt",
     "lost_generated",
 )
+#: What is still unchecked after so long is a difference: an engine is quiet at least once a day, or has to be made so.
+OVERDUE = timedelta(hours=24)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What `tally reconcile` was asked for; None: all there is."""
+    """What `tally reconcile` was asked for; None: all there is. `now`: the instant of asking."""
 
     operator: str | None = None
     node: str | None = None
     period: Period | None = None
     by_hour: bool = False
+    now: datetime | None = None
 
 
 @dataclass(slots=True)
 class _Found:
-    """The document's lists, as they fill operator by operator; `unaccounted` sums what is left in each hour."""
+    """The document's lists, as they fill operator by operator. `unaccounted` sums what is left in each hour, of the
+    requests in `compared`; `overdue` is the instant before which everything has to be compared by now."""
+
+    overdue: datetime
 
     nodes: list[dict[str, Any]] = field(default_factory=list)
     differences: list[dict[str, Any]] = field(default_factory=list)
@@ -68,11 +74,12 @@ class _Found:
     doubled_spans: list[dict[str, Any]] = field(default_factory=list)
     periods: list[RatedPeriod] = field(default_factory=list)
     unaccounted: int = 0
+    compared: int = 0
 
 
 async def reconciliation(database: Database, asked: Asked) -> dict[str, Any]:
     """The document. Refusals: unknown_operator, unknown_node."""
-    found = _Found()
+    found = _Found((asked.now or datetime.now(UTC)) - OVERDUE)
     nodes: set[str] = set()
     for operator in await answers.named_operators(database, asked.operator):
         async with database.app(operator, snapshot=True) as conn:
@@ -98,16 +105,19 @@ async def reconciliation(database: Database, asked: Asked) -> dict[str, Any]:
         "periods": [_period_json(each) for each in found.periods],
         "rated": summed(each.rated for each in found.periods),
         "invoiced": summed(each.invoiced for each in found.periods),
+        "compared_requests": found.compared,
+        "unchecked_requests": sum(each["requests"] for each in found.unchecked),
         "unaccounted": found.unaccounted,
     }
 
 
 def has_difference(document: Mapping[str, Any]) -> bool:
-    """Whether anything is unexplained, missing, or served unmetered and not accepted: exit 3."""
+    """Whether anything is unexplained, missing, unchecked for too long, or served unmetered and not accepted: exit 3."""
     return bool(
         document["differences"]
         or document["missing_spans"]
         or document["doubled_spans"]
+        or any(each["overdue"] for each in document["unchecked"])
         or any(gap["reason"] is None for gap in document["unmetered"])
         or any(period["differences"] for period in document["periods"])
     )
@@ -140,7 +150,8 @@ def _tell(
         where | _row_json(row, zone) | {"likely": likely(row)} for row in compared.rows if row.differs
     ]
     found.unaccounted += sum(row.unaccounted for row in compared.rows)
-    found.unchecked += [where | _unchecked_json(each) for each in compared.unchecked]
+    found.compared += sum(row.requests for row in compared.rows)
+    found.unchecked += [where | _unchecked_json(each, found.overdue) for each in compared.unchecked]
     found.missing_spans += [where | _numbers_json(each) for each in compared.missing_spans]
     found.doubled_spans += [where | _numbers_json(each) for each in compared.doubled_spans]
 
@@ -242,7 +253,7 @@ def _row_json(row: Row, zone: ZoneInfo | None) -> dict[str, Any]:
     }
 
 
-def _unchecked_json(each: Unchecked) -> dict[str, Any]:
+def _unchecked_json(each: Unchecked, overdue: datetime) -> dict[str, Any]:
     return {
         "why": each.why,
         "from": time_text(each.from_us),
@@ -250,6 +261,7 @@ def _unchecked_json(each: Unchecked) -> dict[str, Any]:
         "requests": each.requests,
         "prompt_tokens": each.prompt_tokens,
         "generated_tokens": each.generated_tokens,
+        "overdue": each.waits_from_us is not None and _instant(each.waits_from_us) < overdue,
     }
 
 

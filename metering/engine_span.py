@@ -48,6 +48,7 @@ class Spans:
         self._begun: dict[str, Scrape] = {}
         self._latest: dict[str, Scrape] = {}
         self._restarted = False
+        self._heard = False
         self._aside: set[str] = set()
         self._sums = SpanSums()
         # From here on, what need not outlive the process.
@@ -79,7 +80,7 @@ class Spans:
 
     def line(self, stream: str, said: Said) -> None:
         """A line of an engine, whosever request it is of."""
-        self._moved = True
+        self._moved = self._heard = True
         match said:
             case Freed():
                 self._sums.freed(said)
@@ -252,7 +253,9 @@ class Spans:
     def _witness_of(self, model: str, grown: Counts, sums: Sums) -> str:
         if not self._witness:
             return "no"
-        silent = grown != Counts() and not sums.lines
+        silent = not sums.lines and (grown != Counts() or not self._heard)
+        if silent:
+            self._heard = False
         return "aside" if silent or self._aside & {model, ""} else "yes"
 
     # -- over a restart ---------------------------------------------------------------------------------------------
@@ -265,6 +268,7 @@ class Spans:
             "begun": {address: scrape.to_json() for address, scrape in self._begun.items()},
             "latest": {address: scrape.to_json() for address, scrape in self._latest.items()},
             "restarted": self._restarted,
+            "heard": self._heard,
             "aside": sorted(self._aside),
             "sums": self._sums.to_json(),
         }
@@ -276,6 +280,7 @@ class Spans:
         self._begun = {address: Scrape.from_json(each) for address, each in found["begun"].items()}
         self._latest = {address: Scrape.from_json(each) for address, each in found["latest"].items()}
         self._restarted = bool(found["restarted"])
+        self._heard = bool(found["heard"])
         self._aside = set(found["aside"])
         self._sums.take_json(found["sums"])
 

@@ -9,7 +9,8 @@ of sealed batches. What is known to be in one and not in the other is measured e
 They are compared over stretches (stretch.py): from one point at which nothing was under way to another. A stretch
 belongs to the hour of its first event, and rows are the sums of an hour's stretches: so two errors that cancel within
 an hour are not seen, and none that doesn't. Nothing is spread or guessed: what no span reaches is named as unchecked,
-and so is what comes after the last cut, until the engine is quiet again.
+and so is what comes after the last cut, until the engine is quiet again, and a stretch of whose engine nobody but our
+own events tells (`is_blind`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from metering.fact import Serves
-from metering.reconcile_row import Row, joined, row_of_span, row_of_sum
+from metering.reconcile_row import Row, is_blind, joined, row_of_span, row_of_sum
 from metering.stretch import SealedSpan, SealedSum, Stretch, stretches
 
 HOUR_US = 3_600_000_000
@@ -30,6 +31,7 @@ ALWAYS = (0, 2**63)
 NO_SPANS = "no_spans"
 BEFORE_FIRST_SPAN = "before_first_span"
 SINCE_QUIET_POINT = "since_quiet_point"
+COUNTERS_LOST = "counters_lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,8 @@ class SealedServes:
 
 @dataclass(frozen=True, slots=True)
 class Unchecked:
-    """Events that nothing could be compared with (yet): `no_spans`, `before_first_span` or `since_quiet_point`."""
+    """Events that nothing could be compared with (yet): `no_spans`, `before_first_span`, `since_quiet_point` or
+    `counters_lost`. `waits_from_us` is the first of those with a token, None if there is none to compare."""
 
     why: str
     from_us: int
@@ -50,6 +53,7 @@ class Unchecked:
     requests: int
     prompt_tokens: int
     generated_tokens: int
+    waits_from_us: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +107,12 @@ def reconcile_node(
     if closed and not closed[-1].sure and _differs(closed[-1]):
         # Other lanes wrote in the seconds after its end: whether of what was before, the next quiet point will tell.
         after += closed.pop().sums
+    blind = [found for stretch in closed if _is_blind(stretch) for found in stretch.sums]
     return NodeReconciled(
         rows=tuple(row for row in _rows(closed) if within_us[0] <= row.hour_us < within_us[1]),
         unchecked=(
             *_unchecked(BEFORE_FIRST_SPAN, early, within_us),
+            *_unchecked(COUNTERS_LOST, blind, within_us),
             *_unchecked(SINCE_QUIET_POINT, after, within_us),
         ),
         missing_spans=missing,
@@ -157,6 +163,10 @@ def _differs(stretch: Stretch) -> bool:
     return any(row.unaccounted for row in _rows([stretch]))
 
 
+def _is_blind(stretch: Stretch) -> bool:
+    return any(is_blind(each.span) for each in stretch.spans)
+
+
 def _rows(stretches: Iterable[Stretch]) -> tuple[Row, ...]:
     """Rows by hour and model; a model of which nobody counted a token has none."""
     parts: dict[tuple[int, str], list[Row]] = defaultdict(list)
@@ -165,9 +175,10 @@ def _rows(stretches: Iterable[Stretch]) -> tuple[Row, ...]:
             [found.first_us for found in stretch.sums] or [each.span.to_us for each in stretch.spans]
         )
         hour_us = first_us - first_us % HOUR_US
+        compared = not _is_blind(stretch)
         for each in stretch.spans:
-            parts[hour_us, each.span.model].append(row_of_span(hour_us, each.span))
-        for found in stretch.sums:
+            parts[hour_us, each.span.model].append(row_of_span(hour_us, each.span, compared=compared))
+        for found in stretch.sums if compared else ():
             parts[hour_us, found.model].append(row_of_sum(hour_us, found))
     rows = [joined(each) for _, each in sorted(parts.items())]
     return tuple(row for row in rows if row.tells)
@@ -185,5 +196,9 @@ def _unchecked(why: str, given: Sequence[SealedSum], within_us: tuple[int, int])
             requests=sum(found.requests for found in sums),
             prompt_tokens=sum(found.prompt_tokens for found in sums),
             generated_tokens=sum(found.generated_tokens for found in sums),
+            waits_from_us=min(
+                (found.first_us for found in sums if found.prompt_tokens or found.generated_tokens),
+                default=None,
+            ),
         ),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from metering.fact import Span
 from metering.stretch import SealedSum
@@ -91,13 +91,35 @@ class Row:
         return bool(self.unaccounted or self.lines_missing)
 
 
-def row_of_span(hour_us: int, span: Span) -> Row:
-    """The engine's side of a row."""
-    return Row(
+def is_blind(span: Span) -> bool:
+    """Whether the engine's counters were lost and its lines do not stand for them: then what the span says was lost is
+    what events say, and to compare it with events would find nothing whatever happened.
+
+    Where a witness told of a restart, the requests whose line the kill cut off are taken as their events tell them; they
+    are counted as unwitnessed. Nobody can tell so of an engine that merely could not be asked.
+    """
+    if span.ended == "quiet":
+        return False
+    return span.witness != "yes" or (span.ended == "unscraped" and span.unwitnessed_requests > 0)
+
+
+def row_of_span(hour_us: int, span: Span, *, compared: bool = True) -> Row:
+    """The engine's side of a row; unless it is `compared`, only what needs no other side: its lines."""
+    lines = Row(
         model=span.model,
         hour_us=hour_us,
         from_us=span.from_us,
         to_us=span.to_us,
+        lines=span.lines,
+        lines_missing=span.lines_missing,
+        restarts=int(span.ended == "restart"),
+        unscraped=int(span.ended == "unscraped"),
+        witness=span.witness,
+    )
+    if not compared:
+        return lines
+    return replace(
+        lines,
         engine_prompt=span.engine_prompt,
         engine_generated=span.engine_generated,
         late_prompt=span.late_prompt,
@@ -108,11 +130,6 @@ def row_of_span(hour_us: int, span: Span) -> Row:
         unmetered_generated=span.unmetered_generated,
         lost_prompt=span.lost_prompt,
         lost_generated=span.lost_generated,
-        lines=span.lines,
-        lines_missing=span.lines_missing,
-        restarts=int(span.ended == "restart"),
-        unscraped=int(span.ended == "unscraped"),
-        witness=span.witness,
     )
 
 

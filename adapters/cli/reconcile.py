@@ -11,7 +11,7 @@ from adapters.cli.framework import DIFFERENCE, Context, Result, command, counted
 from adapters.cli.options import OperatorOption, PeriodOption, read_period
 from adapters.cli.wiring import DataFolder, take_what_waits
 from adapters.reconciling import Asked, has_difference, reconciliation
-from metering.reconcile import BEFORE_FIRST_SPAN, NO_SPANS, SINCE_QUIET_POINT
+from metering.reconcile import BEFORE_FIRST_SPAN, COUNTERS_LOST, NO_SPANS, SINCE_QUIET_POINT
 from metering.refusal import Refusal
 
 _HEADS = (
@@ -27,8 +27,9 @@ _HEADS = (
     "witness",
 )
 _WHY_UNCHECKED = {
-    NO_SPANS: "nobody read this node's engine counters: its sidecar ran without --engine-lines or could not read /metrics",
+    NO_SPANS: "nobody has read this node's engine counters between two quiet points yet",
     BEFORE_FIRST_SPAN: "served before the engine's counters were first read",
+    COUNTERS_LOST: "the engine's counters were lost or could not be read, and no witness told its lines",
     SINCE_QUIET_POINT: "since the engine was last quiet; compared as soon as it is again",
 }
 
@@ -68,14 +69,28 @@ def _said(document: Mapping[str, Any]) -> Iterator[Any]:
     yield from _numbers(document)
     yield from _unmetered(document["unmetered"])
     for each in document["unchecked"]:
+        state = "NOT CHECKED for more than 24 hours" if each["overdue"] else "not checked"
         yield (
-            f"not checked: {each['node']}, {_tokens(each)} of {counted(each['requests'], 'request')} from"
+            f"{state}: {each['node']}, {_tokens(each)} of {counted(each['requests'], 'request')} from"
             f" {each['from']} to {each['to']}: {_WHY_UNCHECKED[each['why']]}"
         )
     for period in document["periods"]:
         yield from _period(period)
     if not has_difference(document):
-        yield "No difference." if rows or document["periods"] else "Nothing to compare."
+        yield _verdict(document)
+
+
+def _verdict(document: Mapping[str, Any]) -> str:
+    """What is said where nothing is wrong: never more than was looked at."""
+    compared, unchecked = document["compared_requests"], document["unchecked_requests"]
+    if unchecked:
+        of_all = f"{compared:,} of {counted(compared + unchecked, 'request')}"
+        return (
+            f"No difference in what was compared: {of_all}."
+            if compared
+            else f"Nothing was compared yet: 0 of {counted(unchecked, 'request')}."
+        )
+    return "No difference." if document["nodes"] or document["periods"] else "Nothing to compare."
 
 
 def _figures(row: Mapping[str, Any]) -> list[object]:

@@ -82,7 +82,7 @@ async def node(world: World) -> Node:
 
 
 async def ask(world: World, **asked: Any) -> dict[str, Any]:
-    return await reconciliation(world.database, Asked(**asked))
+    return await reconciliation(world.database, Asked(**{"now": START + timedelta(hours=2), **asked}))
 
 
 async def test_what_was_sealed_of_the_engine_is_what_was_sealed_of_requests(world: World) -> None:
@@ -180,8 +180,23 @@ async def test_a_node_that_nobody_scraped_and_what_came_since_are_named_and_no_d
         ("kaunas-1", "no_spans", 1),
         (NODE, "since_quiet_point", 3),
     ]
+    assert (found["compared_requests"], found["unchecked_requests"]) == (2, 4)
     assert not has_difference(found)
     assert (await ask(world, node=NODE))["unchecked"][0]["node"] == NODE
+
+
+async def test_what_stays_unchecked_for_more_than_a_day_is_a_difference(world: World) -> None:
+    served = await node(world)
+    await served.serve(2)
+    world.wire.send(served.writer.seal(3))
+    await world.intake().take_pending()
+    for hours, overdue in ((24, False), (24.1, True)):
+        found = await ask(world, now=START + timedelta(hours=hours))
+        assert ([each["overdue"] for each in found["unchecked"]], has_difference(found)) == (
+            [overdue],
+            overdue,
+        )
+        assert (found["differences"], found["unaccounted"]) == ([], 0)
 
 
 async def test_an_unmetered_interval_is_a_difference_until_it_is_accepted(world: World) -> None:

@@ -267,6 +267,15 @@ def test_what_happened_before_the_first_quiet_point_has_no_counters() -> None:
     assert (span.ended, span.engine_prompt, span.lost_prompt, span.lost_generated) == ("unscraped", 0, 31, 12)
 
 
+def test_an_engine_of_which_no_line_ever_came_has_no_witness_whatever_became_of_its_counters() -> None:
+    engine = begun()
+    event = told(outcome="finished")
+    engine.writes(event, Joined(event.request, None, None, None))
+    engine.shown = None
+    [span] = [span for _ in range(UNSCRAPED_AFTER_US // 10_000_000 + 1) for span in engine.look()]
+    assert (span.ended, span.witness, span.lines, span.lost_prompt) == ("unscraped", "aside", 0, 31)
+
+
 def test_an_engine_that_never_answers_again_ends_its_span_after_ten_minutes() -> None:
     engine = begun()
     engine.request()

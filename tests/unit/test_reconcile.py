@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from metering.fact import Serves, Span
 from metering.reconcile import (
     BEFORE_FIRST_SPAN,
+    COUNTERS_LOST,
     HOUR_US,
     NO_SPANS,
     SINCE_QUIET_POINT,
@@ -217,6 +218,42 @@ def test_whether_another_lanes_seconds_are_of_before_is_told_by_the_next_quiet_p
     assert (found.rows, [each.prompt_tokens for each in found.unchecked]) == ((), [13])
     found = reconcile_node([span(0, 0, 100, engine_prompt=10), span(1, 100, 200, engine_prompt=3)], sums)
     assert (only(found).events_prompt, found.unchecked, found.differs) == (13, (), False)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"ended": "unscraped", "witness": "no", "unwitnessed_requests": 1},
+        {"ended": "restart", "witness": "no", "unwitnessed_requests": 1},
+        {"ended": "restart", "witness": "aside", "unwitnessed_requests": 1},
+        {"ended": "unscraped", "witness": "yes", "unwitnessed_requests": 1},
+    ],
+)
+def test_events_explain_nothing_where_nobody_else_tells_of_the_engine(said: dict[str, object]) -> None:
+    """Whatever the engine did, the span says just what the events say: they are not compared with themselves."""
+    spans = [
+        span(0, 0, 100, lost_prompt=10, lost_generated=4, **said),
+        span(1, 100, 200, engine_prompt=20, engine_generated=5),
+    ]
+    found = reconcile_node(spans, [batch(1, 5, 10, 4), batch(101, 102, 20, 5)])
+    assert (only(found).events_prompt, only(found).unaccounted, found.differs) == (20, 0, False)
+    [lost] = found.unchecked
+    assert (lost.why, lost.requests, lost.prompt_tokens, lost.generated_tokens) == (COUNTERS_LOST, 1, 10, 4)
+    assert lost.waits_from_us == START_US + SECOND
+
+
+def test_a_line_that_is_missing_is_a_difference_also_where_nothing_can_be_compared() -> None:
+    said = span(0, 0, 100, ended="restart", witness="aside", lost_prompt=10, lines=3, lines_missing=1)
+    found = reconcile_node([said], [batch(1, 5, 10, 4)])
+    assert (only(found).lines_missing, only(found).requests, only(found).unaccounted) == (1, 0, 0)
+    assert found.differs
+
+
+def test_requests_without_a_token_wait_for_nothing() -> None:
+    [tail] = reconcile_node(
+        [span(0, 0, 100, engine_prompt=1)], [batch(1, 2, 1, 0), batch(101, 102, 0, 0)]
+    ).unchecked
+    assert (tail.why, tail.requests, tail.waits_from_us) == (SINCE_QUIET_POINT, 1, None)
 
 
 @dataclass(frozen=True)
