@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters import answers
+from adapters.overdue import is_overdue
 from adapters.postgres.closes import load_closes
 from adapters.postgres.database import Database
 from adapters.postgres.documents import load_documents
@@ -43,8 +44,6 @@ CAUSES = (
     "lost_prompt",
     "lost_generated",
 )
-#: What is still unchecked after so long is a difference: an engine is quiet at least once a day, or has to be made so.
-OVERDUE = timedelta(hours=24)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -62,9 +61,9 @@ class Asked:
 @dataclass(slots=True)
 class _Found:
     """The document's lists, as they fill operator by operator. `unaccounted` sums what is left in each hour, of the
-    requests in `compared`; `overdue` is the instant before which everything has to be compared by now."""
+    requests in `compared`; `now` is the instant of asking."""
 
-    overdue: datetime
+    now: datetime
 
     nodes: list[dict[str, Any]] = field(default_factory=list)
     differences: list[dict[str, Any]] = field(default_factory=list)
@@ -79,7 +78,7 @@ class _Found:
 
 async def reconciliation(database: Database, asked: Asked) -> dict[str, Any]:
     """The document. Refusals: unknown_operator, unknown_node."""
-    found = _Found((asked.now or datetime.now(UTC)) - OVERDUE)
+    found = _Found(asked.now or datetime.now(UTC))
     nodes: set[str] = set()
     for operator in await answers.named_operators(database, asked.operator):
         async with database.app(operator, snapshot=True) as conn:
@@ -151,7 +150,7 @@ def _tell(
     ]
     found.unaccounted += sum(row.unaccounted for row in compared.rows)
     found.compared += sum(row.requests for row in compared.rows)
-    found.unchecked += [where | _unchecked_json(each, found.overdue) for each in compared.unchecked]
+    found.unchecked += [where | _unchecked_json(each, found.now) for each in compared.unchecked]
     found.missing_spans += [where | _numbers_json(each) for each in compared.missing_spans]
     found.doubled_spans += [where | _numbers_json(each) for each in compared.doubled_spans]
 
@@ -253,7 +252,7 @@ def _row_json(row: Row, zone: ZoneInfo | None) -> dict[str, Any]:
     }
 
 
-def _unchecked_json(each: Unchecked, overdue: datetime) -> dict[str, Any]:
+def _unchecked_json(each: Unchecked, now: datetime) -> dict[str, Any]:
     return {
         "why": each.why,
         "from": time_text(each.from_us),
@@ -261,7 +260,7 @@ def _unchecked_json(each: Unchecked, overdue: datetime) -> dict[str, Any]:
         "requests": each.requests,
         "prompt_tokens": each.prompt_tokens,
         "generated_tokens": each.generated_tokens,
-        "overdue": each.waits_from_us is not None and _instant(each.waits_from_us) < overdue,
+        "overdue": is_overdue(each, now),
     }
 
 

@@ -13,14 +13,23 @@ from typing import Any
 
 import typer
 
-from adapters.cli.framework import DIFFERENCE, Context, Result, command, instant_text, table
+from adapters.cli.framework import DIFFERENCE, Context, Result, command, counted, instant_text, table
 from adapters.cli.wiring import DataFolder, now
+from adapters.overdue import overdue
 from adapters.postgres.database import Database
 from adapters.postgres.embedded import orphans
 from adapters.postgres.open import APP_URL, outside_urls
 from adapters.postgres.roles import role_sql
 from adapters.postgres.streams import read_streams
 from adapters.postgres.witnesses import Served, nodes_served
+from metering.instant import time_text
+from metering.reconcile import (
+    BEFORE_FIRST_SPAN,
+    COUNTERS_LOST,
+    NO_SPANS,
+    SINCE_QUIET_POINT,
+    Unchecked,
+)
 from metering.refusal import Refusal, Unavailable
 from metering.spool import Spool
 
@@ -128,10 +137,31 @@ def _named(paths: list[Path]) -> str:
 
 async def _check_witnesses(database: Database, operator: str) -> list[Check]:
     """Per node with sidecars: whether the engine's witness told lines in the newest facts that its seals brought."""
+    moment = now()
     async with database.app(operator, snapshot=True) as connection:
         nodes = await nodes_served(connection)
-    moment = now()
-    return [_witness(node, served, moment) for node, served in nodes.items()]
+        late = await overdue(connection, operator, moment)
+    witnesses = [_witness(node, served, moment) for node, served in nodes.items()]
+    return [*witnesses, *(_unchecked(node, each) for node, found in late.items() for each in found)]
+
+
+_REMEDIES = {
+    NO_SPANS: "let its sidecar read the engine's GET /metrics (its log says what is in the way), and the engine be quiet"
+    " for some seconds",
+    BEFORE_FIRST_SPAN: "they cannot be compared any more; start the sidecar before the engine takes requests",
+    COUNTERS_LOST: "they cannot be compared any more; install tallygrid-vllm in the engine: its lines outlive a restart,"
+    " and see that GET /metrics answers",
+    SINCE_QUIET_POINT: "keep new requests from the engine for some seconds, once a day; if it was quiet, its sidecar's log"
+    " says why GET /metrics cannot be read",
+}
+
+
+def _unchecked(node: str, found: Unchecked) -> Check:
+    what = (
+        f"{counted(found.requests, 'request')} from {time_text(found.from_us)} to {time_text(found.to_us)} were compared"
+        f" with nothing of the engine's for more than 24 hours ({found.why})"
+    )
+    return Check(f"reconcile {node}", FAULT, what, _REMEDIES[found.why])
 
 
 def _witness(node: str, served: Served, moment: datetime) -> Check:
@@ -139,11 +169,19 @@ def _witness(node: str, served: Served, moment: datetime) -> Check:
     span = served.last_span
     if span is None or (served.last_event and served.last_event - span.ended_at > WITNESS_FRESH):
         since = "ever" if span is None else f"since {instant_text(span.ended_at)}"
+        if served.is_witnessed:
+            return Check(
+                name,
+                WARNING,
+                f"its lines are read, but its engine was not seen quiet {since}: nothing is compared until it is",
+                "let the engine be quiet for some seconds, once a day",
+            )
         return Check(
             name,
             WARNING,
             f"no fact of its engine {since}; requests are billed as delivered, and nothing is compared with counters",
-            "give its sidecar --engine-lines, the folder into which tallygrid-vllm writes",
+            "see in its sidecar's log that GET /metrics can be read; give it --engine-lines, the folder into which"
+            " tallygrid-vllm writes",
         )
     if span.witness == "aside":
         return Check(

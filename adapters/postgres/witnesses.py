@@ -24,10 +24,11 @@ _BEYOND = timedelta(days=1)
 _STILL_WRITTEN = timedelta(microseconds=STILL_WRITTEN_US)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NEWEST = text("""
-    SELECT l.node, e.last_time AS last_event, f.ends AS span_ended, f.content ->> 'witness' AS witness
+    SELECT l.node, e.last_time AS last_event, f.ends AS span_ended, f.content ->> 'witness' AS witness,
+           e.requests > e.unwitnessed_requests AS is_witnessed
     FROM (SELECT DISTINCT operator, node FROM lane WHERE kind = 'sidecar') AS l
     LEFT JOIN LATERAL (
-        SELECT last_time FROM seal_sum s WHERE (s.operator, s.node) = (l.operator, l.node)
+        SELECT last_time, requests, unwitnessed_requests FROM seal_sum s WHERE (s.operator, s.node) = (l.operator, l.node)
         ORDER BY s.last_time DESC LIMIT 1) AS e ON true
     LEFT JOIN LATERAL (
         SELECT ends, content FROM seal_fact f WHERE (f.operator, f.kind, f.node) = (l.operator, 'span', l.node)
@@ -60,10 +61,12 @@ class LastSpan:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """When a node last served a request, and its newest span; None where there is none."""
+    """When a node last served a request, and its newest span; None where there is none. `is_witnessed`: the newest
+    events carry the engine's own figure."""
 
     last_event: datetime | None
     last_span: LastSpan | None
+    is_witnessed: bool
 
 
 async def read_witnesses(
@@ -104,7 +107,9 @@ async def nodes_served(conn: AsyncConnection) -> dict[str, Served]:
     """Of each node whose sidecars ever sealed an event or a span: the newest of both."""
     return {
         row.node: Served(
-            row.last_event, None if row.witness is None else LastSpan(row.span_ended, row.witness)
+            row.last_event,
+            None if row.witness is None else LastSpan(row.span_ended, row.witness),
+            bool(row.is_witnessed),
         )
         for row in await conn.execute(_NEWEST)
     }

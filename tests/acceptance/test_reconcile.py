@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,36 @@ def test_usage_that_came_after_the_close_is_a_difference_until_the_month_is_clos
     found = node.tally("reconcile", "--period", OCTOBER)
     assert (found["rated"]["input"], found["invoiced"]["input"]) == (3_005_000, 3_000_000)
     assert "on no issued document" in node.tally.run("reconcile", "--period", OCTOBER).stdout
+
+
+def witness_check(node: Node) -> dict[str, Any]:
+    [check] = [each for each in node.tally("doctor")["checks"] if each["name"] == "witness vilnius-1"]
+    found: dict[str, Any] = check
+    return found
+
+
+def test_doctor_faults_what_stayed_unchecked_for_a_day_and_says_what_to_do(node: Node) -> None:
+    begins = datetime.now(UTC) - timedelta(hours=30)
+    node.writer.time_us = us(begins)
+    node.serve()
+    node.publish(node.writer.seal(2, customer=node.customer, generated_tokens=10))
+    node.tally("usage")  # takes in what waits
+    ran = node.tally.run("doctor", "--json")
+    [check] = [each for each in ran.document["checks"] if each["name"] == "reconcile vilnius-1"]
+    assert (ran.exit_code, check["state"], check["what"][:10]) == (3, "fault", "2 requests")
+    assert "(since_quiet_point)" in check["what"]
+    assert "once a day" in check["remedy"]
+
+
+def test_doctor_says_of_an_engine_that_was_not_quiet_that_its_lines_are_read(node: Node) -> None:
+    node.writer.time_us = us(datetime.now(UTC) - timedelta(hours=3))
+    node.serve()
+    node.writer.time_us = us(datetime.now(UTC) - timedelta(minutes=5))
+    node.publish(node.writer.seal(2, customer=node.customer, generated_tokens=10))
+    node.tally("usage")
+    check = witness_check(node)
+    assert (check["state"], check["what"][:14]) == ("warning", "its lines are ")
+    assert "--engine-lines" not in check["remedy"]
 
 
 def test_what_no_counter_was_read_for_is_said_to_be_unchecked(node: Node) -> None:
