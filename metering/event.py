@@ -22,7 +22,8 @@ quantity of its own; and so is the number of requests without a witness, which a
     client_stalled       the client took nothing for longer than the sidecar waits
     sidecar_stopped      the sidecar was told to stop, and did not wait for the answer's end
     sidecar_killed       the sidecar was killed while the request ran; its next start wrote the event
-    usage_unread         the answer is whole, and nothing in it could be read as its usage
+    usage_unread         the answer is whole, and nothing in it could be read as its usage; or aborted, and what had not
+                         been passed on yet of its stream was only the usage
     background_lost      a response in the background, whose end the engine could not be asked for any more
     lines_late           of an amendment: lines came after those of which the event has its figure already
 """

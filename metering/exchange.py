@@ -15,8 +15,8 @@ left) and asks for the next `Step`: what to write down, then what to send. The o
 
 Tokens of a stream that did not end come from its running usage, which says how large the prompt was but not what of it
 was cached: it counts as uncached. Streams of responses and messages have none: there each delta passed on counts as one
-token. Of an answer in one piece nothing is known before its end: no tokens. Where figures are or may be incomplete, the
-event's `reason` says why.
+token, and `usage_unread` says that the client left after the last of them. Of an answer in one piece nothing is known
+before its end: no tokens. Where figures are or may be incomplete, the event's `reason` says why.
 
 A response in the background (`background: true`) is answered before its work is done, and goes on without a client. Its
 outcome is not this exchange's to know: the step says `watch`, and `metering.background` asks the engine for it.
@@ -33,6 +33,7 @@ from metering.exchange_step import LOST, STOPPING, UNKNOWN_MODEL, Step, Watch
 from metering.http_answer import AnswerHead, head_bytes
 from metering.http_refusal import Refused, answer_bytes
 from metering.http_request import Request
+from metering.messages_stream import MessagesStream
 from metering.request_body import Ask
 from metering.response_id import UNMETERED, make_response_id
 from metering.responses_stream import PassedOn, ResponsesStream
@@ -41,6 +42,10 @@ from metering.usage import NOTHING
 from metering.write_ahead import Intent
 
 _MODEL = re.compile(rb'"model"\s*:\s*"([A-Za-z0-9./][\w.:/@+-]{0,199})"')
+
+
+#: The others may have several in a request. vLLM begins with them side by side: one is refused, others have run.
+_ONE_PROMPT = frozenset({"chat", "responses", "messages"})
 
 
 class Exchange:
@@ -260,9 +265,13 @@ class Exchange:
 
     @property
     def _lines(self) -> int | None:
-        if self._ordinal is None or (self._head is not None and 400 <= self._head.status < 500):
+        lines = None if self._ask is None else self._ask.lines
+        if self._ordinal is None:
             return 0
-        return None if self._ask is None else self._ask.lines
+        if self._head is None or not 400 <= self._head.status < 500:
+            return lines
+        several = lines != 1 and self._model is not None and self.request.endpoint.name not in _ONE_PROMPT
+        return None if several and self._head.status == 400 else 0
 
     @property
     def background(self) -> bool:
@@ -322,6 +331,9 @@ class Exchange:
         usage = None if reader is None else reader.usage()
         model = self._model or (None if reader is None else reader.model) or UNKNOWN_MODEL
         unread = usage is None and outcome == "finished"
+        left_whole = False
+        if outcome == "aborted" and isinstance(reader, ResponsesStream | MessagesStream):
+            left_whole = reader.unread
         usage = usage or NOTHING
         event = Event(
             kind="usage",
@@ -341,6 +353,6 @@ class Exchange:
             generated_tokens=None,
             audio_seconds=usage.audio_seconds,
             request_digest=None,
-            reason="usage_unread" if unread else self._reason,
+            reason="usage_unread" if unread or left_whole else self._reason,
         )
         return event, unread

@@ -8,7 +8,8 @@
     event: error                 in the place of the rest
 
 The start tells the whole prompt, whatever was cached (vLLM knows that at the end only), so a client that leaves has been
-told the prompt and the deltas passed on to it. Its bytes are never changed.
+told the prompt and the deltas passed on to it; where it left between the last `content_block_stop` and `message_delta`,
+it had the whole answer without its usage (`unread`). Its bytes are never changed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _PLACES: dict[bytes, Places] = {
 class MessagesStream:
     """One stream. `verdict` is the outcome, once the stream has said it."""
 
-    __slots__ = ("_deltas", "_events", "_final", "_start", "_thinking", "verdict")
+    __slots__ = ("_deltas", "_events", "_final", "_start", "_thinking", "_whole", "verdict")
 
     #: A request for a message always names its model.
     model: str | None = None
@@ -38,6 +39,7 @@ class MessagesStream:
         self._final: bytes | None = None
         self._deltas = 0
         self._thinking = 0
+        self._whole = False
         self.verdict: str | None = None
 
     def feed(self, piece: bytes) -> bytes:
@@ -53,6 +55,11 @@ class MessagesStream:
         if self.verdict is None:
             return "engine_malformed"
         return "engine_error" if self.verdict == "failed" else None
+
+    @property
+    def unread(self) -> bool:
+        """All content begun was passed on to its end, and not what the answer used."""
+        return self._whole and self.verdict is None and messages_usage(self._final) is None
 
     def usage(self) -> Usage | None:
         final = messages_usage(self._final)
@@ -72,6 +79,8 @@ class MessagesStream:
             self.verdict = "failed"
         elif name == b"message_stop":
             self.verdict = "finished"
+        elif name in (b"content_block_start", b"content_block_stop"):
+            self._whole = name == b"content_block_stop"
         elif name == b"content_block_delta":
             if b'"signature_delta"' not in head:  # within a text a quote is escaped
                 self._deltas += 1

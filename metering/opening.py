@@ -12,12 +12,22 @@ from metering.request_body import read_pooled
 from metering.response_id import engine_of_response
 from metering.write_ahead import Intent
 
+#: Nobody would know what was used: neither the answer says it nor the engine.
+_BARE = Refused(
+    400,
+    "usage_not_told",
+    "encoding_format bytes_only says nothing of its usage and is not served here; bytes has it in a header.",
+)
 
-def open_exchange(request: Request, request_id: bytes, now_us: int, secret: bytes) -> Exchange | Refused:
-    """The exchange for a request that may go to the engine, or why it may not: its body cannot be read, or it names a
-    response that is not its customer's.
 
-    `request_id` are the 16 bytes minted for it; `secret` is the node's (`metering.response_id`).
+def open_exchange(
+    request: Request, request_id: bytes, now_us: int, secret: bytes, *, witness: bool = True
+) -> Exchange | Refused:
+    """The exchange for a request that may go to the engine, or why it may not: its body cannot be read, it names a
+    response that is not its customer's, or nobody would tell its usage.
+
+    `request_id` are the 16 bytes minted for it; `secret` is the node's (`metering.response_id`); `witness`: the engine
+    tells by its lines what an answer does not.
     """
     endpoint, key = request.endpoint, request.key
     if not endpoint.metered:
@@ -27,6 +37,8 @@ def open_exchange(request: Request, request_id: bytes, now_us: int, secret: byte
     ask = dialect.request(request)
     if isinstance(ask, Refused):
         return ask
+    if ask.bare and not witness:
+        return _BARE
     kept_by = None
     if ask.previous is not None:
         kept_by = engine_of_response(secret, ask.previous, key.customer)

@@ -46,6 +46,8 @@ class Ask(NamedTuple):
 
     Of responses: the id's text goes into the body at `id_at`; `background`: the answer comes before the work is done;
     `previous` is the id of the response that it goes on from.
+
+    Of embeddings: `bare`, the answer has no place for its usage.
     """
 
     body: bytes
@@ -59,6 +61,7 @@ class Ask(NamedTuple):
     background: bool = False
     previous: str | None = None
     added: int = 0
+    bare: bool = False
 
 
 def read_chat(body: bytes) -> Ask | Refused:
@@ -114,7 +117,8 @@ def read_pooled(body: bytes) -> Ask | Refused:
     if read is None or isinstance(read, Refused):
         return read or Ask(body)
     value = read[1]
-    return Ask(body, model_name(value.get("model")), lines=_prompts(value.get("input")))
+    bare = value.get("encoding_format") == "bytes_only"
+    return Ask(body, model_name(value.get("model")), lines=_prompts(value.get("input")), bare=bare)
 
 
 def model_name(value: object) -> str | None:

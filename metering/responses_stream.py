@@ -7,7 +7,8 @@ The engine says its usage once, in the last event, together with all of the answ
 
 vLLM (0.32) ends with `response.completed` whatever the status; OpenAI's protocol has `response.incomplete`,
 `response.failed` and `error` besides. A stream that ends without any of them was cut off. Of one whose client left, the
-deltas passed on are counted. Its bytes are never changed.
+deltas passed on are counted; where it left after the end of all content (`response.content_part.done` and the like), it
+had the whole answer without its usage (`unread`). Its bytes are never changed.
 
 A response in the background can be streamed again while it runs, from any event on and by several clients at once. So
 that none of its deltas counts twice, `PassedOn` counts them by the numbers of their events.
@@ -22,6 +23,9 @@ from metering.usage import Usage, deltas_usage, responses_usage
 
 _LAST = frozenset({b"response.completed", b"response.incomplete", b"response.failed", b"response.cancelled"})
 _LAST_PLACES: Places = {b"response": {b"usage": None, b"status": None, b"model": None}}
+_CONTENT_DONE = frozenset(
+    {b"response.output_text.done", b"response.content_part.done", b"response.function_call_arguments.done"}
+)
 _FIRST_PLACES: Places = {b"response": {b"model": None}}
 _NUMBER = b"sequence_number"
 _DELTA_PLACES: Places = {_NUMBER: None}
@@ -48,7 +52,17 @@ class PassedOn:
 class ResponsesStream:
     """One stream. `verdict` is the outcome, once the stream has said it; `events` are those that were whole."""
 
-    __slots__ = ("_deltas", "_events", "_passed", "_reasoning", "_usage", "events", "model", "verdict")
+    __slots__ = (
+        "_deltas",
+        "_events",
+        "_passed",
+        "_reasoning",
+        "_usage",
+        "_whole",
+        "events",
+        "model",
+        "verdict",
+    )
 
     def __init__(self, passed: PassedOn | None = None) -> None:
         """`passed`: the response is streamed again, and its deltas are counted there as well."""
@@ -57,6 +71,7 @@ class ResponsesStream:
         self.events = 0
         self._deltas = 0
         self._reasoning = 0
+        self._whole = False
         self._usage: bytes | None = None
         self.verdict: str | None = None
         self.model: str | None = None
@@ -74,6 +89,11 @@ class ResponsesStream:
         if self.verdict is None:
             return "engine_malformed"
         return "engine_error" if self.verdict == "failed" else None
+
+    @property
+    def unread(self) -> bool:
+        """All content begun was passed on to its end, and not what the answer used."""
+        return self._whole and self.verdict is None
 
     @property
     def pending(self) -> bool:
@@ -97,10 +117,15 @@ class ResponsesStream:
         self.events += 1
         if name.endswith(b".delta"):
             reasoning = name.startswith(b"response.reasoning")
+            self._whole = False
             self._deltas += 1
             self._reasoning += reasoning
             if self._passed is not None and picks is not None:
                 self._passed.delta(_number(picks), reasoning=reasoning)
+        elif name in _CONTENT_DONE:
+            self._whole = True
+        elif name.endswith(b".added"):
+            self._whole = False
         elif name == b"error":
             self.verdict = "failed"
         elif picks is not None:

@@ -176,7 +176,9 @@ class Sidecar:
             return STOPPING
         if request.endpoint is MODELS and (listed := self.engine.model_list()) is not None:
             return OwnAnswer(listed)
-        exchange = open_exchange(request, new_id(), self.now_us(), self.options.node_secret)
+        options = self.options
+        witness = options.engine_lines is not None
+        exchange = open_exchange(request, new_id(), self.now_us(), options.node_secret, witness=witness)
         if isinstance(exchange, Refused):
             return exchange
         if exchange.intent is not None and (refused := self.capture.admit(exchange)) is not None:

@@ -98,6 +98,13 @@ def test_so_is_that_of_an_answer_whose_usage_could_not_be_read() -> None:
     assert joins(due(it, 0.1)) == [Joined(R, 12, 31, 16, completion_tokens=12)]
 
 
+def test_who_left_when_only_the_usage_was_missing_had_what_was_generated() -> None:
+    it = joiner()
+    it.told(told(outcome="aborted", reason="usage_unread", prompt_tokens=0, cached_tokens=0), 1, 0.0)
+    it.line(R, line(), 0.1)
+    assert joins(due(it, 0.1)) == [Joined(R, 12, 31, 16, completion_tokens=12)]
+
+
 def test_what_the_client_had_of_such_an_answer_is_amended_by_a_late_line() -> None:
     it = joiner()
     it.told(told(reason="usage_unread", prompt_tokens=0, cached_tokens=0, completion_tokens=0), None, 0.0)

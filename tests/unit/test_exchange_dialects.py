@@ -204,6 +204,55 @@ def test_a_reason_says_why_figures_may_be_incomplete() -> None:
     assert Wire(ASK, path=RESPONSES).engine(answer(usage=None)).event.reason == "usage_unread"
 
 
+DONE: tuple[str, object] = ("response.output_text.done", {"text": "aa"})
+PART_DONE: tuple[str, object] = ("response.content_part.done", {"part": {}})
+ITEM: tuple[str, object] = ("response.output_item.added", {"item": {}})
+
+
+@pytest.mark.parametrize(
+    ("events", "reason"),
+    [
+        ([DELTA, DELTA], None),
+        ([DELTA, DELTA, DONE], "usage_unread"),
+        ([DELTA, DELTA, DONE, PART_DONE, ("response.output_item.done", {})], "usage_unread"),
+        ([DELTA, DONE, PART_DONE, ITEM, DELTA], None),
+        ([DELTA, DELTA, ("response.reasoning_text.done", {})], None),
+    ],
+)
+def test_who_leaves_a_response_after_its_last_content_had_all_but_the_usage(
+    events: list[tuple[str, object]], reason: str | None
+) -> None:
+    wire = Wire(ASK | {"stream": True}, path=RESPONSES).engine(stream(*events)[:-5]).gone()
+    assert wire.outcome == ("aborted", Usage(completion_tokens=2))
+    assert wire.event.reason == reason
+
+
+def test_who_leaves_a_message_after_its_last_content_had_all_but_the_usage() -> None:
+    start = ("message_start", {"message": {"usage": {"input_tokens": 9, "output_tokens": 0}}})
+    block = ("content_block_start", {"index": 0})
+    delta = ("content_block_delta", {"delta": {"type": "text_delta", "text": "a"}})
+    stop = ("content_block_stop", {"index": 0})
+    told = ("message_delta", {"usage": {"input_tokens": 9, "output_tokens": 4}})
+    for events, reason, tokens in (
+        ([start, block, delta], None, 1),
+        ([start, block, delta, stop], "usage_unread", 1),
+        ([start, block, delta, stop, block], None, 1),
+        ([start, block, delta, stop, told], None, 4),
+    ):
+        wire = Wire({"model": "tiny"}, path=MESSAGES).engine(stream(*events)[:-5]).gone()
+        assert wire.outcome == ("aborted", Usage(9, 0, tokens))
+        assert wire.event.reason == reason
+
+
+def test_an_answer_that_has_no_place_for_its_usage_is_served_only_beside_a_witness() -> None:
+    body = {"model": "tiny", "input": "a", "encoding_format": "bytes_only"}
+    request = read_request(request_bytes(body, path="/v1/embeddings"))
+    refused = open_exchange(request, REQUEST_ID, 0, SECRET, witness=False)
+    assert isinstance(refused, Refused)
+    assert (refused.status, refused.code) == (400, "usage_not_told")
+    assert isinstance(open_exchange(request, REQUEST_ID, 0, SECRET, witness=True), Exchange)
+
+
 def test_lines_are_expected_of_what_reached_the_engines_scheduler() -> None:
     completions = {"model": "tiny", "prompt": ["a", "b"], "n": 2}
     path = "/v1/completions"
@@ -211,6 +260,10 @@ def test_lines_are_expected_of_what_reached_the_engines_scheduler() -> None:
     assert Wire(completions, path=path, ordinal=None).lost("unreachable").steps[-1].lines == 0
     assert Wire(completions, path=path).engine(sized(b"{}", status="404 X")).steps[-1].lines == 0
     assert Wire(completions, path=path).engine(sized(b"{}", status="500 X")).steps[-1].lines == 4
+    # One prompt is refused; what has become of the others, only the engine knows.
+    assert Wire(completions, path=path).engine(sized(b"{}", status="400 X")).steps[-1].lines is None
+    one = completions | {"prompt": "a", "n": 1}
+    assert Wire(one, path=path).engine(sized(b"{}", status="400 X")).steps[-1].lines == 0
     assert Wire({"query": "a", "documents": ["b"]}, path="/rerank").gone().steps[-1].lines is None
 
 
