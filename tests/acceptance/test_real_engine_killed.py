@@ -101,8 +101,8 @@ def test_a_sidecar_killed_at_twenty_points_leaves_every_request_its_one_event(
             with copied(base, tmp_path) as own, real_world(own, engine, lines, kill_at=point) as world:
                 assert world.sidecar is not None
                 heard = []
-                for round in range(4):  # some points come only with a later seal
-                    load = Load(world, 10 * seed + round, 40)
+                for round in range(40):  # some points come only with a later seal
+                    load = Load(world, 100 * seed + round, 40)
                     load.join()
                     heard += load.heard
                     if not world.sidecar.running:
