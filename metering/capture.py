@@ -80,8 +80,8 @@ class LaneCapture:
         self._witness = self.watch if options.engine_lines is not None else None
         #: Set by a bug: drain, and let the process end with a failure.
         self.failed = asyncio.Event()
-        #: Since the start: requests served unmetered; intents and outcomes that the lane did not take at once.
-        self.unmetered = self.write_errors = 0
+        #: Requests served unmetered since the start.
+        self.unmetered = 0
         self.backlog = Backlog(0, 0, None)
         # Sealing takes longer than a group's fsync may wait for it.
         self._sync_thread = ThreadPoolExecutor(1, thread_name_prefix="lane-sync")
@@ -91,6 +91,7 @@ class LaneCapture:
     async def start(self) -> None:
         """Take up what the last process left, and begin to sync and to seal."""
         self._take_up_left()
+        await self.look_at_spool()
         if self.watch is not None:
             await self.watch.start()
         works = [
@@ -315,7 +316,6 @@ class LaneCapture:
             self._unwritten.popleft()
 
     def _write_failed(self, error: Exception) -> None:
-        self.write_errors += 1
         self._faults.stands(WRITE, error)
 
     def _give_up(self, what: str, error: Exception) -> None:
