@@ -28,6 +28,7 @@ from metering.engine_lines import Freed, Late, Opened, Said, SteppedAside
 from metering.engine_sums import SpanSums, Sums, keep
 from metering.event import Event
 from metering.fact import Span
+from metering.node_word import Speaker
 
 #: An engine that cannot be asked for so long ends its span without its counters, once nothing runs.
 UNSCRAPED_AFTER_US = 600_000_000
@@ -38,11 +39,13 @@ STALE_LOOKS = 6
 class Spans:
     """The span that runs. Not safe among threads."""
 
-    def __init__(self, now_us: int, *, witness: bool, first_lane: bool) -> None:
-        """`witness`: there is a folder of lines. Only the node's first lane tells of counters and lines; the others
-        tell of their own events that lost counters would have shown, and of the prompts of sound (`audio_prompt`)."""
+    def __init__(self, now_us: int, *, witness: bool) -> None:
+        """`witness`: there is a folder of lines. Only the lane that speaks for the node tells of counters and lines;
+        the others tell of their own events that lost counters would have shown, and of the prompts of sound
+        (`audio_prompt`)."""
         self._witness = witness
-        self._first_lane = first_lane
+        #: Set it before each look. While nobody speaks for the node no span ends: what it would leave unsaid stays in it.
+        self.speaker = Speaker.OURS
         self._number = 0
         self._from_us = now_us
         self._begun: dict[str, Scrape] = {}
@@ -64,6 +67,8 @@ class Spans:
     @property
     def begun(self) -> bool:
         """Whether a quiet point would end a span about which something is to be said."""
+        if self.speaker is Speaker.NOBODY:
+            return False
         grown = any(increase(self._begun.get(address, FRESH), now) for address, now in self._latest.items())
         return bool(self._sums) or grown
 
@@ -151,7 +156,7 @@ class Spans:
             self._unscraped_us = None
         elif self._unscraped_us is None:
             self._unscraped_us = look.asked_us
-        if not alike:
+        if not alike or self.speaker is Speaker.NOBODY:
             return []
         if self._unscraped_us is not None:
             given_up = look.asked_us - self._unscraped_us >= UNSCRAPED_AFTER_US
@@ -200,7 +205,7 @@ class Spans:
                 model, look.asked_us, ended, grown.get(model, Counts()), sums.get(model, Sums())
             )
             if span is not None:
-                if audio_us is not None and ended == "quiet" and not self._first_lane:
+                if audio_us is not None and ended == "quiet" and self.speaker is Speaker.ANOTHER:
                     span = replace(span, from_us=audio_us[0], to_us=audio_us[1])
                 spans.append(span)
                 self._number += 1
@@ -215,7 +220,7 @@ class Spans:
         if ended != "quiet":
             lost_prompt, lost_generated = sums.alone_prompt, sums.alone_generated
         witness = self._witness_of(model, grown, sums)
-        if not self._first_lane:
+        if self.speaker is Speaker.ANOTHER:
             if not (sums.audio_prompt or (ended != "quiet" and sums.alone)):
                 return None
             grown, sums = Counts(), Sums(alone=sums.alone, audio_prompt=sums.audio_prompt)
@@ -246,7 +251,7 @@ class Spans:
             unwitnessed_requests=sums.alone,
             witness=witness,
         )
-        if self._first_lane:
+        if self.speaker is Speaker.OURS:
             self.unaccounted |= unaccounted(span, sums if self._witness else sums.all_alone())
         return span
 

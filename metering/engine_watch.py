@@ -66,7 +66,7 @@ class EngineWatch:
         """`folder` is that of the engine's lines, None where it has no witness; `counters_s` the pause between two
         looks at its counters, None for none. Refusal `bad_engine_state` if the lane's folder holds another state."""
         self.joiner = Joiner()
-        self.spans = Spans(lane.now_us(), witness=folder is not None, first_lane=lane.is_first)
+        self.spans = Spans(lane.now_us(), witness=folder is not None)
         self.lines_read = self.lines_missing = 0
         self._lane = lane
         self._pools = pools
@@ -210,6 +210,7 @@ class EngineWatch:
         self._looked_s = self._clock()
         self._dirty = True
         if spans:
+        self.spans.speaker = self._lane.speaker()
             self._add_pending([fact_line(span) for span in spans])
         self.joiner.had_nothing(self.spans.take_unseen())
 

@@ -50,7 +50,7 @@ _SAFE = "/:@"
 
 @dataclass(frozen=True, slots=True)
 class Sibling:
-    """Another lane of the node and its newest seal, in the seals of the node's first lane."""
+    """Another lane of the node and its newest seal, in the seals of the lane that speaks for the node."""
 
     lane: str
     epoch: str

@@ -37,6 +37,7 @@ from pathlib import Path
 
 from metering.batch import SealedBatch
 from metering.durable import fsync_folder, make_folder, replace_file, write_file
+from metering.node_word import NodeWord
 from metering.refusal import Refusal, Unavailable
 from metering.seal import GENESIS, Seal, peek_seal, seal_hash
 from metering.steps import step
@@ -76,6 +77,7 @@ class LaneFolder:
         self.operator, self.node, self.lane = operator, node, lane
         self.path = lane_path(spool, operator, node, lane)
         self.sealed = self.path / "sealed"
+        self.word = NodeWord(self.path)
         self._lock = lock
         self.head: Head | None = None
         self._ordinal = 0
@@ -157,6 +159,7 @@ class LaneFolder:
 
     def close(self) -> None:
         """Let go of the lane."""
+        self.word.close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

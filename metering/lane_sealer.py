@@ -13,8 +13,9 @@ from metering.fact import Fact, Sibling, fact_line
 from metering.lane_facts import WaitingFacts
 from metering.lane_folder import LaneFolder
 from metering.lane_state import LaneState
+from metering.node_word import Speaker
 from metering.refusal import Refusal
-from metering.siblings import is_first, siblings
+from metering.siblings import siblings
 from metering.unmetered_reserve import UnmeteredReserve
 
 #: So many siblings are listed in one seal at most.
@@ -94,7 +95,7 @@ class Sealer:
         if unmetered:
             facts.append(unmetered)
         now_us = self._clock.monotonic_us()
-        if is_first(self._folder.path) and (
+        if self._folder.word.take() is not Speaker.ANOTHER and (
             final
             or self._state.number == 0
             or self._listed_us is None

@@ -17,8 +17,8 @@ from metering.event import Event
 from metering.event_check import check_event
 from metering.lane_folder import LaneFolder
 from metering.lane_state import LaneState
+from metering.node_word import Speaker
 from metering.refusal import Unavailable
-from metering.siblings import is_first
 from metering.steps import step
 from metering.told import TOLD_SEQUENCE, Joined, events_of
 from metering.unmetered_reserve import UnmeteredReserve
@@ -67,6 +67,9 @@ class LaneWriter:
         self._latest_us = 0
         self._left = frozenset(state.open)
         self._mend_from_us = 0
+        #: Whether the lane has begun for the first time.
+        self.is_new = not state.epoch
+        folder.word.take(is_new=self.is_new)
 
     def now_us(self) -> int:
         """The time that the lane goes by, in µs since 1970: the wall clock's, unless that was just stepped ahead."""
@@ -173,10 +176,9 @@ class LaneWriter:
         """The lane's own folder in it."""
         return self._folder.path
 
-    @property
-    def is_first(self) -> bool:
-        """Whether this lane says what concerns its node as a whole: it is the first by name, or there is no such."""
-        return is_first(self._folder.path)
+    def speaker(self) -> Speaker:
+        """Whether this lane says what concerns its node as a whole (node_word.py). Looks at files."""
+        return self._folder.word.take()
 
     def count_unmetered(self, time_us: int) -> None:
         """A request is served without being written down. It is in an `unmetered` fact of the next published seal.

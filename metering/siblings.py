@@ -1,4 +1,4 @@
-"""The other sidecar lanes of a node, as its first lane lists them: a lane that is listed can't vanish unmissed."""
+"""The other sidecar lanes of a node, as the one that speaks for it lists them: a lane that is listed can't vanish unmissed."""
 
 from __future__ import annotations
 
@@ -9,21 +9,10 @@ from metering.fact import Sibling
 from metering.refusal import Refusal
 from metering.seal import peek_seal, seal_hash
 
-#: The lane of a node that lists the others, and says what concerns the node as a whole.
+#: The lane of a sidecar that is given no other.
 FIRST_LANE = "sidecar-0"
 
 _log = logging.getLogger(__name__)
-
-
-def is_first(lane_folder: Path) -> bool:
-    """Whether the lane in this folder speaks for its node: `sidecar-0`; where no lane has that name, the first by name of
-    those that have a write-ahead file there. So never two of them."""
-    if lane_folder.name == FIRST_LANE:
-        return True
-    others = {path.parent.name for path in lane_folder.parent.glob("*/write-ahead-*.wal")} - {
-        lane_folder.name
-    }
-    return FIRST_LANE not in others and all(lane_folder.name < other for other in others)
 
 
 def siblings(spool: Path, operator: str, node: str, lane: str) -> list[Sibling]:

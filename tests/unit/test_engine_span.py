@@ -15,6 +15,7 @@ from metering.engine_lines import Freed, Late, Opened, SteppedAside
 from metering.engine_span import STALE_LOOKS, UNSCRAPED_AFTER_US, Spans
 from metering.event import Event
 from metering.fact import Span
+from metering.node_word import Speaker
 from metering.told import Joined
 
 T0 = 1_760_000_000_000_000
@@ -43,7 +44,8 @@ class Engine:
     """An engine's counters, and a span that watches them."""
 
     def __init__(self, spans: Spans | None = None, *, witness: bool = True, first_lane: bool = True) -> None:
-        self.spans = spans or Spans(T0, witness=witness, first_lane=first_lane)
+        self.spans = spans or Spans(T0, witness=witness)
+        self.spans.speaker = Speaker.OURS if first_lane else Speaker.ANOTHER
         self.shown: Scrape | None = Scrape({"tiny": Counts(1000, 2000)}, 0, (1.0,))
         self.at_us = T0
         self.in_air = 0
@@ -370,6 +372,19 @@ def test_what_the_engine_took_for_the_prompt_of_sound_is_a_cause_of_its_own() ->
     assert engine.spans.unaccounted == {("tiny", "prompt"): 0, ("tiny", "generated"): 0}
 
 
+def test_while_nobody_speaks_for_the_node_a_span_goes_on_until_somebody_does() -> None:
+    engine = begun()
+    engine.spans.speaker = Speaker.NOBODY
+    engine.request()
+    assert (engine.quiet(), engine.spans.begun) == ([], False)
+    engine.request(2)
+    assert engine.quiet() == []
+    engine.spans.speaker = Speaker.OURS
+    [span] = engine.look()
+    assert (span.engine_prompt, span.lines) == (62, 2)
+    assert engine.spans.unaccounted == {("tiny", "prompt"): 0, ("tiny", "generated"): 0}
+
+
 def test_another_lane_tells_of_its_own_sound_from_its_first_to_its_last() -> None:
     engine = begun(first_lane=False)
     engine.counts(3 * 31, 3 * 12)
@@ -405,7 +420,7 @@ def test_a_span_goes_on_over_a_restart_of_the_sidecar() -> None:
     before.spans.line("s", freed(2, child=0))
     before.counts(62, 24)
     kept = json.loads(json.dumps(before.spans.to_json()))
-    after = Engine(Spans(T0 + 1, witness=True, first_lane=True))
+    after = Engine(Spans(T0 + 1, witness=True))
     after.spans.take_json(kept)
     after.shown = before.shown
     after.spans.line("s", freed(2, child=1))

@@ -1,0 +1,50 @@
+"""Several sidecar lanes before one engine, one after the other or beside each other: the node is reconciled once."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from scripted_engine import on_uvloop
+from witnessed_world import Witnessed, witnessed
+
+ASK = {
+    "model": "tiny",
+    "messages": [{"role": "user", "content": "x"}],
+    "vllm_xargs": {"sim_prompt_tokens": 31, "sim_completion_tokens": 12},
+}
+
+
+def compared(it: Witnessed) -> tuple[list[tuple[int, int, int]], bool, list[str]]:
+    """Requests and what is left of each row, whether anything differs, what is unchecked."""
+    found = it.reconciled()
+    rows = [(row.requests, row.unaccounted_prompt, row.unaccounted_generated) for row in found.rows]
+    return rows, found.differs, [each.why for each in found.unchecked]
+
+
+@on_uvloop
+async def test_two_lanes_of_any_name_count_the_engine_once(tmp_path: Path) -> None:
+    async with witnessed(tmp_path, lane="west") as it:
+        async with it.beside("east") as other:
+            await asyncio.gather(it.ask(ASK), other.ask(ASK))
+            await other.quiet()
+            await it.quiet()
+        await it.sidecar.drain()
+        assert compared(it) == ([(2, 0, 0)], False, [])
+        assert {lane for lane, _, _ in it.facts()} == {"west"}
+
+
+@on_uvloop
+async def test_a_new_lane_beside_an_abandoned_one_is_reconciled(tmp_path: Path) -> None:
+    async with witnessed(tmp_path) as it:
+        await it.ask(ASK)
+        await it.quiet()
+        await it.sidecar.drain()
+        it.lane_name, it.key = "sidecar-1", Ed25519PrivateKey.generate()
+        await it.start_sidecar()
+        await it.ask(ASK)
+        await it.quiet()
+        await it.sidecar.drain()
+        assert compared(it) == ([(2, 0, 0)], False, [])
+        assert len(it.spans()) == 2
