@@ -18,7 +18,7 @@ from datetime import datetime
 import numpy as np
 import pyarrow as pa
 
-from metering.event import ID, QUANTITIES, WORD, bands, integers, quantities
+from metering.event import ID, QUANTITIES, WORD, bands, integers, quantities, whole_prompts
 
 _HOUR = pa.timestamp("us", "UTC")
 KEYS = ("hour", "customer", "project", "key", "node", "model", "outcome", "band")
@@ -79,7 +79,7 @@ def _joined(batches: Sequence[tuple[str, pa.Table]]) -> pa.Table:
         "node": pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(nodes, pa.string())),
         "model": events["model"],
         "outcome": events["outcome"],
-        "band": pa.array(bands(sums["prompt_tokens"])),
+        "band": pa.array(bands(whole_prompts(events))),
         **sums,
     }
     return pa.table(columns, schema=CELL_SCHEMA)

@@ -1,9 +1,10 @@
 """The body of a batch: its events as Parquet, which any tool will still read in ten years.
 
-One Parquet file, one row group, the 19 columns of EVENT_SCHEMA in their order under their names:
+One Parquet file, one row group, the 20 columns of EVENT_SCHEMA in their order under their names:
 
     sequence, time                          INT64 (time: TIMESTAMP in µs, UTC), required, DELTA_BINARY_PACKED
     prompt_tokens … audio_seconds           INT64, DELTA_BINARY_PACKED, required but for generated_tokens
+    whole_prompt                            INT64, DELTA_BINARY_PACKED, null but in amendments and their voids
     kind, endpoint, model, outcome, reason  BYTE_ARRAY (STRING), dictionary, required but for reason
     customer, project, key                  FIXED_LEN_BYTE_ARRAY(16), dictionary; project and key may be null
     request, names, request_digest          FIXED_LEN_BYTE_ARRAY(16), plain; all but request may be null
@@ -151,6 +152,12 @@ def events_fault(table: pa.Table) -> tuple[str, str] | None:
     void = _of_kind(kinds, kind_words, "void")
     if (np.asarray(table.column("names").is_null()) != usage).any():
         return "bad_event", "an amendment or void names a request, a usage event does not"
+    whole = table.column("whole_prompt").combine_chunks()
+    if whole.null_count < len(whole):
+        figures = np.asarray(whole.fill_null(0).to_numpy(zero_copy_only=False), dtype=np.int64)
+        said = np.asarray(whole.is_valid().to_numpy(zero_copy_only=False), dtype=bool)
+        if (said & usage).any() or (figures < 0).any() or (figures > MAX_QUANTITY).any():
+            return "bad_event", f"whole_prompt is of amendments and their voids, from 0 to {MAX_QUANTITY}"
     return _quantities_fault(table, usage, void)
 
 

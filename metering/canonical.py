@@ -1,6 +1,6 @@
 """The canonical bytes of a usage event: the leaf of the Merkle tree, and the frame of the write-ahead file.
 
-Parquet has many ways to write one event; a proof needs exactly one. Canonical form 1 is a fixed part of 169 bytes and
+Parquet has many ways to write one event; a proof needs exactly one. Canonical form 1 is a fixed part of 177 bytes and
 two texts. Integers are big-endian, signed ones two's complement. An absent id or figure is zeroes and has its bit in
 `present` clear, so that every event has one canonical form and every form is one event.
 
@@ -8,7 +8,8 @@ two texts. Integers are big-endian, signed ones two's complement. An absent id o
          0      1  form, 1
          1      1  kind: 0 usage, 1 amendment, 2 void
          2      1  outcome: 0 finished, 1 aborted, 2 failed, 3 interrupted
-         3      1  present: 1 names, 2 project, 4 key, 8 generated_tokens, 16 request_digest (sum)
+         3      1  present: 1 names, 2 project, 4 key, 8 generated_tokens, 16 request_digest,
+                   32 whole_prompt (sum)
          4      2  length of endpoint in bytes
          6      2  length of model in bytes
          8      8  sequence
@@ -24,9 +25,10 @@ two texts. Integers are big-endian, signed ones two's complement. An absent id o
        128      8  reasoning_tokens
        136      8  generated_tokens
        144      8  audio_seconds
-       152     16  request_digest
-       168      1  reason: 0 none, else its place in metering.event.REASONS, from 1
-       169      …  endpoint, then model, in UTF-8
+       152      8  whole_prompt
+       160     16  request_digest
+       176      1  reason: 0 none, else its place in metering.event.REASONS, from 1
+       177      …  endpoint, then model, in UTF-8
 
 Example: sequence 1, a usage event of 2026-10-05T08:00:00Z (1791187200000000 µs), finished, request `11`×16, customer
 `22`×16, no project, key `33`×16, endpoint `chat`, model `m`, 1000 prompt tokens of which 200 cached, 50 completion
@@ -35,7 +37,8 @@ tokens, no engine's figure. In hex:
     01 00 00 04 0004 0001 0000000000000001 00065d1344c84000 11111111111111111111111111111111
     00000000000000000000000000000000 22222222222222222222222222222222 00000000000000000000000000000000
     33333333333333333333333333333333 00000000000003e8 00000000000000c8 0000000000000032
-    0000000000000000 0000000000000000 0000000000000000 00000000000000000000000000000000 00 63686174 6d
+    0000000000000000 0000000000000000 0000000000000000 0000000000000000 00000000000000000000000000000000 00
+    63686174 6d
 
 The leaf does not name its lane: the seal that holds the tree's root does.
 """
@@ -53,8 +56,8 @@ import pyarrow as pa
 from metering.event import EVENT_SCHEMA, ID, KINDS, OUTCOMES, REASONS, Event, integers, word_codes
 
 FORM = 1
-NAMES, PROJECT, KEY, GENERATED, REQUEST_DIGEST = 1, 2, 4, 8, 16
-FIXED = struct.Struct(">BBBBHHqq16s16s16s16s16sqqqqqq16sB")
+NAMES, PROJECT, KEY, GENERATED, REQUEST_DIGEST, WHOLE_PROMPT = 1, 2, 4, 8, 16, 32
+FIXED = struct.Struct(">BBBBHHqq16s16s16s16s16sqqqqqqq16sB")
 SEQUENCE_OFFSET = 8
 TIME_OFFSET = 16
 
@@ -79,11 +82,12 @@ _COLUMNS = np.dtype(
         ("reasoning_tokens", ">i8"),
         ("generated_tokens", ">i8"),
         ("audio_seconds", ">i8"),
+        ("whole_prompt", ">i8"),
         ("request_digest", "V16"),
         ("reason", "u1"),
     ]
 )
-assert _COLUMNS.itemsize == FIXED.size == 169
+assert _COLUMNS.itemsize == FIXED.size == 177
 
 _INT64 = struct.Struct(">q")
 _pack = FIXED.pack
@@ -92,6 +96,7 @@ _KIND_CODES = {word: code for code, word in enumerate(KINDS)}
 _OUTCOME_CODES = {word: code for code, word in enumerate(OUTCOMES)}
 _REASON_CODES: dict[str | None, int] = {None: 0} | {word: code for code, word in enumerate(REASONS, 1)}
 _ID_BITS = {"names": NAMES, "project": PROJECT, "key": KEY, "request_digest": REQUEST_DIGEST}
+_FIGURE_BITS = {"generated_tokens": GENERATED, "whole_prompt": WHOLE_PROMPT}
 _NO_ID = bytes(16)
 _INTEGER_COLUMNS = (
     "sequence",
@@ -111,7 +116,7 @@ def pack(event: Event, sequence: int, time_us: int) -> bytes:
     endpoint = event.endpoint.encode()
     model = event.model.encode()
     names, project, key, digest = event.names, event.project, event.key, event.request_digest
-    generated = event.generated_tokens
+    generated, whole_prompt = event.generated_tokens, event.whole_prompt
     present = 0
     if names is not None:
         present = NAMES
@@ -123,6 +128,8 @@ def pack(event: Event, sequence: int, time_us: int) -> bytes:
         present |= GENERATED
     if digest is not None:
         present |= REQUEST_DIGEST
+    if whole_prompt is not None:
+        present |= WHOLE_PROMPT
     fixed = _pack(
         FORM,
         _KIND_CODES[event.kind],
@@ -143,6 +150,7 @@ def pack(event: Event, sequence: int, time_us: int) -> bytes:
         event.reasoning_tokens,
         generated or 0,
         event.audio_seconds,
+        whole_prompt or 0,
         digest or _NO_ID,
         _REASON_CODES[event.reason],
     )
@@ -163,10 +171,13 @@ def leaves(table: pa.Table) -> list[bytes]:
         ids, valid = _ids(table, name)
         rows[name][valid] = ids[valid]
         present |= valid.astype(np.uint8) * np.uint8(_ID_BITS.get(name, 0))
-    generated = table.column("generated_tokens").combine_chunks()
-    valid = np.asarray(generated.is_valid().to_numpy(zero_copy_only=False), dtype=bool)
-    rows["generated_tokens"] = generated.fill_null(0).to_numpy(zero_copy_only=False)
-    rows["present"] = present | valid.astype(np.uint8) * np.uint8(GENERATED)
+    for name, bit in _FIGURE_BITS.items():
+        figures = table.column(name).combine_chunks()
+        if figures.null_count < len(figures):
+            valid = np.asarray(figures.is_valid().to_numpy(zero_copy_only=False), dtype=bool)
+            rows[name] = figures.fill_null(0).to_numpy(zero_copy_only=False)
+            present |= valid.astype(np.uint8) * np.uint8(bit)
+    rows["present"] = present
 
     endpoint_codes, endpoints = _texts(table, "endpoint")
     model_codes, models = _texts(table, "model")
@@ -202,7 +213,7 @@ def table_of(packed: Sequence[bytes]) -> pa.Table:
             absent = (rows["present"] & _ID_BITS[field.name]) == 0 if field.nullable else None
             columns[field.name] = id_array(rows[field.name].tobytes(), absent)
         else:
-            absent = (rows["present"] & GENERATED) == 0 if field.nullable else None
+            absent = (rows["present"] & _FIGURE_BITS[field.name]) == 0 if field.nullable else None
             values = pa.array(rows[field.name].astype(np.int64), pa.int64(), mask=absent)
             columns[field.name] = values.view(field.type)
     return pa.Table.from_arrays([columns[name] for name in EVENT_SCHEMA.names], schema=EVENT_SCHEMA)

@@ -173,6 +173,7 @@ def _amendment(written: Written, request: bytes, now_us: int) -> Amendment | Non
         generated_tokens=now.generated_tokens - counted,
         audio_seconds=0,
         reason=None if before.generated_tokens is None else "lines_late",
+        whole_prompt=prompt,
     )
     brings_witness = before.generated_tokens is None
     return Amendment(told, event, brings_witness, now.audio_prompt - before.audio_prompt)

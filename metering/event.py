@@ -12,6 +12,9 @@ slugs and names of people are not here. Instants are microseconds since 1970-01-
 `completion_tokens`. Reasoning within generated tokens is known per event only, as the smaller of the two, so it is a
 quantity of its own; and so is the number of requests without a witness, which an amendment takes back.
 
+`whole_prompt` is of amendments, and of voids that take one back: the tokens of the whole prompt of the request, as it is
+known now. By them the amendment is priced: its own prompt tokens are a difference, and say nothing of how long it was.
+
 `reason` says why an event's figures are, or may be, incomplete; null for a request that went its ordinary way:
 
     engine_error         the engine answered with an error and no usage, or said so within its stream
@@ -63,7 +66,8 @@ MAX_QUANTITY = 10**12
 EARLIEST_TIME_US = 1_577_836_800_000_000
 END_OF_TIME_US = 4_102_444_800_000_000
 
-#: Bounds of the prompt bands, in tokens. An event's band is the largest bound below its prompt tokens.
+#: Bounds of the prompt bands, in tokens. An event's band is the largest bound below its prompt tokens; an amendment's,
+#: below those of its request's whole prompt.
 BANDS = (0, 32_000, 128_000, 200_000, 256_000, 512_000, 1_000_000)
 
 #: What is summed: control totals of a seal, partial sums, hourly usage.
@@ -113,6 +117,7 @@ EVENT_SCHEMA = pa.schema(
         pa.field("audio_seconds", pa.int64(), nullable=False),
         pa.field("request_digest", ID),
         pa.field("reason", WORD),
+        pa.field("whole_prompt", pa.int64()),
     ]
 )
 
@@ -146,6 +151,7 @@ class Event(NamedTuple):
     audio_seconds: int
     request_digest: bytes | None
     reason: str | None = None
+    whole_prompt: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,8 +262,19 @@ def totals(table: pa.Table) -> Totals:
     return Totals(**{name: int(column.sum()) for name, column in quantities(table).items()})
 
 
+def whole_prompts(table: pa.Table) -> Column:
+    """The prompt tokens by which each event is priced: its own, and where it says so its request's."""
+    own = integers(table, "prompt_tokens")
+    array = table.column("whole_prompt").combine_chunks()
+    if array.null_count == len(array):
+        return own
+    said = np.asarray(array.is_valid().to_numpy(zero_copy_only=False), dtype=bool)
+    figures = np.asarray(array.fill_null(0).to_numpy(zero_copy_only=False), dtype=np.int64)
+    return np.where(said, figures, own)
+
+
 def bands(prompt_tokens: Column) -> Column:
-    """The prompt band of each event: the largest bound b of BANDS with |prompt tokens| > b, else 0."""
+    """The prompt band of each of `whole_prompts`: the largest bound b of BANDS with |prompt tokens| > b, else 0."""
     bounds = np.array(BANDS, dtype=np.int64)
     above = np.searchsorted(bounds, np.abs(prompt_tokens), side="left")
     return bounds[np.maximum(above - 1, 0)]

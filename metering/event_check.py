@@ -41,6 +41,7 @@ def check_event(event: Event) -> None:
         and 0 <= (event.generated_tokens or 0) <= MAX_QUANTITY
         and 0 <= event.audio_seconds <= MAX_QUANTITY
         and event.names is None
+        and event.whole_prompt is None
         and event.outcome in _OUTCOMES
         and event.reason in _REASONS
         and 0 < len(model) <= _SHORT
@@ -80,6 +81,9 @@ def _check_quantities(event: Event) -> None:
     }
     if (event.names is None) != (event.kind == "usage"):
         raise _bad("an amendment or void names a request, a usage event does not")
+    whole_prompt = event.whole_prompt
+    if whole_prompt is not None and (event.kind == "usage" or not 0 <= whole_prompt <= MAX_QUANTITY):
+        raise _bad(f"whole_prompt is {whole_prompt} in an event of kind {event.kind}")
     sign = {"usage": 1, "void": -1}.get(event.kind)
     for name, figure in figures.items():
         if abs(figure) > MAX_QUANTITY or (sign and figure * sign < 0):

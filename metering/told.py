@@ -1,6 +1,6 @@
 """What HTTP told of a request, kept until the engine's line is there.
 
-It is the canonical bytes of the event to be, with sequence 0: 230 bytes for each request that waits, and no objects.
+It is the canonical bytes of the event to be, with sequence 0: 240 bytes for each request that waits, and no objects.
 The event is these bytes with a number, a time and the engine's figures written over; nothing is parsed or packed again.
 """
 

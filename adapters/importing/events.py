@@ -61,6 +61,7 @@ def event_columns(rows: pa.Table, ids: SubjectIds) -> dict[str, pa.Array]:
         if given.any()
         else pa.nulls(count, ID),
         "reason": pa.nulls(count, pa.string()).dictionary_encode(),
+        "whole_prompt": pa.nulls(count, pa.int64()),
     }
 
 

@@ -34,6 +34,7 @@ events = st.builds(
     audio_seconds=int64,
     request_digest=maybe_ids,
     reason=st.none() | st.sampled_from(REASONS),
+    whole_prompt=st.none() | int64,
 )
 
 

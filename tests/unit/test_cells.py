@@ -48,6 +48,7 @@ def events(draw: st.DrawFn) -> Event:
         generated_tokens=None if generated is None else sign * generated,
         audio_seconds=sign * draw(quantity),
         request_digest=None,
+        whole_prompt=None if kind == "usage" else draw(st.none() | quantity),
     )
 
 
@@ -62,7 +63,8 @@ def by_hand(given_batches: Batches) -> dict[tuple[object, ...], list[int]]:
     sums: dict[tuple[object, ...], list[int]] = defaultdict(lambda: [0] * len(QUANTITIES))
     for node, batch in given_batches:
         for event in batch:
-            band = max((b for b in BANDS if abs(event.prompt_tokens) > b), default=0)
+            prompt = event.prompt_tokens if event.whole_prompt is None else event.whole_prompt
+            band = max((b for b in BANDS if abs(prompt) > b), default=0)
             hour = datetime.fromtimestamp(event.time_us // HOUR_US * 3600, UTC)
             generated = event.completion_tokens if event.generated_tokens is None else event.generated_tokens
             both = min(abs(event.reasoning_tokens), abs(generated))
@@ -111,6 +113,36 @@ def test_cells_are_the_sums_of_their_events(given_batches: Batches) -> None:
     cells = cells_of(tables(given_batches))
     assert cells.schema == CELL_SCHEMA
     assert as_sums(cells) == by_hand(given_batches)
+
+
+def test_an_amendment_is_priced_by_the_whole_prompt_of_its_request_and_so_is_what_takes_it_back() -> None:
+    usage = Event(
+        "usage", START_US, b"r" * 16, None, IDS[0], None, None, "chat", "m",
+        "finished", 150_000, 0, 50, 0, None, 0, None,
+    )  # fmt: skip
+    amendment = usage._replace(
+        kind="amendment", names=b"r" * 16, prompt_tokens=0, cached_tokens=100_000, completion_tokens=0,
+        generated_tokens=47, whole_prompt=150_000,
+    )  # fmt: skip
+    void = amendment._replace(
+        kind="void", cached_tokens=-100_000, prompt_tokens=-100_000, generated_tokens=-47
+    )
+    [cell] = cells_of(tables([("node-1", [usage, amendment])])).to_pylist()
+    assert (cell["band"], cell["prompt_tokens"], cell["cached_tokens"]) == (128_000, 150_000, 100_000)
+    assert cells_of(tables([("node-1", [void])]))["band"].to_pylist() == [128_000]
+
+
+def test_an_amendment_that_brings_the_prompt_itself_is_of_the_band_of_the_total() -> None:
+    unknown = Event(
+        "usage", START_US, b"r" * 16, None, IDS[0], None, None, "responses", "m",
+        "aborted", 0, 0, 5, 0, None, 0, None,
+    )  # fmt: skip
+    amendment = unknown._replace(
+        kind="amendment", names=b"r" * 16, prompt_tokens=150_000, completion_tokens=0, generated_tokens=2,
+        whole_prompt=150_000,
+    )  # fmt: skip
+    cells = cells_of(tables([("node-1", [unknown, amendment])])).to_pylist()
+    assert {cell["band"]: cell["completion_tokens"] for cell in cells} == {0: 5, 128_000: 0}
 
 
 def test_more_keys_than_an_integer_holds_are_folded_all_the_same() -> None:

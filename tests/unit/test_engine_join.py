@@ -185,6 +185,7 @@ def test_a_late_line_is_an_amendment_the_difference_to_what_was_written() -> Non
     assert (amendment.kind, amendment.names, amendment.request) == ("amendment", R, bytes(15) + b"\1")
     assert (amendment.prompt_tokens, amendment.cached_tokens) == (31 - 7, 16)
     assert (amendment.completion_tokens, amendment.generated_tokens) == (0, 12 - 2)  # 2 counted as generated
+    assert amendment.whole_prompt == 31
     assert amended.told.request == R
     assert amended.brings_witness
     assert it.idle

@@ -46,6 +46,7 @@ events = st.builds(
     reasoning_tokens=figures,
     generated_tokens=st.none() | figures,
     audio_seconds=figures,
+    whole_prompt=st.none() | figures,
 )  # fmt: skip
 
 

@@ -152,7 +152,7 @@ def test_page_headers_and_not_the_footer_say_how_large_a_page_is() -> None:
     body = small_batch().body
     footer = pq.read_metadata(io.BytesIO(body))
     group = footer.row_group(0)
-    assert unpacked_bytes(body, footer) == sum(group.column(at).total_uncompressed_size for at in range(19))
+    assert unpacked_bytes(body, footer) == sum(group.column(at).total_uncompressed_size for at in range(20))
 
 
 def test_rows_that_are_missing_or_too_many_are_refused() -> None:
@@ -186,6 +186,9 @@ def test_rows_that_are_missing_or_too_many_are_refused() -> None:
         ("cached_tokens", [200, 0, -1_001], "bad_event"),
         ("reasoning_tokens", [0, 41, 0], "bad_event"),
         ("generated_tokens", [None, -1, None], "bad_event"),
+        ("whole_prompt", [None, 130_000, None], "bad_event"),
+        ("whole_prompt", [None, None, -1], "bad_event"),
+        ("whole_prompt", [None, None, 10**12 + 1], "bad_event"),
         ("prompt_tokens", [1_000, 130_001, -1_000], "control_totals"),
         ("generated_tokens", [None, 26, None], "control_totals"),
         ("completion_tokens", [50, 41, -50], "control_totals"),
