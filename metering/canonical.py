@@ -234,6 +234,16 @@ def request_of(leaf: bytes) -> bytes:
     return leaf[24:40]
 
 
+def names_of(leaf: bytes) -> bytes:
+    """The request that the canonical bytes of an amendment or void name."""
+    return leaf[40:56]
+
+
+def is_witnessed(leaf: bytes) -> bool:
+    """Whether the canonical bytes say what the engine generated."""
+    return bool(leaf[3] & GENERATED)
+
+
 def is_usage(leaf: bytes) -> bool:
     """Whether the canonical bytes are those of a usage event."""
     return leaf[1] == _USAGE

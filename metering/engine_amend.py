@@ -6,7 +6,7 @@ had nothing of the engine (`had_nothing`); that is an amendment too. Most of tho
 engine had taken their request up.
 
 So many written requests are remembered, the oldest go: REMEMBERED of those whose lines did not all come, fewer of the
-others.
+others. The newest KEPT of those that lack lines are kept over a restart (engine_lacking.py).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from metering.engine_lines import Freed
 from metering.engine_request import RequestLines
@@ -24,6 +25,7 @@ from metering.told import Joined
 
 LATE_S = 5.0
 REMEMBERED = 10_000
+KEPT = 1_000
 _REMEMBERED_WHOLE = 1_000
 
 
@@ -90,6 +92,27 @@ class Amender:
         written.lines.add(line)
         written.heard_s = now_s
         self._late[request] = written
+
+    def lacking(self) -> Iterator[tuple[Written, bool]]:
+        """What a restart must know: the newest that lack lines, and whatever is to be amended (true)."""
+        newest = [each for each in islice(reversed(self._lacking.values()), KEPT) if not each.amended]
+        for written in reversed(newest):
+            if written.told.request not in self._late:
+                yield written, False
+        for written in self._late.values():
+            yield written, True
+
+    def take_up(self, written: Written, now_s: float, *, late: bool) -> None:
+        """Remember what `lacking` gave before a restart."""
+        written.heard_s = now_s
+        self._lacking[written.told.request] = written
+        if late:
+            self._late[written.told.request] = written
+
+    def forget(self, request: bytes) -> None:
+        """It has its amendment already."""
+        self._lacking.pop(request, None)
+        self._late.pop(request, None)
 
     def had_nothing(self, requests: Iterable[bytes]) -> None:
         """The engine had nothing of these unwitnessed requests; where HTTP told nothing else, that is now witnessed."""

@@ -156,6 +156,11 @@ class Joiner:
         """The engine had nothing of these unwitnessed requests: it is idle, and no line can be missing."""
         self._amender.had_nothing(requests)
 
+    @property
+    def amender(self) -> Amender:
+        """Who has what was written."""
+        return self._amender
+
     def engine_model(self, name: str) -> str:
         """What the engine calls the model that clients ask for by `name`, as far as lines have shown."""
         return self._names.get(name, name)

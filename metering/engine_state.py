@@ -1,11 +1,12 @@
 """What the watching of the engine keeps over a restart: one file of the lane's folder, replaced as
 a whole.
 
-    {"v":1,"lines":{…},"held":[{"request":"8d7f…","count":1,…}],"spans":{…},"pending":["fact span …"]}
+    {"v":1,"lines":{…},"held":[{"request":"8d7f…","count":1,…}],"spans":{…},"pending":["fact span …"],
+     "lacking":[{"told":"0100…",…}]}
 
-The place in the engine's files, the lines read so far that are in no event, the span that runs, and the facts that no
-published seal has yet. All four are of one moment: reading goes on at a place that fits the sums, so no line is counted
-twice or left out, whatever is killed.
+The place in the engine's files, the lines read so far that are in no event, the span that runs, the facts that no
+published seal has yet, and the written requests whose lines may still come. All are of one moment: reading goes on at a
+place that fits the sums, so no line is counted twice or left out, whatever is killed.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ STATE_FILE = "engine"
 @dataclass(frozen=True, slots=True)
 class EngineState:
     """`lines` is EngineLines.place(), None where no lines were read; `spans` is Spans.to_json(); `held` by request,
-    `pending` facts in their order."""
+    `pending` facts in their order; `lacking` by engine_lacking.py."""
 
     lines: dict[str, Any] | None
     held: dict[bytes, RequestLines]
     spans: dict[str, Any]
     pending: tuple[str, ...]
+    lacking: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
         """The file's content."""
@@ -43,7 +45,8 @@ class EngineState:
             "spans": self.spans,
             "pending": self.pending,
         }
-        return json.dumps(content, separators=(",", ":")).encode()
+        text = json.dumps(content, separators=(",", ":"))
+        return f'{text[:-1]},"lacking":[{",".join(self.lacking)}]}}'.encode()
 
     @classmethod
     def read(cls, path: Path, take: Callable[[EngineState], None]) -> bool:
@@ -54,7 +57,8 @@ class EngineState:
             if found["v"] != VERSION:
                 raise ValueError
             held = {bytes.fromhex(each["request"]): RequestLines.from_json(each) for each in found["held"]}
-            take(cls(found["lines"], held, found["spans"], tuple(map(str, found["pending"]))))
+            lacking = tuple(json.dumps(each, separators=(",", ":")) for each in found["lacking"])
+            take(cls(found["lines"], held, found["spans"], tuple(map(str, found["pending"])), lacking))
         except FileNotFoundError:
             return False
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError, Refusal):

@@ -17,6 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,10 @@ class EngineLines:
         for stream, there in self._parts().items():
             path = self._path(stream, there[-1])
             self._places[stream] = _Place(there[-1], _end_of_lines(path))
+
+    def read_some(self, lines: int) -> list[Found]:
+        """The next of them, so many at most."""
+        return list(islice(self.read(), lines))
 
     def read(self) -> Generator[Found, None, None]:
         """The lines that are there and were not read yet, stream by stream, each in its order.

@@ -15,12 +15,12 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 
 from metering.durable import replace_file
 from metering.engine_counters import Look
 from metering.engine_join import PATIENCE_S, Due, Joiner
+from metering.engine_lacking import LackingLines
 from metering.engine_lines import Faults, Freed, SteppedAside, is_unmetered, request_id
 from metering.engine_pool import EnginePool
 from metering.engine_request import RequestLines
@@ -75,6 +75,7 @@ class EngineWatch:
         self._counters_s = counters_s
         self._lines = None if folder is None else EngineLines(folder)
         self._held: dict[bytes, RequestLines] = {}
+        self._lacking = LackingLines(self.joiner.amender)
         self._pending: deque[tuple[int, str]] = deque()
         self._unwritten: deque[Due] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine-lines")
@@ -85,6 +86,8 @@ class EngineWatch:
         self._looked_s = self._committed_s = self._removed_s = self._active_s = clock()
         if not EngineState.read(self._state_file, self._take) and self._lines is not None:
             self._lines.skip()
+        if self._lines is not None:
+            self._lacking.take_last(lane.last_written, clock())
 
     @property
     def has_witness(self) -> bool:
@@ -134,7 +137,8 @@ class EngineWatch:
         if lines is None:
             return False
         if self._reading is None:
-            self._reading = asyncio.get_running_loop().run_in_executor(self._thread, _read, lines)
+            loop = asyncio.get_running_loop()
+            self._reading = loop.run_in_executor(self._thread, lines.read_some, POLL_LINES)
         try:
             # Whoever waits may be cancelled; what was read is for the next one then.
             found = await asyncio.shield(self._reading)
@@ -206,11 +210,11 @@ class EngineWatch:
         asked_us, settled = self._lane.now_us(), self._settled
         scrapes = await scrape(self._pools, timeout_s=timeout_s, say=self._say)
         await self.poll()  # what came before the counters were read is read before they are judged
+        self.spans.speaker = self._lane.speaker()
         spans = self.spans.look(Look(scrapes, asked_us, self._in_air, settled and self._settled))
         self._looked_s = self._clock()
         self._dirty = True
         if spans:
-        self.spans.speaker = self._lane.speaker()
             self._add_pending([fact_line(span) for span in spans])
         self.joiner.had_nothing(self.spans.take_unseen())
 
@@ -231,6 +235,7 @@ class EngineWatch:
     def _take(self, state: EngineState) -> None:
         self.spans.take_json(state.spans)
         self._held = state.held
+        self._lacking.take(state.lacking, self._clock())
         if self._lines is not None and state.lines is not None:
             self._lines.go_on_at(state.lines)
         elif self._lines is not None:
@@ -250,6 +255,7 @@ class EngineWatch:
             dict(self.joiner.held()),
             self.spans.to_json(),
             tuple(line for _, line in self._pending),
+            self._lacking.texts(),
         )
         content = state.to_bytes()
         self._dirty = False
@@ -293,7 +299,3 @@ class EngineWatch:
             await self._commit()
         finally:
             self._thread.shutdown()
-
-
-def _read(lines: EngineLines) -> list[Found]:
-    return list(islice(lines.read(), POLL_LINES))

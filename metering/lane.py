@@ -47,7 +47,7 @@ from metering.batch import MAX_EVENTS, SealedBatch
 from metering.clock import Clock, ClockChange, SteadyClock, SystemClock
 from metering.event import EARLIEST_TIME_US, END_OF_TIME_US
 from metering.lane_folder import LaneFolder, disk_failures
-from metering.lane_recovery import recovered
+from metering.lane_recovery import LastWritten, last_written, recovered
 from metering.lane_sealer import Sealer
 from metering.lane_state import LaneState
 from metering.lane_warnings import (
@@ -97,6 +97,8 @@ class Lane(LaneWriter):
         self._is_open = True
         self._has_begun = False
         self._found: tuple[Path, Segment] | None = None
+        #: The newest events of the last process.
+        self.last_written = LastWritten()
 
     @classmethod
     def open(
@@ -150,6 +152,7 @@ class Lane(LaneWriter):
             )
             if segment and path:
                 self._found = path, segment
+                self.last_written = last_written(segment)
             try:
                 self._begin()
             except Unavailable as error:

@@ -1,12 +1,50 @@
-"""What a lane was left as: its state, read from its newest write-ahead segment and its newest seal."""
+"""What a lane was left as: its state, read from its newest write-ahead segment and its newest seal.
+
+The segment says as well which events were written last, sealed or not: whoever keeps something beside the lane, and
+less often, learns there what it has missed (`last_written`).
+"""
 
 from __future__ import annotations
 
-from metering.canonical import sequence_of
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from metering.canonical import is_usage, is_witnessed, names_of, request_of, sequence_of
+from metering.event import Event
 from metering.lane_folder import Head
 from metering.lane_state import LaneState
 from metering.refusal import Refusal
+from metering.told import events_of
 from metering.write_ahead import Segment, is_event, leaf_of, request_in
+
+#: So many of the events that were written last.
+MOST_WRITTEN = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class LastWritten:
+    """Of the newest segment: usage events that have not the engine's figure, in their order, and which requests are
+    named by another event, an amendment or a void."""
+
+    unwitnessed: tuple[Event, ...] = ()
+    amended: frozenset[bytes] = frozenset()
+
+
+def last_written(segment: Segment | None) -> LastWritten:
+    """What the segment that a lane was left with says of its last events."""
+    unwitnessed: OrderedDict[bytes, bytes] = OrderedDict()
+    amended: set[bytes] = set()
+    for frame in segment.frames if segment else ():
+        if not is_event(frame):
+            continue
+        leaf = leaf_of(frame)
+        if not is_usage(leaf):
+            amended.add(names_of(leaf))
+        elif not is_witnessed(leaf):
+            unwitnessed[request_of(leaf)] = leaf
+            if len(unwitnessed) > MOST_WRITTEN:
+                unwitnessed.popitem(last=False)
+    return LastWritten(tuple(events_of(list(unwitnessed.values()))), frozenset(amended))
 
 
 def recovered(segment: Segment | None, head: Head | None, where: str) -> LaneState:

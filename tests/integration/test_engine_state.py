@@ -20,7 +20,8 @@ def state() -> EngineState:
     lines = RequestLines()
     lines.add(Freed(0, "tiny", None, "0_chatcmpl-1", "chatcmpl-1", "aborted", 31, 16, 12, True))
     place = {"1760000000000000-4711-scheduler": {"part": 0, "offset": 1482, "n": 7}}
-    return EngineState(place, {R: lines}, {"number": 3}, ("fact serves model=tiny name=alias",))
+    pending = ("fact serves model=tiny name=alias",)
+    return EngineState(place, {R: lines}, {"number": 3}, pending, ('{"told":"00"}', '{"told":"01"}'))
 
 
 def test_what_was_kept_is_what_is_taken_up(tmp_path: Path) -> None:
@@ -42,6 +43,7 @@ def test_what_was_kept_is_what_is_taken_up(tmp_path: Path) -> None:
         b'{"v":2,"lines":null,"held":[],"spans":{},"pending":[]}',
         b'{"v":1,"lines":null,"held":[{"request":"zz"}],"spans":{},"pending":[]}',
         b'{"v":1,"lines":null,"held":{},"spans":{}}',
+        b'{"v":1,"lines":null,"held":[],"spans":{},"pending":[],"lacking":7}',
         b"[" * 100_000,
         b"\xff",
     ],
