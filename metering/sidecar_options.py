@@ -46,8 +46,9 @@ class SidecarOptions:
     (`metering.response_id`). `background_s` is the longest that a response may go on in the background.
 
     `engine_lines` is the folder of the engine's witness (None: it has none), `counters_s` the pause between two looks
-    at the engines' counters (None: they are not looked at, nor after the health of one that is alone). `spool_limit_bytes` bounds what may wait for intake;
-    `when_full` says what becomes of requests beyond it, and of all that cannot be written down.
+    at the engines' counters (None: they are not looked at, nor after the health of one that is alone).
+    `spool_limit_bytes` bounds what may wait for intake; `when_full` says what becomes of requests beyond it, and of all
+    that cannot be written down.
     """
 
     engines: tuple[str, ...]
