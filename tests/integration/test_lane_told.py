@@ -59,12 +59,14 @@ def test_the_engine_says_what_http_could_not(tmp_path: Path) -> None:
     assert figures(two) == TOLD
 
 
-@pytest.mark.parametrize("joined", [{"generated_tokens": -1}, {"prompt_tokens": 3, "cached_tokens": 4}])
-def test_figures_that_no_event_may_have_end_nothing(joined: dict[str, int], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("generated", "prompt", "cached"), [(-1, None, None), (None, 3, 4)])
+def test_figures_that_no_event_may_have_end_nothing(
+    generated: int | None, prompt: int | None, cached: int | None, tmp_path: Path
+) -> None:
     lane = open_lane(tmp_path)
     first, second = told(lane, 2)
     with pytest.raises(Refusal) as refused:
-        lane.joined([Joined(first, 1), Joined(second, **joined)])
+        lane.joined([Joined(first, 1), Joined(second, generated, prompt, cached)])
     assert refused.value.code == "bad_event"
     assert (lane.closed, lane.unsealed) == (0, 0)
     lane.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from books_in_memory import BooksInMemory
@@ -28,7 +29,7 @@ def books(*gaps: Gap) -> BooksInMemory:
     return made
 
 
-def refusal(books: BooksInMemory, **how: object) -> Refusal:
+def refusal(books: BooksInMemory, **how: Any) -> Refusal:
     with pytest.raises(Refusal) as refused:
         close(books, **how)
     assert books.books[OPERATOR].closes == []
