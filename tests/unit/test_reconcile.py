@@ -11,7 +11,7 @@ from event_examples import START_US
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metering.fact import Serves, Span
+from metering.fact import SERIES, Serves, Span
 from metering.reconcile import (
     BEFORE_FIRST_SPAN,
     COUNTERS_LOST,
@@ -84,6 +84,25 @@ def test_each_known_cause_is_taken_as_it_was_measured() -> None:
     assert (row.unaccounted_prompt, row.unaccounted_generated) == (0, 0)
 
 
+def test_the_sound_of_another_lane_is_taken_where_it_was_heard_and_hinders_no_cut() -> None:
+    """It says its own, from the first to the last of its events."""
+    spans = [
+        span(0, 0, 3_500, engine_prompt=10 + 31),
+        span(1, 3_500, 7_100, engine_prompt=20 + 31),
+        replace(span(0, 100, 101, audio_prompt=31), lane=OTHER),
+        replace(span(1, 4_000, 4_000, audio_prompt=31), lane=OTHER),
+    ]
+    sums = [
+        batch(50, 60, 10, 0),
+        batch(100, 101, 0, 0, lane=OTHER),
+        batch(3_700, 3_710, 20, 0),
+        batch(4_000, 4_000, 0, 0, lane=OTHER),
+    ]
+    found = reconcile_node(spans, sums)
+    assert [(row.audio_prompt, row.unaccounted, row.requests) for row in found.rows] == [(31, 0, 2)] * 2
+    assert not found.differs
+
+
 def test_where_counters_were_lost_the_lines_stand_for_them() -> None:
     said = span(0, 0, 100, ended="restart", lost_prompt=40, lost_generated=11, lines=3)
     row = only(reconcile_node([said], [batch(1, 5, 40, 11)]))
@@ -127,6 +146,15 @@ def test_a_number_that_is_missing_or_stands_for_two_spans_is_named() -> None:
     assert (found.missing_spans, found.differs) == ((Numbers(FIRST, 5, 6),), True)
     other = replace(spans[1], span=replace(spans[1].span, late_prompt=1))
     assert reconcile_node([*spans, other], sums).doubled_spans == (Numbers(FIRST, 4, 4),)
+
+
+def test_a_lane_that_lost_what_it_kept_of_its_engine_counts_its_spans_in_another_series() -> None:
+    numbered = (0, 1, 7 * SERIES, 7 * SERIES + 1)
+    spans = [span(n, at * 10, at * 10 + 9, engine_prompt=1) for at, n in enumerate(numbered)]
+    sums = [batch(at * 10 + 1, at * 10 + 2, 1, 0) for at in range(4)]
+    assert not reconcile_node(spans, sums).differs
+    missing = reconcile_node([*spans, span(7 * SERIES + 4, 40, 49, engine_prompt=1)], sums).missing_spans
+    assert missing == (Numbers(FIRST, 7 * SERIES + 2, 7 * SERIES + 3),)
 
 
 def test_an_alias_counts_under_the_model_that_the_engine_counts_it_under() -> None:
@@ -209,6 +237,13 @@ def test_another_lane_may_write_for_some_seconds_after_the_last_quiet_point() ->
     said = [span(0, 0, 100, engine_prompt=10)]
     before = reconcile_node(said, [batch(1, 2, 4, 0), batch(99, 105, 6, 0, lane=OTHER)])
     assert (only(before).events_prompt, before.unchecked, before.differs) == (10, (), False)
+
+
+def test_another_lane_writes_of_a_response_in_the_background_most_of_a_minute_later() -> None:
+    """Asked for at pauses, and read to its end."""
+    spans = [span(0, 0, 3_590, engine_prompt=10), span(1, 3_590, 3_800, engine_prompt=3)]
+    sums = [batch(1, 2, 4, 0), batch(3_601, 3_640, 6, 0, lane=OTHER), batch(3_700, 3_701, 3, 0)]
+    assert not reconcile_node(spans, sums).differs
 
 
 def test_whether_another_lanes_seconds_are_of_before_is_told_by_the_next_quiet_point() -> None:
