@@ -192,6 +192,11 @@ async def _rated(
 def likely(row: Row) -> list[str]:
     """What a difference of this kind comes from, likeliest first, and where to look."""
     causes = []
+    if len(row.speakers) > 1:
+        causes.append(
+            f"several lanes said what the engine counted ({', '.join(sorted(row.speakers))}): sidecars that share an"
+            " engine have to share the data folder, else each speaks for the node and the engine is counted twice"
+        )
     if row.lines_missing:
         causes.append(
             "lines of the engine are missing: its folder of lines was emptied or cut while it ran, or its disk was full"

@@ -25,9 +25,9 @@ from typing import Any
 from metering.engine_counters import FRESH, Counts, Look, Scrape, increase, is_same_engine
 from metering.engine_join import Due
 from metering.engine_lines import Freed, Late, Opened, Said, SteppedAside
-from metering.engine_sums import SpanSums, Sums, keep
+from metering.engine_sums import SpanSums, Sums, keep, unaccounted
 from metering.event import Event
-from metering.fact import Span
+from metering.fact import SERIES, Span
 from metering.node_word import Speaker
 
 #: An engine that cannot be asked for so long ends its span without its counters, once nothing runs.
@@ -39,14 +39,14 @@ STALE_LOOKS = 6
 class Spans:
     """The span that runs. Not safe among threads."""
 
-    def __init__(self, now_us: int, *, witness: bool) -> None:
+    def __init__(self, now_us: int, *, witness: bool, series: int = 0) -> None:
         """`witness`: there is a folder of lines. Only the lane that speaks for the node tells of counters and lines;
         the others tell of their own events that lost counters would have shown, and of the prompts of sound
-        (`audio_prompt`)."""
+        (`audio_prompt`). `series` is that of the spans (fact.py), unless `take_json` goes on with another."""
         self._witness = witness
         #: Set it before each look. While nobody speaks for the node no span ends: what it would leave unsaid stays in it.
         self.speaker = Speaker.OURS
-        self._number = 0
+        self._number = series * SERIES
         self._from_us = now_us
         self._begun: dict[str, Scrape] = {}
         self._latest: dict[str, Scrape] = {}
@@ -63,6 +63,8 @@ class Spans:
         self._unseen: list[bytes] = []
         #: Tokens of the last span that the engine counted and no event of this lane has: (model, `prompt`|`generated`).
         self.unaccounted: dict[tuple[str, str], int] = {}
+        #: Where that span began.
+        self.told_from_us = now_us
 
     @property
     def begun(self) -> bool:
@@ -252,6 +254,7 @@ class Spans:
             witness=witness,
         )
         if self.speaker is Speaker.OURS:
+            self.told_from_us = self._from_us
             self.unaccounted |= unaccounted(span, sums if self._witness else sums.all_alone())
         return span
 
@@ -288,13 +291,3 @@ class Spans:
         self._heard = bool(found["heard"])
         self._aside = set(found["aside"])
         self._sums.take_json(found["sums"])
-
-
-def unaccounted(span: Span, sums: Sums) -> dict[tuple[str, str], int]:
-    """The equations of reconciliation over one span, and the events of this lane in it."""
-    prompt = span.engine_prompt + span.late_prompt + span.lost_prompt - span.audio_prompt
-    generated = span.engine_generated + span.late_generated + span.lost_generated
-    return {
-        (span.model, "prompt"): prompt - span.repeated_prompt - span.unmetered_prompt - sums.events_prompt,
-        (span.model, "generated"): generated - span.unmetered_generated - sums.events_generated,
-    }

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from metering.engine_request import RequestLines
+from metering.lane import Lane
 from metering.refusal import Refusal
 
 VERSION = 1
@@ -69,3 +70,8 @@ class EngineState:
                 remedy="move it away: lines written until now are then not joined, and a new span begins",
             ) from None
         return True
+
+
+def series_of(lane: Lane) -> int:
+    """The series (fact.py) of the spans that a lane begins without a state: 0, and where others were before, 1 to 2²⁴."""
+    return 0 if lane.is_new else int(lane.epoch[:6], 16) + 1

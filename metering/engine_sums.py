@@ -16,6 +16,7 @@ from metering.engine_amend import Amendment
 from metering.engine_lines import Freed, Late, is_unmetered
 from metering.engine_request import RequestLines, one_of_many
 from metering.event import Event
+from metering.fact import Span
 from metering.told import Joined
 
 #: So many requests are remembered, to know a prompt again, or an event that had no line; and so many of them kept over
@@ -197,3 +198,13 @@ def keep(memory: OrderedDict[Any, _V], name: object, value: _V) -> _V:
     if len(memory) > MOST_REQUESTS:
         memory.popitem(last=False)
     return value
+
+
+def unaccounted(span: Span, sums: Sums) -> dict[tuple[str, str], int]:
+    """The equations of reconciliation over one span, and the events of this lane in it."""
+    prompt = span.engine_prompt + span.late_prompt + span.lost_prompt - span.audio_prompt
+    generated = span.engine_generated + span.late_generated + span.lost_generated
+    return {
+        (span.model, "prompt"): prompt - span.repeated_prompt - span.unmetered_prompt - sums.events_prompt,
+        (span.model, "generated"): generated - span.unmetered_generated - sums.events_generated,
+    }

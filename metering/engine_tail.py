@@ -5,7 +5,7 @@ at once, each from its own place: part, offset, number of the next line. The pla
 with what it made of the lines (engine_watch.py): then no line counts twice, and none is lost, whatever is killed. One
 file is open at a time, a chunk of it in memory.
 
-    {"1760000000000000-4711-scheduler":{"part":0,"offset":1482,"n":7}}
+    {"1760000000000000-4711-scheduler":{"part":0,"offset":1482,"n":7,"torn":false}}
 
 What is wrong with the files stops nothing and is named in `take_faults`: a line that cannot be read is passed over, a
 number that is missing says how many lines the witness could not write, a last line without its end is left where it is.
@@ -68,7 +68,10 @@ class EngineLines:
         """Go on where `place` was taken. Raises KeyError, TypeError or ValueError for what it never gave."""
         self._places = {
             stream: _Place(
-                int(each["part"]), int(each["offset"]), None if each["n"] is None else int(each["n"])
+                int(each["part"]),
+                int(each["offset"]),
+                None if each["n"] is None else int(each["n"]),
+                is_torn=bool(each["torn"]),
             )
             for stream, each in place.items()
         }
@@ -76,7 +79,7 @@ class EngineLines:
     def place(self) -> dict[str, Any]:
         """How far each stream was read, for JSON."""
         return {
-            stream: {"part": place.part, "offset": place.offset, "n": place.n}
+            stream: {"part": place.part, "offset": place.offset, "n": place.n, "torn": place.is_torn}
             for stream, place in self._places.items()
         }
 
@@ -84,7 +87,9 @@ class EngineLines:
         """Pass over everything that is there now, unread: it was written for nobody."""
         for stream, there in self._parts().items():
             path = self._path(stream, there[-1])
-            self._places[stream] = _Place(there[-1], _end_of_lines(path))
+            offset = _end_of_lines(path)
+            # What has no end yet is no line that is missed, whether it gets one or not.
+            self._places[stream] = _Place(there[-1], offset, is_torn=path.stat().st_size > offset)
 
     def read_some(self, lines: int) -> list[Found]:
         """The next of them, so many at most."""
@@ -226,8 +231,7 @@ class EngineLines:
         return line
 
     def _name_torn(self, path: Path, place: _Place, tail: int) -> None:
-        if tail and place.named != place.offset and _age_s(path.stat().st_mtime) > TORN_AFTER_S:
-            place.named = place.offset
+        if tail and not place.is_torn and _age_s(path.stat().st_mtime) > TORN_AFTER_S:
             place.is_torn = True
             self._missing += 1
             self._fault(f"the last line is torn: {tail} bytes without an end", f"{path.name}:{place.offset}")

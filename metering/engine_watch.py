@@ -26,7 +26,7 @@ from metering.engine_pool import EnginePool
 from metering.engine_request import RequestLines
 from metering.engine_scrape import scrape
 from metering.engine_span import Spans
-from metering.engine_state import STATE_FILE, EngineState
+from metering.engine_state import STATE_FILE, EngineState, series_of
 from metering.engine_tail import EngineLines, Found
 from metering.event import Event
 from metering.fact import Serves, fact_line
@@ -66,7 +66,7 @@ class EngineWatch:
         """`folder` is that of the engine's lines, None where it has no witness; `counters_s` the pause between two
         looks at its counters, None for none. Refusal `bad_engine_state` if the lane's folder holds another state."""
         self.joiner = Joiner()
-        self.spans = Spans(lane.now_us(), witness=folder is not None)
+        self.spans = Spans(lane.now_us(), witness=folder is not None, series=series_of(lane))
         self.lines_read = self.lines_missing = 0
         self._lane = lane
         self._pools = pools

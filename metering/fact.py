@@ -40,6 +40,9 @@ WITNESSES = ("yes", "no", "aside")
 MAX_FACTS = 256
 MAX_FACTS_BYTES = 60_000
 
+#: Numbers of spans from one multiple of this to the next are a series.
+SERIES = 10**8
+
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _HEX_128 = re.compile(r"[0-9a-f]{32}")
 _HEX_256 = re.compile(r"[0-9a-f]{64}")
@@ -79,7 +82,8 @@ class Serves:
 class Span:
     """What the engine's counters and lines said of one model between two quiet points (µs, UTC).
 
-    `number` is dense per node and lane. `ended`: `quiet` at a quiet point; `restart` where the engine went away with
+    `number` is dense per node, lane and series (`number // SERIES`): a lane that lost what it kept of its engine begins
+    another series. `ended`: `quiet` at a quiet point; `restart` where the engine went away with
     its counters; `unscraped` where they could not be read. All that follows counts tokens, but for lines and requests:
 
     engine_*            increase of the engine's counters over the span, resets handled; 0 unless it ended quiet

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from metering.fact import Serves
+from metering.fact import SERIES, Serves
 from metering.reconcile_row import Row, is_blind, joined, row_of_span, row_of_sum
 from metering.stretch import SealedSpan, SealedSum, Stretch, stretches
 
@@ -69,8 +69,8 @@ class Numbers:
 class NodeReconciled:
     """One node: its rows by hour and model, and what is unchecked.
 
-    A lane numbers its spans without a hole: `missing_spans` are left out between others, `doubled_spans` stand for two
-    spans that say different things.
+    A lane numbers its spans without a hole within a series: `missing_spans` are left out between others,
+    `doubled_spans` stand for two spans that say different things.
     """
 
     rows: tuple[Row, ...]
@@ -130,11 +130,11 @@ def whole_rows(rows: Iterable[Row]) -> tuple[Row, ...]:
 
 def _numbers(spans: Sequence[SealedSpan]) -> tuple[tuple[Numbers, ...], tuple[Numbers, ...]]:
     """Numbers that a lane's spans leave out between the first and the last, and those that two of them have."""
-    by_lane: dict[str, list[int]] = defaultdict(list)
+    by_lane: dict[tuple[str, int], list[int]] = defaultdict(list)
     for each in spans:
-        by_lane[each.lane].append(each.span.number)
+        by_lane[each.lane, each.span.number // SERIES].append(each.span.number)
     missing, doubled = [], []
-    for lane, numbers in sorted(by_lane.items()):
+    for (lane, _), numbers in sorted(by_lane.items()):
         for before, number in pairwise(sorted(numbers)):
             if number == before:
                 doubled.append(Numbers(lane, number, number))
@@ -177,7 +177,9 @@ def _rows(stretches: Iterable[Stretch]) -> tuple[Row, ...]:
         hour_us = first_us - first_us % HOUR_US
         compared = not _is_blind(stretch)
         for each in stretch.spans:
-            parts[hour_us, each.span.model].append(row_of_span(hour_us, each.span, compared=compared))
+            parts[hour_us, each.span.model].append(
+                row_of_span(hour_us, each.lane, each.span, compared=compared)
+            )
         for found in stretch.sums if compared else ():
             parts[hour_us, found.model].append(row_of_sum(hour_us, found))
     rows = [joined(each) for _, each in sorted(parts.items())]

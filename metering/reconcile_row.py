@@ -35,7 +35,8 @@ class Row:
     """One node's model over one hour's stretches: both sides, the causes, and what is left. Tokens throughout.
 
     `from_us` and `to_us` are where the first stretch begins and the last one ends, not the hour's edges. `restarts` and
-    `unscraped` count the spans whose counters were lost. `witness` is that of its spans, or `mixed`.
+    `unscraped` count the spans whose counters were lost. `witness` is that of its spans, or `mixed`;
+    `speakers` are the lanes that said what the engine counted.
     """
 
     model: str
@@ -61,6 +62,7 @@ class Row:
     restarts: int = 0
     unscraped: int = 0
     witness: str | None = None
+    speakers: frozenset[str] = frozenset()
 
     @property
     def unaccounted_prompt(self) -> int:
@@ -103,7 +105,7 @@ def is_blind(span: Span) -> bool:
     return span.witness != "yes" or (span.ended == "unscraped" and span.unwitnessed_requests > 0)
 
 
-def row_of_span(hour_us: int, span: Span, *, compared: bool = True) -> Row:
+def row_of_span(hour_us: int, lane: str, span: Span, *, compared: bool = True) -> Row:
     """The engine's side of a row; unless it is `compared`, only what needs no other side: its lines."""
     lines = Row(
         model=span.model,
@@ -115,6 +117,7 @@ def row_of_span(hour_us: int, span: Span, *, compared: bool = True) -> Row:
         restarts=int(span.ended == "restart"),
         unscraped=int(span.ended == "unscraped"),
         witness=span.witness,
+        speakers=frozenset([lane] if span.engine_prompt or span.engine_generated else ()),
     )
     if not compared:
         return lines
@@ -155,6 +158,7 @@ def joined(rows: Sequence[Row]) -> Row:
         hour_us=min(row.hour_us for row in rows),
         from_us=min(row.from_us for row in rows),
         to_us=max(row.to_us for row in rows),
+        speakers=frozenset[str]().union(*(row.speakers for row in rows)),
         witness=None if not witnesses else witnesses.pop() if len(witnesses) == 1 else WITNESS_MIXED,
         **{name: sum(getattr(row, name) for row in rows) for name in _SUMMED},
     )

@@ -4,7 +4,7 @@ The engine's side are spans (fact.py): how far its counters rose between two qui
 batches by model. An hour's turn is no quiet point, so nothing can be compared by the hour's edges. What can be compared
 exactly lies between two **cuts**: the end of a span (then nothing was under way) through which no other span and no
 batch reaches, with an event before it and one after. Another lane than the one that made the span may still write for
-some seconds (it joins the engine's lines for up to 5 s), so a batch of such a lane must not touch those either; only at
+up to a minute (STILL_WRITTEN_US), so a batch of such a lane must not touch those either; only at
 the last cut of all, where nothing follows, may it, and then it is for the figures to tell whether it is a cut.
 
     spans      |----- 7 -----|-------- 8 --------|---- 9 ----|------ 10 ---   (still open: not sealed yet)
@@ -23,8 +23,10 @@ from itertools import accumulate
 
 from metering.fact import Span
 
-#: How long after a quiet point another lane may still write events of what was before it.
-STILL_WRITTEN_US = 6_000_000
+#: How long after a quiet point another lane may still write events of what was before it: a response in the background is
+#: asked after every 10 s (background.py), then what can be read of it is read, in 20 tries of at most 1 s with 1 s between
+#: them; lines are waited for 5 s (engine_join.py).
+STILL_WRITTEN_US = 60_000_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,6 +144,26 @@ def test_a_torn_last_line_is_left_and_named_once_it_is_old(tmp_path: Path) -> No
     assert fault.where == f"{part(tmp_path).name}:{len(late(0))}"
 
 
+def test_a_torn_last_line_counts_once_over_all_starts(tmp_path: Path) -> None:
+    part(tmp_path).write_bytes(late(0) + late(1)[:30])
+    os.utime(part(tmp_path), (time.time() - 60, time.time() - 60))
+    reader = EngineLines(tmp_path)
+    assert (numbers(reader.read()), reader.take_missing()) == ([0], 1)
+    for _ in range(3):
+        reader = resumed(reader, tmp_path)
+        assert (numbers(reader.read()), reader.take_missing()) == ([], 0)
+
+
+def test_a_torn_last_line_that_was_there_before_the_first_start_is_missed_by_nobody(tmp_path: Path) -> None:
+    part(tmp_path).write_bytes(late(0) + late(1)[:30])
+    os.utime(part(tmp_path), (time.time() - 60, time.time() - 60))
+    reader = EngineLines(tmp_path)
+    reader.skip()
+    assert (numbers(reader.read()), reader.take_missing()) == ([], 0)
+    part(tmp_path).write_bytes(late(0) + late(1) + late(2))
+    assert (numbers(reader.read()), reader.take_missing()) == ([1, 2], 0)
+
+
 def test_a_line_that_was_written_over_a_torn_one_is_read_and_the_loss_is_named(tmp_path: Path) -> None:
     part(tmp_path).write_bytes(late(0) + late(1)[:30])
     os.utime(part(tmp_path), (time.time() - 60, time.time() - 60))

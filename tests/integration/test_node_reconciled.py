@@ -9,6 +9,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from scripted_engine import on_uvloop
 from witnessed_world import Witnessed, witnessed
 
+from metering.engine_state import STATE_FILE
+from metering.sidecar_figures import figures_of
+
 ASK = {
     "model": "tiny",
     "messages": [{"role": "user", "content": "x"}],
@@ -33,6 +36,38 @@ async def test_two_lanes_of_any_name_count_the_engine_once(tmp_path: Path) -> No
         await it.sidecar.drain()
         assert compared(it) == ([(2, 0, 0)], False, [])
         assert {lane for lane, _, _ in it.facts()} == {"west"}
+
+
+@on_uvloop
+async def test_what_no_event_has_is_shown_only_where_no_other_lane_served_beside(tmp_path: Path) -> None:
+    async with witnessed(tmp_path) as it:
+        await it.ask(ASK)
+        await it.quiet()
+        assert figures_of(it.sidecar).unaccounted == {("tiny", "prompt"): 0, ("tiny", "generated"): 0}
+        async with it.beside("sidecar-1") as other:
+            await asyncio.gather(it.ask(ASK), other.ask(ASK))
+            await other.quiet()
+            await it.quiet()
+            assert figures_of(it.sidecar).unaccounted == {}
+        await it.sidecar.drain()
+        assert compared(it) == ([(3, 0, 0)], False, [])
+
+
+@on_uvloop
+async def test_a_state_that_was_moved_away_is_no_difference_for_ever(tmp_path: Path) -> None:
+    """As the remedy of `bad_engine_state` says."""
+    async with witnessed(tmp_path) as it:
+        for _ in range(2):
+            await it.ask(ASK)
+            await it.quiet()
+        await it.sidecar.drain()
+        (it.lane.path / STATE_FILE).rename(tmp_path / "moved")
+        await it.start_sidecar()
+        await it.ask(ASK)
+        await it.quiet()
+        await it.sidecar.drain()
+        assert compared(it) == ([(3, 0, 0)], False, [])
+        assert [span.number for span in it.spans()][:2] == [0, 1]
 
 
 @on_uvloop

@@ -209,6 +209,18 @@ async def test_an_unmetered_interval_is_a_difference_until_it_is_accepted(world:
     assert has_difference(found)
 
 
+async def test_two_lanes_that_both_speak_for_a_node_are_named_as_what_is_wrong(world: World) -> None:
+    """They do not share a data folder, so neither knows of the other."""
+    one, other = Node(world), Node(world, Writer("west", epoch="b" * 32))
+    await world.enrol(one.writer, other.writer)
+    other.writer.time_us += 2 * SECOND
+    await one.serve(2, engine_prompt=300, engine_generated=30)
+    await other.serve(1, engine_prompt=300, engine_generated=30)
+    [row] = (await ask(world))["differences"]
+    assert (row["unaccounted_prompt"], row["unaccounted_generated"]) == (300, 30)
+    assert row["likely"][0].startswith("several lanes said what the engine counted (sidecar-0, west)")
+
+
 async def test_spans_whose_numbers_do_not_add_up_are_named(world: World) -> None:
     served = await node(world)
     await served.serve(1)
