@@ -14,7 +14,7 @@ from adapters.postgres.schema import held, lane, set_aside
 from billing.inspection import LaneName, Place
 from billing.streams import AsideBatch, HeldBatch, MissingSibling, Stream, stream_document
 
-# A node's first lane tells its siblings' newest seals in its own; the newest of these that tell of any are asked.
+# Who speaks for a node tells of its siblings' newest seals in its own; the newest of these that tell of any are asked.
 _SIBLINGS = text("""
     WITH told AS (
         SELECT f.operator, f.node, f.content, f.ends, row_number() OVER (

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from scripted_engine import on_uvloop
+from scripted_engine import on_uvloop, until
 from witnessed_world import Witnessed, witnessed
 
+from metering import node_word
 from metering.engine_state import STATE_FILE
+from metering.node_word import Speaker
 from metering.sidecar_figures import figures_of
 
 ASK = {
@@ -83,3 +86,46 @@ async def test_a_new_lane_beside_an_abandoned_one_is_reconciled(tmp_path: Path) 
         await it.sidecar.drain()
         assert compared(it) == ([(2, 0, 0)], False, [])
         assert len(it.spans()) == 2
+
+
+@on_uvloop
+async def test_while_the_lane_that_speaks_is_away_nothing_is_lost_or_counted_twice(tmp_path: Path) -> None:
+    async with witnessed(tmp_path) as it:
+        async with it.beside("sidecar-1") as other:
+            await asyncio.gather(it.ask(ASK), other.ask(ASK))
+            await it.quiet()
+            await it.kill_sidecar()
+            for _ in range(2):
+                await other.ask(ASK)
+                await other.quiet()
+            await it.start_sidecar()
+            await it.ask(ASK)
+            await it.quiet()
+            await other.ask(ASK)
+            await it.quiet()
+        await it.sidecar.drain()
+        assert compared(it) == ([(6, 0, 0)], False, [])
+        assert {lane for lane, _, _ in it.facts()} == {"sidecar-0"}
+
+
+@on_uvloop
+async def test_another_lane_takes_over_with_all_that_was_served_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with witnessed(tmp_path) as it:
+        async with it.beside("sidecar-1") as other:
+            await asyncio.gather(it.ask(ASK), other.ask(ASK))
+            await it.quiet()
+            await other.quiet()
+            await it.sidecar.drain()
+            await other.ask(ASK)
+            await other.quiet()
+            assert other.lane.speaker() is Speaker.NOBODY
+            monkeypatch.setattr(node_word, "SILENT_AFTER_S", -1.0)
+            watch = other.sidecar.capture.watch
+            assert watch is not None
+            await until(lambda: watch.spans.speaker is Speaker.OURS)
+            await other.ask(ASK)
+            await other.quiet()
+        assert compared(it) == ([(4, 0, 0)], False, [])
+        assert {lane for lane, _, _ in it.facts()} == {"sidecar-0", "sidecar-1"}
