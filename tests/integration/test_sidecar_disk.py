@@ -11,6 +11,7 @@ import pytest
 from scripted_engine import Asked, World, on_uvloop, request, sealed_events, sized, until, usage, world
 
 from metering.refusal import Refusal, Unavailable
+from metering.sidecar_figures import figures_of
 
 ASK = {"model": "tiny", "messages": []}
 BODY = b'{"choices":[]' + usage(16, 5) + b"}"
@@ -46,6 +47,20 @@ async def test_no_request_passes_whose_intent_cannot_be_written(
         await until(lambda: not it.sidecar.refusing)
         assert (await it.ask(request(ASK)))[0] == 200
         assert len(await it.events()) == 1
+
+
+@on_uvloop
+async def test_a_write_that_failed_is_no_fault_any_more_once_a_sync_succeeded_without_any_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path, answers, sync_s=0.005) as it:
+        fail(it, monkeypatch, "intent", "sync")
+        assert (await it.ask(request(ASK)))[0] == 503
+        await until(lambda: it.sidecar.capture.faults == ("sync", "write"))
+        assert figures_of(it.sidecar).faults == ("sync", "write")
+        monkeypatch.undo()
+        await until(lambda: figures_of(it.sidecar).faults == ())
+        assert not it.sidecar.refusing
 
 
 @on_uvloop
