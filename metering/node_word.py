@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import time
 from enum import Enum, auto
 from pathlib import Path
@@ -22,6 +23,7 @@ from metering.refusal import Refusal
 from metering.seal import peek_seal
 
 WORD_FILE = "speaks"
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 #: A lane that has written nothing for so long does not come back to speak.
 SILENT_AFTER_S = 3600.0
 
@@ -54,7 +56,7 @@ class NodeWord:
             return Speaker.NOBODY
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            last = os.pread(lock, 256, 0).decode()
+            last = _name(os.pread(lock, 256, 0))
             if last != self._lane.name:
                 if last and not is_new and not is_silent(self._lane.parent / last):
                     os.close(lock)
@@ -72,6 +74,12 @@ class NodeWord:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def _name(content: bytes) -> str:
+    """The lane that the file names; "" for what a power cut left of it."""
+    name = content.decode("ascii", "replace")
+    return name if _NAME.fullmatch(name) else ""
 
 
 def is_silent(lane_folder: Path) -> bool:

@@ -143,6 +143,8 @@ class StreamReader:
 
     def _event(self, event: bytes) -> bytes:
         """One whole event, its blank line included, as the client is to see it, with what waited for it."""
+        if self.verdict is not None:  # what comes after the end, an engine does not say
+            return event
         if self._waiting is None and (seen := self._running(event)) is not None:
             return seen
         at = event.rfind(b'"usage"')

@@ -39,9 +39,8 @@ def check_capture(
         _check_generated(events, generated, findings)
     for name, event in by_id.items():
         _check_reason(name, event, name in heard, findings)
-    # HTTP alone does not say how many tokens a sound is.
-    known = [sent for sent in book if generated is not None or sent.ask.endpoint != "transcriptions"]
-    _check_book(known, by_id, findings)
+    _check_sound(book, by_id, findings)
+    _check_book([sent for sent in book if sent.ask.endpoint != "transcriptions"], by_id, findings)
     fates = Counter(sent.fate for sent in book)
     certain = fates[WHOLE] + fates[LEFT]
     if not certain <= len(by_id) <= certain + fates[CUT]:
@@ -101,6 +100,16 @@ def _check_reason(name: str, event: Event, heard: bool, findings: Findings) -> N
         findings.expect(tokens, [0, 0], f"tokens of {name}, which no engine heard of")
         if event["outcome"] not in ("interrupted", "failed", "aborted"):
             findings.wrong.append(f"{name} is {event['outcome']}, and no engine heard of it")
+
+
+def _check_sound(book: Sequence[Sent], by_id: Mapping[str, Event], findings: Findings) -> None:
+    """Sound is charged by seconds: its events have no prompt to be known by, so they are only counted."""
+    sounds = [event for event in by_id.values() if event["endpoint"] == "transcriptions"]
+    finished = [event for event in sounds if event["outcome"] == "finished"]
+    whole = [sent for sent in book if sent.ask.endpoint == "transcriptions" and sent.fate == WHOLE]
+    if len(finished) < len(whole):
+        findings.lost.append(f"{len(whole)} whole answers to transcriptions, {len(finished)} events")
+    findings.expect({event["prompt_tokens"] for event in finished} - {0}, set(), "prompt tokens of sound")
 
 
 def _check_book(book: Sequence[Sent], by_id: Mapping[str, Event], findings: Findings) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from lane_examples import KEY, NAMES
 
 from metering.lane import Lane
-from metering.node_word import SILENT_AFTER_S, Speaker, others_written_s
+from metering.node_word import SILENT_AFTER_S, NodeWord, Speaker, others_written_s
 
 
 def begin(spool: Path, name: str) -> Lane:
@@ -84,3 +84,12 @@ def test_when_the_others_last_wrote_is_known(tmp_path: Path) -> None:
     assert abs(others_written_s(alone.path) - time.time()) < 60
     alone.close()
     other.close()
+
+
+def test_what_a_power_cut_left_of_the_word_names_nobody(tmp_path: Path) -> None:
+    (tmp_path / "speaks").write_bytes(bytes(9))
+    (tmp_path / "west").mkdir()
+    word = NodeWord(tmp_path / "west")
+    assert word.take() is Speaker.OURS
+    assert (tmp_path / "speaks").read_bytes() == b"west"
+    word.close()
