@@ -39,7 +39,7 @@ from metering.batch import SealedBatch
 from metering.durable import fsync_folder, make_folder, replace_file, write_file
 from metering.node_word import NodeWord
 from metering.refusal import Refusal, Unavailable
-from metering.seal import GENESIS, Seal, peek_seal, seal_hash
+from metering.seal import GENESIS, NAME, Seal, peek_seal, seal_hash
 from metering.steps import step
 
 SEAL_SUFFIX = ".seal"
@@ -58,6 +58,17 @@ class Head:
 def lane_path(spool: Path, operator: str, node: str, lane: str) -> Path:
     """Where a lane lies in the spool folder."""
     return spool / operator / node / lane
+
+
+def check_lane_name(lane: str) -> None:
+    """Refusal `bad_lane` for a name that no seal can carry, or that is an import's: nothing of it could be sealed."""
+    if not NAME.fullmatch(lane) or lane.startswith("import-"):
+        raise Refusal(
+            "bad_lane",
+            f"no name for a sidecar's lane: {lane[:80]!r}",
+            where="--lane",
+            remedy="lower-case letters, digits, dots, dashes and underscores, at most 63, for instance sidecar-1",
+        )
 
 
 @contextmanager

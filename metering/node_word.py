@@ -14,16 +14,14 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import time
 from enum import Enum, auto
 from pathlib import Path
 
 from metering.refusal import Refusal
-from metering.seal import peek_seal
+from metering.seal import NAME, peek_seal
 
 WORD_FILE = "speaks"
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 #: A lane that has written nothing for so long does not come back to speak.
 SILENT_AFTER_S = 3600.0
 
@@ -79,7 +77,7 @@ class NodeWord:
 def _name(content: bytes) -> str:
     """The lane that the file names; "" for what a power cut left of it."""
     name = content.decode("ascii", "replace")
-    return name if _NAME.fullmatch(name) else ""
+    return name if NAME.fullmatch(name) else ""
 
 
 def is_silent(lane_folder: Path) -> bool:

@@ -65,7 +65,8 @@ MAX_BODY_BYTES = 900_000
 MAX_ROWS_BYTES = 8_000_000
 MAX_NOTE_BYTES = 65_536
 
-_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+#: What operators, nodes and lanes may be called.
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _HEX_128 = re.compile(r"[0-9a-f]{32}")
 _HEX_256 = re.compile(r"[0-9a-f]{64}")
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
@@ -211,9 +212,9 @@ def _seal_of(values: dict[str, str], facts: tuple[str, ...]) -> Seal:
     except ValueError:
         raise _bad(f"complete_to {values['complete_to']!r} is not an instant") from None
     return Seal(
-        operator=_match(values, "operator", _ID),
-        node=_match(values, "node", _ID),
-        lane=_match(values, "lane", _ID),
+        operator=_match(values, "operator", NAME),
+        node=_match(values, "node", NAME),
+        lane=_match(values, "lane", NAME),
         kind=values["kind"],
         epoch=_match(values, "epoch", _HEX_128),
         number=_integer(values, "number"),

@@ -1,4 +1,4 @@
-"""The other sidecar lanes of a node, as the one that speaks for it lists them: a lane that is listed can't vanish unmissed."""
+"""The other sidecar lanes of a node, as the one that speaks for it lists them: who is listed can't vanish unmissed."""
 
 from __future__ import annotations
 

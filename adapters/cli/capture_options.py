@@ -98,10 +98,18 @@ class CaptureOptions:
 
     def check(self) -> None:
         """Refusals for whatever would keep the sidecar from starting: `bad_engine_url`, `bad_engine_key`,
-        `bad_certificate`, `bad_trust_header`, `bad_trust_peer`, `half_an_option`."""
+        `bad_certificate`, `bad_trust_header`, `bad_trust_peer`, `half_an_option`,
+        `no_engine_lines`."""
         open_pools(self.engine, time.monotonic, idle_s=0, connect_s=0, key_file=self.engine_key_file)
         self.certificate()
         self.trust()
+        if self.engine_lines is not None and not self.engine_lines.is_dir():
+            raise Refusal(
+                "no_engine_lines",
+                "there is no such folder of the engine's lines",
+                where=str(self.engine_lines),
+                remedy="make it, where both vLLM and the sidecar may write, and name it in vLLM's TALLY_ENGINE_LINES too",
+            )
 
     def certificate(self) -> Certificate | None:
         """What clients are shown; None: no TLS."""

@@ -34,6 +34,7 @@ from adapters.sidecar_metrics import serve_metrics
 from metering.identity import LaneKey, node_secret
 from metering.keybook import KeyEntry, SnapshotKeyBook
 from metering.lane import Lane
+from metering.lane_folder import check_lane_name
 from metering.refusal import Unavailable
 from metering.siblings import FIRST_LANE
 from metering.sidecar import Sidecar
@@ -70,6 +71,7 @@ def register(app: typer.Typer) -> None:
             if capture.metrics_listen is None
             else Address.parse(capture.metrics_listen, "--metrics-listen")
         )
+        check_lane_name(lane)
         capture.check()
         certificate = capture.certificate()
         folder = DataFolder(context.data)

@@ -32,6 +32,7 @@ from adapters.cli.serving import (
     stop_signal,
 )
 from adapters.importing.ledger import operator_of_node
+from metering.lane_folder import check_lane_name
 from metering.refusal import Refusal, Unavailable
 from metering.siblings import FIRST_LANE
 
@@ -100,6 +101,7 @@ def register(app: typer.Typer) -> None:
         api_listen: str = typer.Option(API_LISTEN, metavar="HOST:PORT", help="Where the API listens."),
     ) -> Result:
         """Run sidecar, intake and API for one machine. Prints one line of JSON when all of them are ready."""
+        check_lane_name(lane)
         for address, option in ((listen, "--listen"), (api_listen, "--api-listen")):
             Address.parse(address, option)
         capture.check()

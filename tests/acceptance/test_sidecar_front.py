@@ -104,3 +104,24 @@ def test_an_option_that_cannot_be_is_refused_before_anything_starts(
     tally = Tally(tmp_path / "data", folder=tmp_path)
     assert tally.refused(command, "--engine", "http://127.0.0.1:8000", *options)["code"] == code
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("lane", ["Sidecar-2", "../x", "", ".", "import-a", "a" * 64, "a b", "ž"])
+def test_a_name_that_no_seal_can_carry_is_refused_before_anything_is_made(
+    lane: str, fresh_urls: Callable[[], DatabaseUrls], tmp_path: Path
+) -> None:
+    tally = over(fresh_urls(), tmp_path / "data", EXAMPLE)
+    for command in ("sidecar", "up"):
+        refused = tally.refused(command, "--engine", "http://127.0.0.1:9", "--lane", lane)
+        assert (refused["code"], refused["where"]) == ("bad_lane", "--lane")
+    assert tally("streams")["lanes"] == []
+
+
+def test_a_folder_of_lines_that_is_not_there_is_refused(
+    fresh_urls: Callable[[], DatabaseUrls], tmp_path: Path
+) -> None:
+    tally = over(fresh_urls(), tmp_path / "data", EXAMPLE)
+    (tmp_path / "file").touch()
+    for where in (tmp_path / "nowhere", tmp_path / "file"):
+        refused = tally.refused("sidecar", "--engine", "http://127.0.0.1:9", "--engine-lines", str(where))
+        assert (refused["code"], refused["where"]) == ("no_engine_lines", str(where))
