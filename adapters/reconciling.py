@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters import answers
 from adapters.overdue import is_overdue
+from adapters.postgres.arrived import arrived_since
 from adapters.postgres.closes import load_closes
 from adapters.postgres.database import Database
 from adapters.postgres.documents import load_documents
@@ -64,7 +65,6 @@ class _Found:
     requests in `compared`; `now` is the instant of asking."""
 
     now: datetime
-
     nodes: list[dict[str, Any]] = field(default_factory=list)
     differences: list[dict[str, Any]] = field(default_factory=list)
     unchecked: list[dict[str, Any]] = field(default_factory=list)
@@ -172,7 +172,8 @@ async def _rated(
     last = {close.period: close for close in closes}
     rated = []
     for each in [period] if period is not None else sorted(last):
-        usage = await usage_table(conn, operator, *each.bounds(facts.operator[-1].zone))
+        bounds = each.bounds(facts.operator[-1].zone)
+        usage = await usage_table(conn, operator, *bounds)
         now = await asyncio.to_thread(rate, usage, facts, each)
         close = last.get(each)
         documents = await load_documents(conn, operator, period=each)
@@ -184,6 +185,7 @@ async def _rated(
                 at_close=close.result["rated"] if close else None,
                 now=now.tokens,
                 invoiced=invoiced_tokens(documents),
+                arrived=await arrived_since(conn, operator, close.heads if close else {}, *bounds),
             )
         )
     return rated
@@ -280,10 +282,13 @@ def _period_json(each: RatedPeriod) -> dict[str, Any]:
         "closed_at": time_text(_us(each.closed_at)) if each.closed_at else None,
         "rated": dict(each.rated),
         "invoiced": dict(each.invoiced),
-        "differences": [
-            {"meter": meter, "rated": rated, "now": now} for meter, (rated, now) in each.differences.items()
-        ],
+        "differences": _changes_json(each.differences),
+        "not_billed_yet": _changes_json(each.not_billed_yet),
     }
+
+
+def _changes_json(changes: Mapping[str, tuple[int, int]]) -> list[dict[str, Any]]:
+    return [{"meter": meter, "rated": rated, "now": now} for meter, (rated, now) in changes.items()]
 
 
 def _instant(us: int) -> datetime:

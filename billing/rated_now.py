@@ -1,9 +1,10 @@
 """Usage = rated = invoiced, in tokens by meter: the second half of reconciliation. Pure.
 
-What was rated at a period's last close is compared with what its usage rates to now, by the facts in force now. They
-differ where usage was accepted since (late batches, amendments, imports), where a tariff was superseded, or where
-somebody changed usage or the close behind our back; closing again settles all but the last. What stands on issued
-documents is shown beside it: drafts, and differences too small to be sent, are rated and not invoiced yet.
+What was rated at a period's last close is compared with what its usage rates to now, by the facts in force now. Where
+batches brought usage of the period since (it still ran, they were late, a file was imported or taken back) and what
+changed is no more than they brought, it is not billed yet: the next close does. Any other change is a difference: a
+tariff was superseded, or somebody changed usage or the close behind our back. What stands on issued documents is shown
+beside it: drafts, and differences too small to be sent, are rated and not invoiced yet.
 """
 
 from __future__ import annotations
@@ -17,6 +18,23 @@ from billing.document import ISSUED, Document
 from billing.period import Period
 
 TOKEN_METERS = ("input", "cached_input", "output", "reasoning")
+_OF_PROMPTS, _OF_COMPLETIONS = TOKEN_METERS[:2], TOKEN_METERS[2:]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """Tokens that batches brought since a close: (taken back, at most 0; added), of prompts and of completions."""
+
+    prompt: tuple[int, int] = (0, 0)
+    completion: tuple[int, int] = (0, 0)
+
+    def explains(self, changes: Mapping[str, tuple[int, int]]) -> bool:
+        """Whether changes of meters, (before, now), are no more than what arrived."""
+        for (taken, added), meters in ((self.prompt, _OF_PROMPTS), (self.completion, _OF_COMPLETIONS)):
+            moved = [now - before for meter, (before, now) in changes.items() if meter in meters]
+            if not all(taken <= tokens <= added for tokens in (*moved, sum(moved))):
+                return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +47,7 @@ class RatedPeriod:
     at_close: Mapping[str, int] | None
     now: Mapping[str, int]
     invoiced: Mapping[str, int]
+    arrived: Arrived = Arrived()
 
     @property
     def rated(self) -> Mapping[str, int]:
@@ -37,7 +56,16 @@ class RatedPeriod:
 
     @property
     def differences(self) -> dict[str, tuple[int, int]]:
-        """Meters of a closed period whose usage now rates to something else: (rated at the close, now)."""
+        """Meters of a closed period that changed without usage that explains it: (rated at the close, now)."""
+        return {} if self.arrived.explains(self._changes) else self._changes
+
+    @property
+    def not_billed_yet(self) -> dict[str, tuple[int, int]]:
+        """Meters of a closed period that changed by usage that came since: (rated at the close, now)."""
+        return self._changes if self.arrived.explains(self._changes) else {}
+
+    @property
+    def _changes(self) -> dict[str, tuple[int, int]]:
         if self.at_close is None:
             return {}
         return {

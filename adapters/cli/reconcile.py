@@ -190,9 +190,14 @@ def _period(period: Mapping[str, Any]) -> Iterator[str]:
         )
     if period["differences"]:
         yield (
-            f"  likely: usage was accepted since then (late batches, an import, the engine's later figures): tally"
-            f" period close {period['period']}"
+            "  likely: a tariff was superseded since, or somebody changed usage or the close in the database; no batch"
+            f" that came since explains it. To bill what there is now: tally period close {period['period']}"
         )
+    waits = ", ".join(
+        f"{each['now'] - each['rated']:+,} {each['meter']}" for each in period["not_billed_yet"]
+    )
+    if waits:
+        yield f"  not billed yet: {waits} tokens that came after the last close; tally period close {period['period']}"
 
 
 def _tokens(each: Mapping[str, Any]) -> str:

@@ -193,7 +193,7 @@ def test_a_month_with_an_unmetered_interval_closes_when_a_person_accepts_it_with
     assert (document["whole"], document["gaps"][0]["reason"]) == (False, "the disk was full")
 
 
-def test_usage_that_came_after_the_close_is_a_difference_until_the_month_is_closed_again(
+def test_usage_that_came_after_the_close_is_not_billed_yet_and_no_difference(
     node: Node, tmp_path: Path
 ) -> None:
     node.serve()
@@ -209,14 +209,22 @@ def test_usage_that_came_after_the_close_is_a_difference_until_the_month_is_clos
 
     ran = node.tally.run("reconcile", "--period", OCTOBER, "--json")
 
-    assert (ran.exit_code, ran.document["differences"]) == (3, [])
-    assert ran.document["periods"][0]["differences"] == [
-        {"meter": "input", "rated": 3_000_000, "now": 3_005_000}
-    ]
-    assert f"tally period close {OCTOBER}" in node.tally.run("reconcile", "--period", OCTOBER).stdout
+    assert (ran.exit_code, ran.document["differences"]) == (0, [])
+    [period] = ran.document["periods"]
+    assert period["differences"] == []
+    assert period["not_billed_yet"] == [{"meter": "input", "rated": 3_000_000, "now": 3_005_000}]
+    said = node.tally.run("reconcile", "--period", OCTOBER).stdout
+    assert (
+        f"not billed yet: +5,000 input tokens that came after the last close; tally period close {OCTOBER}"
+        in said
+    )
+    node.serve()
+    node.tally("usage")  # takes in what waits
+    [period] = node.tally("reconcile", "--period", OCTOBER)["periods"]
+    assert [each["now"] for each in period["not_billed_yet"]] == [6_005_000, 60]
     node.tally("period", "close", OCTOBER)
     found = node.tally("reconcile", "--period", OCTOBER)
-    assert (found["rated"]["input"], found["invoiced"]["input"]) == (3_005_000, 3_000_000)
+    assert (found["rated"]["input"], found["invoiced"]["input"]) == (6_005_000, 3_000_000)
     assert "on no issued document" in node.tally.run("reconcile", "--period", OCTOBER).stdout
 
 

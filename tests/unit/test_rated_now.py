@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from small_books import NOW, OCTOBER, OPERATOR, add_usage, books_with, close, credit, event, run
 
-from billing.rated_now import RatedPeriod, invoiced_tokens, summed
+from billing.rated_now import Arrived, RatedPeriod, invoiced_tokens, summed
 from billing.rating import rate
 
 
@@ -23,13 +23,32 @@ def test_after_a_close_with_issue_all_three_are_equal() -> None:
     assert found.rated["input"] + found.rated["cached_input"] == 103
 
 
-def test_usage_since_the_close_is_a_difference_by_meter_until_the_next_one() -> None:
+def test_usage_that_changed_since_the_close_is_a_difference_by_meter_until_the_next_one() -> None:
     books = books_with(event(100))
     at_close = close(books, issue=True)["rated"]
     add_usage(books, event(100), event(7, day=6, completion_tokens=2))
     assert rated_period(books, at_close).differences == {"input": (100, 107), "output": (0, 2)}
     found = rated_period(books, close(books)["rated"])
     assert (found.differences, found.rated["input"], found.invoiced["input"]) == ({}, 107, 100)
+
+
+def test_what_batches_brought_since_is_not_billed_yet_and_anything_beyond_it_is_a_difference() -> None:
+    def period(now: dict[str, int], **arrived: tuple[int, int]) -> RatedPeriod:
+        before = {"input": 100, "cached_input": 10, "output": 5}
+        return RatedPeriod(OPERATOR, OCTOBER, NOW, before, {**before, **now}, {}, Arrived(**arrived))
+
+    late = period({"input": 107, "output": 7}, prompt=(0, 7), completion=(0, 2))
+    assert (late.differences, late.not_billed_yet) == ({}, {"input": (100, 107), "output": (5, 7)})
+    taken_back = period({"input": 90}, prompt=(-10, 0))
+    assert (taken_back.differences, taken_back.not_billed_yet) == ({}, {"input": (100, 90)})
+    for changed in (
+        period({"input": 108}, prompt=(0, 7)),
+        period({"input": 99}, prompt=(0, 7)),
+        period({"input": 105, "cached_input": 15}, prompt=(0, 7)),
+        period({"input": 95, "cached_input": 15}, prompt=(0, 7)),
+        period({"input": 107, "output": 6}, prompt=(0, 7)),
+    ):
+        assert (changed.differences != {}, changed.not_billed_yet) == (True, {})
 
 
 def test_a_period_that_was_never_closed_has_no_difference_and_says_what_would_be_rated() -> None:
