@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import stat
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from adapters.cli.checks import FAULT, OK, WARNING, Check
+from adapters.cli.doctor_spool import check_disks, check_spool
 from adapters.cli.framework import DIFFERENCE, Context, Result, command, counted, instant_text, table
 from adapters.cli.wiring import DataFolder, now
 from adapters.overdue import overdue
@@ -31,23 +32,9 @@ from metering.reconcile import (
     Unchecked,
 )
 from metering.refusal import Refusal, Unavailable
-from metering.spool import Spool
 
-OK, WARNING, FAULT = "ok", "warning", "fault"
-LITTLE_DISK_BYTES = 2 << 30
-MANY_WAITING = 1_000
 BEHIND_S = 60
 WITNESS_FRESH = timedelta(hours=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing looked at."""
-
-    name: str
-    state: str
-    what: str
-    remedy: str = ""
 
 
 def register(app: typer.Typer) -> None:
@@ -101,23 +88,8 @@ def _check_folder(folder: DataFolder) -> list[Check]:
                 "lane keys", FAULT, f"{len(open_keys)} key files can be read by others", "chmod 600 on them"
             )
         )
-    free = shutil.disk_usage(folder.root).free
-    state = WARNING if free < LITTLE_DISK_BYTES else OK
-    checks.append(
-        Check(
-            "disk", state, f"{free >> 20:,} MiB free", "capture stops when it is full" if state != OK else ""
-        )
-    )
-    waiting = sum(1 for _ in Spool(folder.spool).pending()) if folder.spool.exists() else 0
-    state = WARNING if waiting > MANY_WAITING else OK
-    checks.append(
-        Check(
-            "spool",
-            state,
-            f"{waiting} sealed batches wait for intake",
-            "is intake running?" if waiting else "",
-        )
-    )
+    checks += check_disks(folder)
+    checks += check_spool(folder.spool)
     left = orphans()
     if left:
         checks.append(
