@@ -66,10 +66,11 @@ async def facts_of(database: Database, operator: str) -> Facts:
 async def usage(database: Database, operator: str | None, span: Span, by: Sequence[str]) -> dict[str, Any]:
     """`tally usage`: totals by the words of `by`. Refusals: unknown_by, bad_time, bad_span."""
     unknown = [word for word in by if word not in BY]
-    if unknown:
+    if unknown or not by:
+        what = f"cannot be grouped by: {', '.join(unknown)}" if by else "nothing is named to group by"
         raise Refusal(
             "unknown_by",
-            f"cannot be grouped by: {', '.join(unknown)}",
+            what,
             where="--by",
             remedy=f"one or more of: {', '.join(BY)}",
         )
@@ -101,7 +102,12 @@ def instants(span: Span, operator: Operator) -> tuple[datetime, datetime]:
     )
     end = end.replace(minute=0, second=0, microsecond=0) if span.until is None else end
     if start >= end:
-        raise Refusal("bad_span", "the end is not after the beginning", where="--from, --to")
+        raise Refusal(
+            "bad_span",
+            "the end is not after the beginning",
+            where="--from, --to",
+            remedy="the end is not included: to see a day, name it and the next one",
+        )
     return start, end
 
 

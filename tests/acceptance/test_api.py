@@ -241,6 +241,7 @@ def test_what_is_not_there_is_not_found(served: Served, path: str, code: str) ->
     ("path", "code"),
     [
         ("/v1/usage?by=colour", "unknown_by"),
+        ("/v1/usage?by=", "unknown_by"),
         ("/v1/usage?period=2026-13", "bad_period"),
         ("/v1/usage?from=yesterday", "bad_time"),
         ("/v1/invoices?state=paid", "unknown_state"),

@@ -106,6 +106,8 @@ def test_a_command_line_that_is_not_understood_is_usage(tally: Tally, arguments:
     ("arguments", "code"),
     [
         ("usage --by colour", "unknown_by"),
+        ("usage --by ,", "unknown_by"),
+        ("usage --by=", "unknown_by"),
         ("usage --from yesterday", "bad_time"),
         ("usage --from 2026-10-05T08:30:00Z", "bad_time"),
         ("usage --from 2026-10-05T08:00:00", "bad_time"),
