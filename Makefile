@@ -28,7 +28,7 @@ demo: setup
 	@$(RUN)tally demo --keep
 
 test: setup
-	@$(RUN)python -m pytest -n 2 --dist loadfile -m "$(QUICK)" --cov --cov-report=term:skip-covered
+	@$(RUN)python -m pytest -n 3 --dist loadfile -m "$(QUICK)" --cov --cov-report=term:skip-covered
 
 check: setup
 	@$(RUN)ruff format --check .
