@@ -86,9 +86,11 @@ def accept(
     if open_ones:
         faults = [Fault(_said(gap), f"{gap.node}/{gap.lane}") for gap in open_ones]
         first = open_ones[0]
+        strangers = ", ".join(sorted(set(accepted.nodes) - {gap.node for gap in found}))
+        named = f"; {strangers}, named by --accept-gap, served nothing unmetered there" if strangers else ""
         raise Refusal(
             "unmetered_interval",
-            f"{_said(first)} on {first.node}, so the usage of {period} is not whole",
+            f"{_said(first)} on {first.node}, so the usage of {period} is not whole{named}",
             where=f"{first.node}/{first.lane}",
             remedy=f"bill without them: --accept-gap {first.node} --reason WHY (kept with the close, printed on the"
             " usage report)",

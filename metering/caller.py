@@ -91,10 +91,12 @@ def _vouched_for(request: Request, keys: KeyBook) -> KeyEntry | Refused:
 def _shown_secret(authorization: list[bytes]) -> str | Refused:
     """What all `Authorization` headers together show; there must be one, a bearer's."""
     if not authorization:
-        return _unauthorized("No API key. Send it as `Authorization: Bearer KEY`.")
+        return _unauthorized("No API key. Send it as `Authorization: Bearer KEY` or as `x-api-key: KEY`.")
     scheme, _, secret = authorization[0].partition(b" ")
     if len(authorization) > 1 or scheme.lower() != b"bearer" or not secret:
-        return _unauthorized("The Authorization header must be `Bearer KEY`, once.")
+        return _unauthorized(
+            "One API key is expected, as `Authorization: Bearer KEY` or as `x-api-key: KEY`."
+        )
     return secret.strip().decode("latin-1")
 
 

@@ -29,7 +29,10 @@ class EngineAddress:
 
     @classmethod
     def parse(cls, url: str) -> EngineAddress:
-        """`http://HOST[:PORT]` or `https://HOST[:PORT]`. Refusal `bad_engine_url` for anything else."""
+        """`http://HOST[:PORT]` or `https://HOST[:PORT]`. Refusal `bad_engine_url` for anything else.
+
+        A URL with a name and a password in it is not repeated in the refusal.
+        """
         try:
             parts = urlsplit(url)
             tls = parts.scheme == "https"
@@ -37,11 +40,14 @@ class EngineAddress:
             name = parts.netloc.encode("ascii")
         except ValueError:
             host, port, parts, name, tls = None, 0, urlsplit(""), b"", False
-        plain = parts.path in ("", "/") and not parts.query and not parts.fragment and "@" not in parts.netloc
-        if parts.scheme not in ("http", "https") or not host or not plain:
-            raise Refusal(
-                "bad_engine_url", f"{url!r} is no address of an engine", remedy="give http://HOST:PORT"
+        if "@" in url:
+            raise _bad_url(
+                "the address of an engine holds no user and no password", "--engine-key-file names its key"
             )
+        if parts.scheme not in ("http", "https") or not host:
+            raise _bad_url(f"{url!r} is no address of an engine")
+        if parts.path not in ("", "/") or parts.query or parts.fragment:
+            raise _bad_url(f"{url!r} has something after the port", "clients' paths go on as they are")
         return cls(host, port, name, tls)
 
     def context(self) -> ssl.SSLContext | None:
@@ -72,6 +78,11 @@ class EngineKey:
         return changed
 
 
+def _bad_url(what: str, more: str = "") -> Refusal:
+    remedy = "give http://HOST:PORT" + (f"; {more}" if more else "")
+    return Refusal("bad_engine_url", what, where="--engine", remedy=remedy)
+
+
 def _signature(path: Path) -> tuple[int, int, int] | None:
     try:
         status = path.stat()
@@ -84,7 +95,7 @@ def _read(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as problem:
-        raise _bad_key(path, problem.strerror or "cannot be read") from None
+        raise _bad_key(path, f"cannot be read: {problem.strerror}") from None
     key = content.strip()
     if not _KEY.fullmatch(key):
         raise _bad_key(path, "holds no key: one line of visible ASCII characters is expected")
@@ -95,6 +106,6 @@ def _bad_key(path: Path, why: str) -> Refusal:
     return Refusal(
         "bad_engine_key",
         f"the engine's key file {why}",
-        where=str(path),
+        where=f"--engine-key-file {path}",
         remedy="put the key that vLLM was given (--api-key) into it, and nothing else",
     )

@@ -25,6 +25,8 @@ _OURS = frozenset(
 _DROPPED = HOP_BY_HOP | _OURS
 #: Headers that mean something already.
 RESERVED_HEADERS = _DROPPED | {b"content-type"}
+# What llhttp, the parser, says of `PRI * HTTP/2.0`.
+_PREFACE = "Pause on PRI/Upgrade"
 
 
 def take_head(
@@ -110,6 +112,13 @@ def _drop_named(request: Request, connection: bytes) -> None:
     named = {token.strip() for token in connection.split(b",")} - {b"", b"close", b"keep-alive"}
     if named:
         request.lines = [line for line in request.lines if line.partition(b":")[0].lower() not in named]
+
+
+def not_parsed(why: str) -> Refused:
+    """What httptools could not read. The preface of HTTP/2 (RFC 9113, 3.4) is another version, not nonsense."""
+    if why == _PREFACE:
+        return _version_refused("2")
+    return Refused(400, "bad_request", f"Not valid HTTP/1.1: {why}.", close=True)
 
 
 def _version_refused(version: str) -> Refused:

@@ -22,7 +22,7 @@ from typing import Protocol
 import httptools
 
 from metering.endpoints import HEALTH, Endpoint
-from metering.http_head import body_too_large, head_too_large, take_head
+from metering.http_head import body_too_large, head_too_large, not_parsed, take_head
 from metering.http_refusal import Refused
 from metering.keybook import KeyEntry
 from metering.known_head import KnownRequest, head_again, split_head
@@ -198,7 +198,7 @@ class RequestReader:
                 self.ready.pop()
             self.fault = Refused(400, "upgrade_refused", "This server speaks HTTP/1.1 only.", close=True)
         except httptools.HttpParserError as error:
-            self.fault = Refused(400, "bad_request", f"Not valid HTTP/1.1: {error}.", close=True)
+            self.fault = not_parsed(str(error))
         size = self._head_bytes if self.in_head else self._around_body
         if size > self.limits.head_bytes and self.fault is None:
             self.fault = head_too_large(self.limits)

@@ -171,7 +171,7 @@ HEADS: dict[str, Attack] = {
     "a response": (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" + SMUGGLED, [400], ENDS),
     "TLS where there is none": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", [400], ENDS),
     "PROXY protocol": (b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n" + post(OWN), [400], ENDS),
-    "HTTP/2 at once": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", [400], ENDS),
+    "HTTP/2 at once": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", [505], ENDS),
     "a header a megabyte long": (head("X: " + "a" * 2**20), [431], ENDS),
     "a thousand headers": (head("\r\n".join(f"X-{number}: a" for number in range(1000))), [431], ENDS),
     "a target of 9 kB": (post(OWN, path=CHAT + "?" + "a" * 9000), [431], ENDS),

@@ -132,8 +132,25 @@ def test_an_engines_address(url: str, address: EngineAddress) -> None:
     ],
 )
 def test_what_is_no_address_of_an_engine_is_refused(url: str) -> None:
-    with pytest.raises(Refusal, match="no address of an engine"):
+    with pytest.raises(Refusal) as refused:
         EngineAddress.parse(url)
+    assert (refused.value.code, refused.value.where) == ("bad_engine_url", "--engine")
+
+
+def test_what_is_wrong_with_an_engines_address_is_said_and_a_password_is_not_repeated() -> None:
+    with pytest.raises(Refusal) as refused:
+        EngineAddress.parse("http://user:hunter2@engine/v1")
+    assert "no user and no password" in refused.value.what
+    assert "hunter2" not in str(refused.value) + refused.value.remedy
+    with pytest.raises(Refusal, match="something after the port"):
+        EngineAddress.parse("http://engine:8000/v1")
+
+
+def test_an_engines_key_file_that_is_not_there_is_named_with_its_option(tmp_path: Path) -> None:
+    with pytest.raises(Refusal) as refused:
+        EngineKey(tmp_path / "nope")
+    assert refused.value.what == "the engine's key file cannot be read: No such file or directory"
+    assert refused.value.where == f"--engine-key-file {tmp_path / 'nope'}"
 
 
 def test_an_engine_is_named_once() -> None:

@@ -83,6 +83,13 @@ def test_who_accepts_one_node_has_not_accepted_another() -> None:
     assert len(close(books(GAP, other), accept_gaps=nodes)["gaps"]) == 2
 
 
+def test_a_node_that_has_no_gap_is_named_beside_the_one_that_has() -> None:
+    found = refusal(books(GAP), accept_gaps=AcceptedGaps({"nope"}, "why"))
+    assert found.code == "unmetered_interval"
+    assert found.what.endswith("; nope, named by --accept-gap, served nothing unmetered there")
+    assert "--accept-gap," not in refusal(books(GAP)).what
+
+
 def test_a_gap_that_is_not_there_can_not_be_accepted() -> None:
     assert refusal(books(), accept_gaps=ACCEPTED).code == "no_gap"
     september = replace(GAP, begins_us=us(5, 9), ends_us=us(6, 9))

@@ -98,7 +98,7 @@ def test_bad_chunk_sizes_are_refused(chunks: bytes) -> None:
         (b"HEAD /v1/models HTTP/1.1\r\nHost: x\r\n\r\n", 405, "method_not_allowed"),
         (b"OPTIONS /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 404, "unknown_endpoint"),
         (b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n", 400, "upgrade_refused"),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "bad_request"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "http_version"),
         (b"\x16\x03\x01\x02\x00\x01", 400, "bad_request"),
     ],
 )
