@@ -19,7 +19,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -46,8 +46,33 @@ class GivenKey:
     expires_at: datetime | None
 
 
-def read_key_file(path: Path, now: datetime) -> list[GivenKey]:
-    """The keys of a file, each once, in its order. Refusal `bad_key_file`, with a fault for each wrong line."""
+@dataclass(frozen=True, slots=True)
+class KeyFile:
+    """What was read of a file: its whole keys, each once, in its order, and a fault for whatever is wrong with a line."""
+
+    path: Path
+    keys: list[GivenKey]
+    faults: list[Fault]
+
+    def refuse(self, more: Iterable[Fault] = ()) -> None:
+        """Raise `bad_key_file` if anything is wrong with its lines: all of it at once, `more` too, by line."""
+        faults = sorted([*self.faults, *more], key=_line_of)
+        if faults:
+            raise Refusal(
+                "bad_key_file",
+                "keys cannot be imported as they stand",
+                where=str(self.path),
+                remedy=_REMEDY,
+                faults=tuple(faults),
+            )
+
+    def fault(self, key: GivenKey, column: str, what: str) -> Fault:
+        """What turned out to be wrong with a line after it was read."""
+        return _fault(self.path.name, key.line, column, what)
+
+
+def read_key_file(path: Path, now: datetime) -> KeyFile:
+    """What stands in a file. Refusal `bad_key_file` if it cannot be read; what is wrong with a line is a fault of it."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as problem:
@@ -76,25 +101,12 @@ def read_key_file(path: Path, now: datetime) -> list[GivenKey]:
             )
     if not keys and not faults:
         faults.append(Fault("there are no keys in it", path.name, "a line for each key"))
-    if faults:
-        refuse(path, faults)
-    return list(keys.values())
+    return KeyFile(path, list(keys.values()), faults)
 
 
-def refuse(path: Path, faults: list[Fault]) -> None:
-    """Raise for whatever is wrong with the file's lines."""
-    raise Refusal(
-        "bad_key_file",
-        "keys cannot be imported as they stand",
-        where=str(path),
-        remedy=_REMEDY,
-        faults=tuple(faults),
-    )
-
-
-def line_fault(path: Path, key: GivenKey, column: str, what: str) -> Fault:
-    """What turned out to be wrong with a line after it was read."""
-    return _fault(path.name, key.line, column, what)
+def _line_of(fault: Fault) -> int:
+    line = fault.where.rpartition(":")[2]
+    return int(line) if line.isdecimal() else 0
 
 
 def _fault(name: str, line: int, column: str, what: str) -> Fault:
@@ -106,7 +118,8 @@ def _csv_rows(text: str, name: str, faults: list[Fault]) -> Iterator[tuple[int, 
     columns: list[str] | None = None
     try:
         for cells in reader:
-            if not any(cell.strip() for cell in cells):
+            blank = not any(cell.strip() for cell in cells)
+            if blank and len(cells) < 2:
                 continue
             if columns is None:
                 columns = [cell.strip().lower() for cell in cells]
@@ -116,13 +129,19 @@ def _csv_rows(text: str, name: str, faults: list[Fault]) -> Iterator[tuple[int, 
                         Fault(what, f"{name}:{reader.line_num}", "project and expires may be left out")
                     )
                     return
+            elif blank:
+                faults.append(Fault("is an empty row", f"{name}:{reader.line_num}", "remove it"))
             elif len(cells) != len(columns):
                 what = f"has {len(cells)} cells, not {len(columns)}"
                 faults.append(Fault(what, f"{name}:{reader.line_num}", "quote cells that hold commas"))
             else:
                 yield reader.line_num, dict(zip(columns, cells, strict=True))
-    except csv.Error:
-        faults.append(Fault("is not CSV", f"{name}:{reader.line_num}", "quotes must be closed"))
+    except csv.Error as problem:
+        what, remedy = "is not CSV", "quotes must be closed"
+        if "field limit" in str(problem):
+            what = f"has a field of more than {csv.field_size_limit():,} characters"
+            remedy = "is a quote not closed? What comes after it was not read"
+        faults.append(Fault(what, f"{name}:{reader.line_num}", remedy))
 
 
 def _json_rows(text: str, name: str, faults: list[Fault]) -> Iterator[tuple[int, Row]]:

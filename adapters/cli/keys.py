@@ -97,14 +97,14 @@ def register(app: typer.Typer) -> None:
 
         Only their hashes are kept; remove the file afterwards. The same file again changes nothing.
         """
-        given = read_key_file(file, now())
+        read = read_key_file(file, now())
         async with context.database() as database:
             owners = {
                 customer: owner
                 for owner in await database.operators()
                 for customer in (await answers.facts_of(database, owner)).customers
             }
-            imported = await import_keys(database, file, given, owners, now())
+            imported = await import_keys(database, read, owners, now())
         rows = [
             {
                 "line": each.given.line,

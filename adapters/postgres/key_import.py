@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from adapters.key_file import GivenKey, line_fault, refuse
+from adapters.key_file import GivenKey, KeyFile
 from adapters.postgres.database import Database, see
 from adapters.postgres.keys import ApiKey, create_customer_key, find_key, list_keys
 from metering.identity import new_id
@@ -27,23 +26,25 @@ class ImportedKey:
 
 
 async def import_keys(
-    database: Database, path: Path, given: Sequence[GivenKey], owners: Mapping[str, str], now: datetime
+    database: Database, file: KeyFile, owners: Mapping[str, str], now: datetime
 ) -> list[ImportedKey]:
-    """Make the keys of the file at `path` that are not there yet. `owners`: operator of each customer that is known.
+    """Make the keys of the file that are not there yet. `owners`: operator of each customer that is known.
 
     One transaction over all operators, one import at a time. A secret that is known already for the same customer,
-    project and expiry is left as it is. Refusal `bad_key_file` for an unknown customer, a secret that is another key's
-    or a revoked one's.
+    project and expiry is left as it is. Refusal `bad_key_file` for whatever is wrong with its lines, an unknown customer, a
+    secret that is another key's or a revoked one's: all of it at once.
     """
+    given = [key for key in file.keys if key.customer in owners]
     faults: list[Fault] = [
-        line_fault(path, key, "customer", "there is no such customer")
-        for key in given
+        file.fault(key, "customer", "there is no such customer")
+        for key in file.keys
         if key.customer not in owners
     ]
-    if faults:
-        refuse(path, faults)
     imported: list[ImportedKey] = []
     operators = sorted({owners[key.customer] for key in given})
+    if not operators:
+        file.refuse(faults)
+        return imported
     async with database.exclusively("import of keys"), database.app(operators[0]) as connection:
         for operator in operators:
             await see(connection, operator)
@@ -55,10 +56,9 @@ async def import_keys(
                     continue
                 wrong = _not_the_same(known.get(found.id), key)
                 if wrong:
-                    faults.append(line_fault(path, key, "secret", wrong))
+                    faults.append(file.fault(key, "secret", wrong))
                 imported.append(ImportedKey(key, found.id, created=False))
-        if faults:
-            refuse(path, faults)  # which rolls back
+        file.refuse(faults)  # which rolls back
     return sorted(imported, key=lambda each: each.given.line)
 
 

@@ -54,6 +54,9 @@ def test_imported_secrets_open_every_sidecar_and_a_revoked_one_is_refused_within
     refused = tally.refused("key", "import", str(keys))
     assert [fault["what"] for fault in refused["faults"]] == ["secret: opens another key's door already"]
     assert THIRD not in str(refused)
+    keys.write_text(f"customer,project,secret\nacme,else,{OTHER}\nacme,,short\nnobody,,{THIRD}\n")
+    refused = tally.refused("key", "import", str(keys))
+    assert [fault["where"] for fault in refused["faults"]] == ["keys.csv:2", "keys.csv:3", "keys.csv:4"]
     assert len(tally("key", "list")["keys"]) == 2  # of a file with a fault nothing is taken
 
 

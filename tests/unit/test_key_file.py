@@ -23,7 +23,9 @@ NEW_YEAR = datetime(2027, 1, 1, tzinfo=UTC)
 def read(folder: Path, text: str, name: str = "keys.csv") -> list[GivenKey]:
     path = folder / name
     path.write_text(text, encoding="utf-8")
-    return read_key_file(path, NOW)
+    found = read_key_file(path, NOW)
+    found.refuse()
+    return found.keys
 
 
 def faults(folder: Path, text: str) -> list[str]:
@@ -71,6 +73,11 @@ def test_columns_come_in_any_order_and_the_same_line_twice_is_one_key(tmp_path: 
         (f"customer,secret,secret\nacme,{ONE},x\n", "keys.csv:1: the first line must name the columns"),
         (f"customer,secret\nacme,{ONE},x\n", "keys.csv:2: has 3 cells, not 2"),
         (f'customer,secret\nacme,"{ONE}\n', "keys.csv:2: is not CSV"),
+        (
+            f"customer,secret\nacme,{'k' * 200_000}\n",
+            "keys.csv:2: has a field of more than 131,072 characters",
+        ),
+        (f"customer,secret\nacme,{ONE}\n,\n", "keys.csv:3: is an empty row"),
         ("customer,secret\nacme,sk-short\n", "keys.csv:2: secret: is not 16 to 512 visible ASCII characters"),
         ("customer,secret\nacme,sk-with a blank in it\n", "keys.csv:2: secret: is not 16 to 512"),
         (f"customer,secret\n{ONE.upper()},{TWO}\n", "keys.csv:2: customer: is no id"),
