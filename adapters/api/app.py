@@ -91,11 +91,12 @@ def make_app(database: Database) -> FastAPI:
 
 
 def _error(said: Refusal | Unavailable, faults: Sequence[Fault] = ()) -> dict[str, object]:
+    """The command line's refusal in the API's words: what is an option there is a query parameter here."""
     listed = [{"what": fault.what, "where": fault.where, "remedy": fault.remedy} for fault in faults]
     return {
         "code": said.code,
         "what": said.what,
-        "where": said.where,
+        "where": said.where.replace("--", "") if said.where.startswith("--") else said.where,
         "remedy": said.remedy,
         "faults": listed,
     }

@@ -28,7 +28,20 @@ def _without_nul(request: Request) -> None:
             raise Refusal("bad_text", f"{name} has a NUL character", where=name, remedy="leave it out")
 
 
-router = APIRouter(prefix="/v1", dependencies=[Depends(_without_nul)])
+def _known_names_only(request: Request) -> None:
+    """A misspelt name would be answered for all there is. Refusal `unknown_parameter`."""
+    known = [field.alias for field in request.scope["route"].dependant.query_params]
+    for name in request.query_params:
+        if name not in known:
+            raise Refusal(
+                "unknown_parameter",
+                f"no such query parameter: {name}",
+                where=name,
+                remedy=f"known here are: {', '.join(known)}" if known else "this route takes none",
+            )
+
+
+router = APIRouter(prefix="/v1", dependencies=[Depends(_without_nul), Depends(_known_names_only)])
 _bearer = HTTPBearer(
     auto_error=False, description="The secret of a key with a role: `tally key create --role finance`."
 )

@@ -242,6 +242,8 @@ def test_what_is_not_there_is_not_found(served: Served, path: str, code: str) ->
     [
         ("/v1/usage?by=colour", "unknown_by"),
         ("/v1/usage?by=", "unknown_by"),
+        (f"/v1/usage?periode={OCTOBER}", "unknown_parameter"),
+        ("/v1/settlements/x?by=day", "unknown_parameter"),
         ("/v1/usage?period=2026-13", "bad_period"),
         ("/v1/usage?from=yesterday", "bad_time"),
         ("/v1/invoices?state=paid", "unknown_state"),
@@ -257,6 +259,12 @@ def test_what_is_not_there_is_not_found(served: Served, path: str, code: str) ->
 )
 def test_a_bad_question_is_refused_by_name(served: Served, path: str, code: str) -> None:
     assert served.error(400, path)["code"] == code
+
+
+def test_a_refusal_names_the_query_parameter_and_those_that_are_known(served: Served) -> None:
+    assert served.error(400, "/v1/usage?by=colour")["where"] == "by"
+    unknown = served.error(400, "/v1/usage?since=2026-10-01")
+    assert (unknown["where"], unknown["remedy"]) == ("since", "known here are: period, by, from, to")
 
 
 def test_another_method_is_refused(served: Served) -> None:
