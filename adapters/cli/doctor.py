@@ -51,7 +51,7 @@ def register(app: typer.Typer) -> None:
         rows = [[check.state, check.name, check.what, check.remedy] for check in checks]
         at_fault = any(check.state == FAULT for check in checks)
         document = {"ok": not at_fault, "checks": [asdict(check) for check in checks]}
-        shown = table(None, ("state", "name", "what", "remedy"), rows)
+        shown = table(None, ("state", "name", "what", "remedy"), rows, sentences=("what", "remedy"))
         return Result(document, shown, DIFFERENCE if at_fault else 0)
 
     database = typer.Typer(no_args_is_help=True, help="The database.")

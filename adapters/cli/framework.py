@@ -21,6 +21,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -168,23 +169,39 @@ def _print(result: Result, as_json: bool) -> None:
     parts = [result.text] if isinstance(result.text, str | Table) else list(result.text)
     if parts == [""]:
         return
-    # As wide as it needs to be: a terminal wraps lines, a pipe wants them whole; nothing is cut with an ellipsis.
-    console = Console(highlight=False, width=_WIDEST)
     for part in parts:
         if isinstance(part, str):
             sys.stdout.write(part + "\n")
         else:
-            console.print(part)
+            Console(highlight=False, width=_width(part)).print(part)
     sys.stdout.flush()
 
 
+def _width(drawn: Table) -> int:
+    """As wide as it needs to be: a terminal wraps lines, a pipe wants them whole; nothing is cut with an ellipsis.
+
+    Sentences are wrapped within their column, so that they stay readable, where a terminal shows them.
+    """
+    has_sentences = any(not column.no_wrap for column in drawn.columns)
+    return get_terminal_size().columns if has_sentences and sys.stdout.isatty() else _WIDEST
+
+
 def table(
-    title: str | None, columns: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = ()
+    title: str | None,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    right: Sequence[str] = (),
+    sentences: Sequence[str] = (),
 ) -> Table:
-    """A table for people; `right` names the columns of figures."""
+    """A table for people; `right` names the columns of figures, `sentences` those that a terminal may wrap."""
     drawn = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        drawn.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+        drawn.add_column(
+            column,
+            justify="right" if column in right else "left",
+            no_wrap=column not in sentences,
+            overflow="fold",
+        )
     for row in rows:
         drawn.add_row(*("" if cell is None else printable(str(cell)) for cell in row))
     return drawn
