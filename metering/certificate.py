@@ -12,6 +12,7 @@ import logging
 import ssl
 from pathlib import Path
 
+from metering.durable import file_signature
 from metering.refusal import Refusal
 
 _LOOK_S = 5.0
@@ -73,17 +74,9 @@ class Certificate:
         return context
 
     def _signature(self) -> _Signature:
-        return tuple(_file_signature(path) for path in (self._chain, self._key))
+        return tuple(file_signature(path) for path in (self._chain, self._key))
 
 
 def _no_password() -> str:
     """Without it OpenSSL would ask on the terminal, and wait."""
     return ""
-
-
-def _file_signature(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size

@@ -75,3 +75,12 @@ def make_folder(folder: Path) -> None:
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o755)
     fsync_folder(folder.parent)
+
+
+def file_signature(path: Path) -> tuple[int, int, int] | None:
+    """What changes when somebody writes the file or puts another in its place; None if it cannot be looked at."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size

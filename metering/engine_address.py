@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from metering.durable import file_signature
 from metering.refusal import Refusal
 
 _KEY = re.compile(rb"[\x21-\x7e]{1,4096}")
@@ -61,7 +62,7 @@ class EngineKey:
     def __init__(self, path: Path) -> None:
         """Refusal `bad_engine_key` if the file cannot be read or holds no key."""
         self._path = path
-        self._seen = _signature(path)
+        self._seen = file_signature(path)
         self.opening = _read(path)
 
     def renew(self) -> bool:
@@ -69,7 +70,7 @@ class EngineKey:
 
         Refusal `bad_engine_key` if the new content is none: the old key stays, and the next change is looked at.
         """
-        seen = _signature(self._path)
+        seen = file_signature(self._path)
         if seen == self._seen:
             return False
         self._seen = seen
@@ -81,14 +82,6 @@ class EngineKey:
 def _bad_url(what: str, more: str = "") -> Refusal:
     remedy = "give http://HOST:PORT" + (f"; {more}" if more else "")
     return Refusal("bad_engine_url", what, where="--engine", remedy=remedy)
-
-
-def _signature(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _read(path: Path) -> bytes:

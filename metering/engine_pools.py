@@ -27,6 +27,7 @@ from metering.engine_connection import EngineConnection
 from metering.engine_fetch import fetch
 from metering.engine_pool import EnginePool
 from metering.refusal import Refusal
+from metering.response_id import MAX_ORDINAL
 
 LOOK_S = 2.0
 _LOOKS_PER_LIST = 5
@@ -192,6 +193,9 @@ def open_pools(
     if not addresses or len({(each.host, each.port) for each in addresses}) < len(addresses):
         what = "the same engine is named twice" if addresses else "no engine is named"
         raise Refusal("bad_engine_url", what, where="--engine", remedy="name each engine once")
+    if len(addresses) > MAX_ORDINAL + 1:
+        what = f"{len(addresses)} engines are more than the {MAX_ORDINAL + 1} that one sidecar tells apart"
+        raise Refusal("bad_engine_url", what, where="--engine", remedy="give the rest to another sidecar")
     key = None if key_file is None else EngineKey(key_file)
     pools = [
         EnginePool(address, clock, idle_s=idle_s, connect_s=connect_s, ordinal=ordinal, key=key)

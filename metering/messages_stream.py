@@ -15,7 +15,7 @@ it had the whole answer without its usage (`unread`). Its bytes are never change
 from __future__ import annotations
 
 from metering.json_picks import JsonPicks, Places
-from metering.named_events import NamedEvents
+from metering.named_events import NamedStream
 from metering.usage import NOTHING, Usage, deltas_usage, messages_usage
 
 _PLACES: dict[bytes, Places] = {
@@ -24,37 +24,22 @@ _PLACES: dict[bytes, Places] = {
 }
 
 
-class MessagesStream:
-    """One stream. `verdict` is the outcome, once the stream has said it."""
+class MessagesStream(NamedStream):
+    """One stream."""
 
-    __slots__ = ("_deltas", "_events", "_final", "_start", "_thinking", "_whole", "verdict")
+    __slots__ = ("_deltas", "_final", "_start", "_thinking", "_whole")
 
     #: A request for a message always names its model.
     model: str | None = None
     pending = False
 
     def __init__(self) -> None:
-        self._events = NamedEvents(self._begins, self._ends)
+        super().__init__()
         self._start: bytes | None = None
         self._final: bytes | None = None
         self._deltas = 0
         self._thinking = 0
         self._whole = False
-        self.verdict: str | None = None
-
-    def feed(self, piece: bytes) -> bytes:
-        self._events.feed(piece)
-        return piece
-
-    def flush(self, *, torn: bool = False) -> bytes:  # noqa: ARG002 - nothing is ever kept back
-        return b""
-
-    @property
-    def fault(self) -> str | None:
-        """What was wrong with the stream, if it ends here."""
-        if self.verdict is None:
-            return "engine_malformed"
-        return "engine_error" if self.verdict == "failed" else None
 
     @property
     def unread(self) -> bool:

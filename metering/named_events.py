@@ -88,3 +88,37 @@ class NamedEvents:
             self._name, self._head, self._picks, self._some = b"", b"", None, False
         self._line = 0
         self._start = b""
+
+
+class NamedStream:
+    """An answer in a stream of named events, as an exchange reads it: its bytes go on as they came.
+
+    `verdict` is the outcome, once the stream has said it. A dialect says what it wants of which event (`_begins`) and what
+    it makes of it (`_ends`, no more after the verdict).
+    """
+
+    __slots__ = ("_events", "verdict")
+
+    def __init__(self) -> None:
+        self._events = NamedEvents(self._begins, self._ends)
+        self.verdict: str | None = None
+
+    def feed(self, piece: bytes) -> bytes:
+        self._events.feed(piece)
+        return piece
+
+    def flush(self, *, torn: bool = False) -> bytes:  # noqa: ARG002 - nothing is ever kept back
+        return b""
+
+    @property
+    def fault(self) -> str | None:
+        """What was wrong with the stream, if it ends here."""
+        if self.verdict is None:
+            return "engine_malformed"
+        return "engine_error" if self.verdict == "failed" else None
+
+    def _begins(self, name: bytes) -> JsonPicks | None:
+        raise NotImplementedError
+
+    def _ends(self, name: bytes, picks: JsonPicks | None, head: bytes) -> None:
+        raise NotImplementedError

@@ -18,7 +18,10 @@ from __future__ import annotations
 import hmac
 import re
 
-UNMETERED = b"unmetered-"
+from metering import engine_lines
+
+#: Put before the id of a request that is served unmetered.
+UNMETERED = engine_lines.UNMETERED.encode()
 MAX_ORDINAL = 255
 _ID = re.compile(r"resp_(?:unmetered-)?([0-9a-f]{32})_([0-9a-f]{2})([0-9a-f]{16})")
 

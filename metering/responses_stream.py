@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from metering.json_answers import picked_model, verdict_of
 from metering.json_picks import JsonPicks, Places
-from metering.named_events import NamedEvents
+from metering.named_events import NamedStream
 from metering.usage import Usage, deltas_usage, responses_usage
 
 _LAST = frozenset({b"response.completed", b"response.incomplete", b"response.failed", b"response.cancelled"})
@@ -49,46 +49,29 @@ class PassedOn:
             self.reasoning += reasoning
 
 
-class ResponsesStream:
-    """One stream. `verdict` is the outcome, once the stream has said it; `events` are those that were whole."""
+class ResponsesStream(NamedStream):
+    """One stream. `events` are those that were whole."""
 
     __slots__ = (
         "_deltas",
-        "_events",
         "_passed",
         "_reasoning",
         "_usage",
         "_whole",
         "events",
         "model",
-        "verdict",
     )
 
     def __init__(self, passed: PassedOn | None = None) -> None:
         """`passed`: the response is streamed again, and its deltas are counted there as well."""
-        self._events = NamedEvents(self._begins, self._ends)
+        super().__init__()
         self._passed = passed
         self.events = 0
         self._deltas = 0
         self._reasoning = 0
         self._whole = False
         self._usage: bytes | None = None
-        self.verdict: str | None = None
         self.model: str | None = None
-
-    def feed(self, piece: bytes) -> bytes:
-        self._events.feed(piece)
-        return piece
-
-    def flush(self, *, torn: bool = False) -> bytes:  # noqa: ARG002 - nothing is ever kept back
-        return b""
-
-    @property
-    def fault(self) -> str | None:
-        """What was wrong with the stream, if it ends here."""
-        if self.verdict is None:
-            return "engine_malformed"
-        return "engine_error" if self.verdict == "failed" else None
 
     @property
     def unread(self) -> bool:

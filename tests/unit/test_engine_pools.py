@@ -182,3 +182,10 @@ def test_a_file_that_holds_no_key_is_refused(tmp_path: Path, content: bytes) -> 
         EngineKey(path)
     with pytest.raises(Refusal, match="No such file"):
         EngineKey(tmp_path / "nothing")
+
+
+def test_more_engines_than_an_id_can_name_are_refused() -> None:
+    urls = [f"http://e{n}" for n in range(257)]
+    with pytest.raises(Refusal, match="257 engines") as refused:
+        open_pools(urls, lambda: 0.0, idle_s=1, connect_s=1, key_file=None)
+    assert (refused.value.code, refused.value.where) == ("bad_engine_url", "--engine")
