@@ -6,11 +6,13 @@ Two workers may read one spool; what the other has taken away meanwhile is passe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 
-from billing.inspection import Delivery
+from billing.acceptance import Mark
+from billing.inspection import Delivery, LaneName
+from billing.intake_ports import Position
 from metering.lane_folder import BODY_SUFFIX, lane_path
 from metering.refusal import Unavailable
 from metering.seal import MAX_BODY_BYTES, MAX_NOTE_BYTES
@@ -46,7 +48,11 @@ class SpoolSource:
                 Path(error.filename or lane_path(self._spool.folder, *astuple(lane))), error.strerror
             )
 
-    def acknowledge(self, tokens: Sequence[object]) -> None:
+    def positions(self, tokens: Sequence[object]) -> Sequence[Position]:  # noqa: ARG002 - the port's arguments
+        """None: what is in the spool is what is not settled."""
+        return ()
+
+    def acknowledge(self, tokens: Sequence[object], marks: Mapping[LaneName, Mark]) -> None:  # noqa: ARG002 - as above
         """Deletes these batches from the spool; those gone already are fine."""
         try:
             for token in tokens:

@@ -21,13 +21,13 @@ import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import chain
 
 import pyarrow as pa
 
-from billing.acceptance import AHEAD, AHEAD_OF_TIME, UNKNOWN_CUSTOMER, Verdicts, due_at, follow, settle
+from billing.acceptance import AHEAD, AHEAD_OF_TIME, UNKNOWN_CUSTOMER, Mark, Verdicts, due_at, follow, settle
 from billing.batch_paths import archive_path, aside_path, held_path
 from billing.cells import cells_of, mark_late
 from billing.inspection import Delivery, Inspected, LaneName
@@ -38,6 +38,7 @@ from billing.intake_ports import (
     BatchStore,
     Held,
     Ledger,
+    Position,
     SetAside,
     Source,
     StoredBatch,
@@ -145,11 +146,15 @@ class Intake:
         inspected, aside = await self._inspector.inspect(deliveries)
         if aside:
             await self._set_aside(aside)
-        summary = Summary(set_aside=len(aside))
-        if inspected:
-            summary += await self._accept(inspected)
+        summary, marks = Summary(set_aside=len(aside)), dict[LaneName, Mark]()
         tokens = [delivery.token for delivery in deliveries if delivery.token is not None]
-        await asyncio.to_thread(self._source.acknowledge, tokens)
+        positions = await asyncio.to_thread(self._source.positions, tokens)
+        if inspected:
+            taken, marks = await self._accept(inspected, positions)
+            summary += taken
+        elif positions:
+            await self._ledger.move(positions)
+        await asyncio.to_thread(self._source.acknowledge, tokens, marks)
         return summary
 
     async def _due(self) -> list[Delivery]:
@@ -172,7 +177,10 @@ class Intake:
         await asyncio.to_thread(self._held.put, stored)
         await self._ledger.set_aside(aside, self._clock())
 
-    async def _accept(self, inspected: Sequence[Inspected]) -> Summary:
+    async def _accept(
+        self, inspected: Sequence[Inspected], positions: Sequence[Position]
+    ) -> tuple[Summary, dict[LaneName, Mark]]:
+        """What became of them, and the marks of all their lanes after it."""
         now = self._clock()
         lanes: dict[LaneName, list[Inspected]] = defaultdict(list)
         for batch in inspected:
@@ -187,14 +195,15 @@ class Intake:
                 known = await transaction.known(left)
                 for name, verdict in verdicts.items():
                     settle(verdict, known[name])
-            taking = await self._taking(verdicts, transaction, now)
+            taking = replace(await self._taking(verdicts, transaction, now), positions=positions)
             await asyncio.to_thread(self._store, taking)
             settled = await transaction.write(taking, now)
             step("in-transaction")
         step("committed")
         still_held = {held.path for held in taking.held}
         await asyncio.to_thread(self._held.remove, [path for path in settled if path not in still_held])
-        return await self._after(taking, verdicts, inspected)
+        marks = {name: verdict.mark for name, verdict in verdicts.items()}
+        return await self._after(taking, verdicts, inspected), marks
 
     async def _ensure_months(self, inspected: Sequence[Inspected], now: datetime) -> None:
         """Partitions, before any lane is locked: who waits for another's months holds nothing that others wait for."""

@@ -1,7 +1,8 @@
 """The ports of intake: where batches come from, where they stay, and the ledger that decides.
 
 `adapters/postgres/intake.py` is the ledger, `adapters/archive.py` both stores, `adapters/spool_source.py` the source
-that reads the spool folder. Sources and stores block, and are called from a thread.
+that reads the spool folder, `adapters/kafka/source.py` the one that reads Kafka. Sources and stores block, and are
+called from a thread.
 """
 
 from __future__ import annotations
@@ -30,6 +31,16 @@ class StoredBatch:
     path: str
     note: bytes
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where reading goes on: `source` says of what (Kafka: cluster id / topic id / topic name), `next` is the offset
+    of the first message of the partition that is not settled."""
+
+    source: str
+    partition: int
+    next: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +97,7 @@ class Taking:
     cells: Mapping[str, pa.Table]  # operator -> cells with `late`
     held: Sequence[Held]
     settled: Sequence[tuple[LaneName, Place, str]]  # held before, no longer: lane, place, hash
+    positions: Sequence[Position] = ()
 
 
 class Source(Protocol):
@@ -95,8 +107,13 @@ class Source(Protocol):
         """Every one of them, lane by lane in the lane's order."""
         ...
 
-    def acknowledge(self, tokens: Sequence[object]) -> None:
-        """These are accepted or safely held: whoever keeps them for us may let them go."""
+    def positions(self, tokens: Sequence[object]) -> Sequence[Position]:
+        """Where to go on once these are settled too: never beyond a batch that was delivered and is not settled."""
+        ...
+
+    def acknowledge(self, tokens: Sequence[object], marks: Mapping[LaneName, Mark]) -> None:
+        """These are accepted or safely held: whoever keeps them for us may let them go. `marks` are those of all their
+        lanes, as they stand after the commit."""
         ...
 
 
@@ -154,6 +171,14 @@ class Ledger(Protocol):
 
     async def due(self, now: datetime, limit: int) -> Sequence[str]:
         """Paths of at most `limit` held batches whose turn has come at `now`, a lane's in its order."""
+        ...
+
+    async def positions(self, source: str) -> Mapping[int, int]:
+        """Where to go on in a source: partition -> next offset; what was never read is not in it."""
+        ...
+
+    async def move(self, positions: Sequence[Position]) -> None:
+        """Goes on to these, where nothing was accepted or held; never back."""
         ...
 
     async def forget_set_aside(self, path: str) -> None:

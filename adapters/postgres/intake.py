@@ -20,11 +20,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from adapters.postgres import intake_rows as rows
 from adapters.postgres.copying import copy_table
 from adapters.postgres.database import Database
+from adapters.postgres.kafka_positions import move, positions_of
 from adapters.postgres.roll_up import roll_up
 from adapters.postgres.schema import batch, held, lane, late_bound, operator, seal_fact, seal_sum, set_aside
 from billing.acceptance import Known, Mark
 from billing.inspection import Enrolment, LaneName, Place
-from billing.intake_ports import Lateness, SetAside, Taking
+from billing.intake_ports import Lateness, Position, SetAside, Taking
 from billing.period import Period
 from metering.batch import Seal
 from metering.refusal import Refusal
@@ -132,6 +133,14 @@ class PostgresLedger:
         async with self._database.intake() as conn:
             return list((await conn.execute(_DUE, {"now": now, "most": limit})).scalars())
 
+    async def positions(self, source: str) -> Mapping[int, int]:
+        async with self._database.intake() as conn:
+            return await positions_of(conn, source)
+
+    async def move(self, positions: Sequence[Position]) -> None:
+        async with self._database.intake() as conn:
+            await move(conn, positions)
+
     async def forget_set_aside(self, path: str) -> None:
         async with self._database.intake() as conn:
             await conn.execute(delete(set_aside).where(set_aside.c.path == path))
@@ -185,6 +194,7 @@ class LockedLanes:
         if taking.held:
             holds = [rows.held_row(entry, accepted_at) for entry in taking.held]
             await self._conn.execute(insert_or_not(held).on_conflict_do_nothing(), holds)
+        await move(self._conn, taking.positions)
         return settled
 
     async def _settle(self, taking: Taking) -> list[str]:

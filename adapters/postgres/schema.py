@@ -7,6 +7,7 @@ database needs (checks, triggers, partitions, policies, grants) stands in the SQ
 from __future__ import annotations
 
 from adapters.postgres.schema_base import metadata
+from adapters.postgres.schema_kafka import kafka_position
 from adapters.postgres.schema_money import (
     adjustment,
     document,
@@ -42,6 +43,7 @@ __all__ = [
     "hourly_usage",
     "import_file",
     "journal_entry",
+    "kafka_position",
     "lane",
     "late_bound",
     "metadata",

@@ -1,6 +1,6 @@
 """The first schema: site, streams, usage and money, with the three roles' rights and row-level security.
 
-The SQL stands beside this file, readable on its own: `.tables.sql`, `.triggers.sql`, `.usage.sql`, `.rights.sql`.
+The SQL stands beside this file, readable on its own, one file a subject: `upgrade` runs them in their order.
 There is no way back: a ledger is restored from its backup, not migrated down.
 """
 
@@ -16,5 +16,5 @@ depends_on = None
 
 def upgrade() -> None:
     """Makes everything; `alembic_version` is there already."""
-    for part in ("tables", "triggers", "usage", "rights"):
+    for part in ("tables", "triggers", "usage", "kafka", "rights"):
         run_script(f"0001_first.{part}.sql")

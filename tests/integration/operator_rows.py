@@ -28,6 +28,7 @@ ROWS = {
     "import_file": f"('%(op)s', 'i1', {_EPOCH}, 'n1', '0', {_SHA}, {_SHA}, 1, now(), now(), '{{}}', 'accepted', now())",
     "partial_sum": f"('%(op)s', '2026-10-05 08:00Z', '%(id)s', NULL, NULL, 'n1', 'm', {_CELL})",
     "hourly_usage": f"('%(op)s', '2026-10-05 07:00Z', '%(id)s', NULL, NULL, 'n1', 'm', {_CELL})",
+    "kafka_position": "('%(op)s', 'cluster/topic/tally.batches', 0, 7)",
     "late_bound": "('%(op)s', '2026-10', now())",
     "document": (
         "('%(op)s', 'd1', 'invoice', 'issued', 'N-1', 'c', NULL, '2026-10', 'EUR', 100, 100, 21, 121, 1,"

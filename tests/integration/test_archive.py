@@ -85,8 +85,8 @@ def test_the_spool_delivers_bytes_as_they_lie_and_lets_go_what_is_acknowledged(t
         (batches[1].note, b""),
         (b"not a seal", batches[2].body),
     ]
-    source.acknowledge([delivery.token for delivery in found])
-    source.acknowledge([delivery.token for delivery in found])
+    source.acknowledge([delivery.token for delivery in found], {})
+    source.acknowledge([delivery.token for delivery in found], {})
     assert list(source.deliveries()) == []
     assert not [path for path in tmp_path.glob("*/*/*/sealed/*") if path.is_file()]
 
@@ -100,7 +100,7 @@ def test_a_batch_that_another_worker_took_meanwhile_is_passed_over(tmp_path: Pat
     mine, other = SpoolSource(Spool(tmp_path)), SpoolSource(Spool(tmp_path))
     arrivals = mine.deliveries()
     next(arrivals)
-    other.acknowledge([delivery.token for delivery in other.deliveries()])
+    other.acknowledge([delivery.token for delivery in other.deliveries()], {})
     assert list(arrivals) == []
 
 

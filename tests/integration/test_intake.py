@@ -14,8 +14,10 @@ from intake_world import ACME, NOW, OPERATOR, START, World, Writer, make_world, 
 from sqlalchemy import text
 
 from adapters.postgres.database import Database
-from adapters.postgres.intake import enroll_lane
+from adapters.postgres.intake import PostgresLedger, enroll_lane
 from billing.intake import Summary
+from billing.intake_ports import Position
+from metering.batch import GENESIS
 from metering.refusal import Refusal
 
 pytestmark = pytest.mark.anyio
@@ -65,6 +67,34 @@ async def test_a_repeat_is_acknowledged_and_adds_nothing(world: World) -> None:
     assert await world.intake().take_pending() == Summary(repeats=2)
     assert await world.usage() == {"requests": 9, "prompt_tokens": 900}
     assert not world.wire.sent
+
+
+async def test_positions_move_with_what_is_settled_and_never_back(world: World) -> None:
+    writer = Writer()
+    await world.enrol(writer)
+    ledger = PostgresLedger(world.database)
+    world.wire.send(writer.seal(), writer.seal())
+    await world.intake().take_pending()
+    assert await ledger.positions("wire") == {0: 2}
+
+    world.wire.send_bytes(b"junk", b"")
+    await world.intake().take_pending()
+    assert await ledger.positions("wire") == {0: 3}, "what is nobody's is settled when it is set aside"
+
+    await ledger.move([Position("wire", 0, 1), Position("wire", 1, 5), Position("made again", 0, 1)])
+    assert await ledger.positions("wire") == {0: 3, 1: 5}
+    assert await ledger.positions("made again") == {0: 1}
+
+
+async def test_an_acknowledgement_says_how_far_the_lane_stands_after_the_commit(world: World) -> None:
+    writer, ahead = Writer(), Writer(lane="sidecar-1")
+    await world.enrol(writer, ahead)
+    first, last = writer.seal(), writer.seal()
+    ahead.seal()
+    world.wire.send(first, last, ahead.seal())
+    await world.intake().take_pending()
+    heads = {name.lane: mark.head for name, mark in world.wire.marks.items()}
+    assert heads == {"sidecar-0": last.hash, "sidecar-1": GENESIS}, "what is held is not accepted"
 
 
 async def test_batches_of_one_poll_are_taken_in_their_chain_whatever_their_order(world: World) -> None:

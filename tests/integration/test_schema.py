@@ -36,6 +36,7 @@ APP = {
     "partial_sum": "SELECT",
     "hourly_usage": "SELECT",
     "usage_cell": "SELECT",
+    "kafka_position": "SELECT",
     "late_bound": "SELECT INSERT",
     "document": "SELECT INSERT UPDATE DELETE",
     "number_series": "SELECT INSERT UPDATE",
@@ -60,6 +61,7 @@ INTAKE = {
     "partial_sum": "SELECT INSERT DELETE",
     "hourly_usage": "SELECT INSERT DELETE",
     "usage_cell": "SELECT",
+    "kafka_position": "SELECT INSERT UPDATE",
     "late_bound": "SELECT",
 }
 # Functions that a role other than the owner may call, beyond PostgreSQL's own.

@@ -15,8 +15,10 @@ from sqlalchemy import text
 from adapters.archive import BatchFolder
 from adapters.postgres.database import Database
 from adapters.postgres.intake import PostgresLedger, enroll_lane
-from billing.inspection import Delivery
+from billing.acceptance import Mark
+from billing.inspection import Delivery, LaneName
 from billing.intake import Intake
+from billing.intake_ports import Position
 from metering.batch import GENESIS, SealedBatch, make_batch
 from metering.event import Event, events_table
 from metering.fact import Fact, fact_line
@@ -121,21 +123,28 @@ class Wire:
 
     def __init__(self) -> None:
         self.sent: dict[int, Delivery] = {}
+        self.marks: dict[LaneName, Mark] = {}
+        self._next = 0
 
     def send(self, *batches: SealedBatch) -> None:
         for batch in batches:
             self.send_bytes(batch.note, batch.body)
 
     def send_bytes(self, note: bytes, body: bytes) -> None:
-        token = len(self.sent) + 1000
-        while token in self.sent:
-            token += 1
-        self.sent[token] = Delivery(note, body, token)
+        self.sent[self._next] = Delivery(note, body, self._next)
+        self._next += 1
 
     def deliveries(self) -> Iterator[Delivery]:
         return iter(list(self.sent.values()))
 
-    def acknowledge(self, tokens: Sequence[object]) -> None:
+    def positions(self, tokens: Sequence[object]) -> Sequence[Position]:
+        """Message `n` of this wire lies at offset `n` of partition 0."""
+        return (
+            [Position("wire", 0, min(self.sent.keys() - set(tokens), default=self._next))] if tokens else []
+        )
+
+    def acknowledge(self, tokens: Sequence[object], marks: Mapping[LaneName, Mark]) -> None:
+        self.marks |= marks
         for token in tokens:
             assert isinstance(token, int)
             self.sent.pop(token, None)
