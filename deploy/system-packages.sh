@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # What Debian must provide before pip can do the rest. Installs it where it may (root), else says the one command to type.
+# With the word `kafka`: also Java and Maven, which run and fetch Apache Kafka.
 set -euo pipefail
 
 needed=()
@@ -14,6 +15,10 @@ have_library libharfbuzz-subset.so.0 || needed+=(libharfbuzz-subset0)
   echo "Tallygrid needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.11 …" >&2
   exit 1
 }
+if [ "${1:-}" = kafka ]; then
+  command -v java >/dev/null || needed+=(openjdk-17-jre-headless)
+  command -v mvn >/dev/null || needed+=(maven)
+fi
 
 [ ${#needed[@]} -eq 0 ] && exit 0
 command="apt-get install --yes --no-install-recommends ${needed[*]}"

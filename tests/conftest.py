@@ -27,6 +27,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from hypothesis import settings
+from kafka_broker import KafkaBroker, broker
 
 from adapters.postgres.database import Database, DatabaseUrls
 from adapters.postgres.migrate import migrate
@@ -137,3 +138,10 @@ async def database(fresh_urls: Callable[[], DatabaseUrls]) -> AsyncIterator[Data
     opened = await Database.open(urls)
     yield opened
     await opened.close()
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[KafkaBroker]:
+    """The machine's shared Apache Kafka; a test's topics have a prefix of their own (kafka_broker.unique_prefix)."""
+    with broker() as running:
+        yield running
