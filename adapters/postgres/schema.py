@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from adapters.postgres.schema_base import metadata
 from adapters.postgres.schema_kafka import kafka_position
+from adapters.postgres.schema_log import leaf, leaf_waiting, log_entry, log_head
 from adapters.postgres.schema_money import (
     adjustment,
     document,
@@ -46,6 +47,10 @@ __all__ = [
     "kafka_position",
     "lane",
     "late_bound",
+    "leaf",
+    "leaf_waiting",
+    "log_entry",
+    "log_head",
     "metadata",
     "number_series",
     "operator",

@@ -58,6 +58,13 @@ GRANT SELECT ON usage_cell, late_bound TO tally_intake;
 GRANT SELECT ON lane, batch, seal_fact, seal_sum, held, set_aside, partial_sum, hourly_usage, usage_cell TO tally_app;
 GRANT SELECT, UPDATE (state, voided_at, void_reason) ON import_file TO tally_app;
 
+-- The log: leaves come with what they tell of, by whoever wrote that; the sequencer is the application.
+GRANT INSERT ON leaf, leaf_waiting TO tally_intake;
+GRANT SELECT, INSERT, UPDATE (nonce, content) ON leaf TO tally_app;
+GRANT SELECT, INSERT, DELETE ON leaf_waiting TO tally_app;
+GRANT SELECT, INSERT ON log_entry TO tally_app;
+GRANT SELECT, INSERT, UPDATE ON log_head TO tally_app;
+
 -- Money: the application only, and what is append-only can only be appended to.
 GRANT SELECT, INSERT ON late_bound, adjustment, settlement, journal_entry, posting, period_close TO tally_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON document TO tally_app;
@@ -75,4 +82,5 @@ GRANT EXECUTE ON FUNCTION find_api_key TO tally_app;
 
 -- Trigger functions run without anyone's right to call them.
 REVOKE ALL ON FUNCTION refuse_change, refuse_change_of_issued, refuse_step_back, refuse_change_of_batch,
-    check_entry_balances FROM PUBLIC;
+    check_entry_balances, await_number, check_numbered, refuse_change_of_leaf, check_log_grows, add_batch_leaves,
+    add_change_leaf FROM PUBLIC;

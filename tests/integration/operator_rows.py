@@ -43,6 +43,10 @@ ROWS = {
         "('%(op)s', (SELECT max(id) FROM journal_entry WHERE operator = '%(op)s'), 2, 'revenue', NULL, 'EUR', -121)"
     ),
     "period_close": "('%(op)s', '2026-10', 1, now(), '{}', '{}', '{}', false)",
+    "leaf": "('%(op)s', DEFAULT, 'batch', 'a leaf', NULL, NULL, now())",
+    "leaf_waiting": "('%(op)s', 0, 1)",
+    "log_entry": "('%(op)s', 0, (SELECT max(id) FROM leaf WHERE operator = '%(op)s'))",
+    "log_head": "('%(op)s', 1, sha256('x'), 'the note', now())",
 }
 
 

@@ -45,6 +45,10 @@ APP = {
     "journal_entry": "SELECT INSERT",
     "posting": "SELECT INSERT",
     "period_close": "SELECT INSERT",
+    "leaf": "SELECT INSERT UPDATE(content) UPDATE(nonce)",
+    "leaf_waiting": "SELECT INSERT DELETE",
+    "log_entry": "SELECT INSERT",
+    "log_head": "SELECT INSERT UPDATE",
 }
 INTAKE = {
     "alembic_version": "SELECT",
@@ -63,6 +67,8 @@ INTAKE = {
     "usage_cell": "SELECT",
     "kafka_position": "SELECT INSERT UPDATE",
     "late_bound": "SELECT",
+    "leaf": "INSERT",
+    "leaf_waiting": "INSERT",
 }
 # Functions that a role other than the owner may call, beyond PostgreSQL's own.
 CALLABLE = {("ensure_usage_partitions", "tally_intake"), ("find_api_key", "tally_app")}
