@@ -4,7 +4,7 @@
     held      OPERATOR/NODE/LANE/EPOCH-NUMBER-DIGEST       DIGEST is of all bytes as they came: what is held may be damaged
     set aside set-aside/DIGEST                             who it is of is not known
 
-The suffixes `.seal` and `.parquet` are the store's. DAY is that of the seal's `complete_to` in UTC. Every part has been
+How the seal and the body are named there is the store's. DAY is that of the seal's `complete_to` in UTC. Every part has been
 checked by then: the words come from a seal that its lane's key signed, the digests are hexadecimal.
 """
 

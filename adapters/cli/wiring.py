@@ -2,8 +2,8 @@
 
 DATA/postgres…      the embedded PostgreSQL (adapters/postgres/embedded.py)
 DATA/spool/         write-ahead files and sealed batches, a folder a lane
-DATA/archive/       every accepted batch, unchanged
-DATA/held/          what could not be accepted, byte for byte
+DATA/archive/       every accepted batch, unchanged, and the operators' logs; elsewhere with TALLY_ARCHIVE
+DATA/held/          what could not be accepted, byte for byte; elsewhere with TALLY_HELD
 DATA/keys/          lane keys, the sidecar's snapshot of API keys
 DATA/scratch/       what an import sorts; nothing there outlives a command
 """
@@ -19,14 +19,16 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from adapters.archive import BatchFolder
+from adapters.archive import BatchObjects
 from adapters.importing.seal_lane import ImportPlace
+from adapters.objects import FolderObjects
 from adapters.postgres.database import Database
 from adapters.postgres.intake import PostgresLedger
 from adapters.postgres.site import site_store
 from adapters.site_files.apply import add_private_customers
 from adapters.spool_source import SpoolSource
 from billing.intake import Intake
+from billing.objects import Objects
 from metering.batch import peek_seal, read_body
 from metering.durable import make_folder
 from metering.refusal import Refusal, Unavailable
@@ -88,13 +90,32 @@ class DataFolder:
         return self.keys / f"snapshot-{operator}.json"
 
 
+def archive_objects(folder: DataFolder) -> Objects:
+    """The archive: the folder or bucket of TALLY_ARCHIVE, else the data folder's own."""
+    return _objects("TALLY_ARCHIVE", folder.archive)
+
+
+def held_objects(folder: DataFolder) -> Objects:
+    """Where held batches wait: the folder or bucket of TALLY_HELD, else the data folder's own."""
+    return _objects("TALLY_HELD", folder.held)
+
+
+def _objects(variable: str, default: Path) -> Objects:
+    named = os.environ.get(variable, "")
+    if "://" in named:
+        from adapters.s3_objects import bucket_objects  # few commands on few machines need the S3 client
+
+        return bucket_objects(named, variable)
+    return FolderObjects(Path(named).absolute() if named else default)
+
+
 def make_intake(folder: DataFolder, database: Database) -> Intake:
     """Intake from the folder's spool into the database and the folder's archive."""
     return Intake(
         SpoolSource(Spool(folder.spool)),
         PostgresLedger(database),
-        BatchFolder(folder.archive),
-        BatchFolder(folder.held),
+        BatchObjects(archive_objects(folder)),
+        BatchObjects(held_objects(folder)),
     )
 
 
@@ -116,7 +137,7 @@ def import_place(
 ) -> ImportPlace:
     """Where `tally import` works."""
     folder.make()
-    archive = BatchFolder(folder.archive)
+    archive = BatchObjects(archive_objects(folder))
     intake = make_intake(folder, database)
 
     def read_archived(path: str) -> pa.Table:
@@ -125,7 +146,7 @@ def import_place(
             raise Unavailable(
                 "archive_incomplete",
                 "a batch that is listed is not in the archive",
-                where=str(folder.archive / path),
+                where=path,
                 remedy="restore the archive from its backup",
             )
         return read_body(peek_seal(stored.note), stored.body)

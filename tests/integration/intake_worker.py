@@ -10,7 +10,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adapters.archive import BatchFolder
+from adapters.archive import BatchObjects
+from adapters.objects import FolderObjects
 from adapters.postgres.database import Database, DatabaseUrls
 from adapters.postgres.intake import PostgresLedger
 from adapters.spool_source import SpoolSource
@@ -24,8 +25,8 @@ async def main(app: str, login: str, data: Path) -> None:
     worker = intake.Intake(
         SpoolSource(Spool(data / "spool")),
         PostgresLedger(database),
-        BatchFolder(data / "archive"),
-        BatchFolder(data / "held"),
+        BatchObjects(FolderObjects(data / "archive")),
+        BatchObjects(FolderObjects(data / "held")),
         clock=lambda: datetime(2026, 10, 20, 12, tzinfo=UTC),
     )
     await worker.take_pending()

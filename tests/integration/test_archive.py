@@ -8,7 +8,8 @@ import duckdb
 import pytest
 from intake_world import NODE, OPERATOR, Writer
 
-from adapters.archive import BatchFolder
+from adapters.archive import BatchObjects
+from adapters.objects import FolderObjects
 from adapters.spool_source import SpoolSource
 from billing.intake_ports import StoredBatch
 from metering.lane_folder import LaneFolder
@@ -17,7 +18,7 @@ from metering.spool import Spool, SpooledBatch
 
 
 def test_a_batch_comes_back_as_it_was_put(tmp_path: Path) -> None:
-    folder = BatchFolder(tmp_path / "archive")
+    folder = BatchObjects(FolderObjects(tmp_path / "archive"))
     batch = StoredBatch("telecentras/2026-10-05/vilnius-1/sidecar-0/e-0-h", b"seal", b"body")
     heartbeat = StoredBatch("telecentras/2026-10-05/vilnius-1/sidecar-0/e-1-h", b"seal 2", b"")
     folder.put([batch, heartbeat])
@@ -25,14 +26,14 @@ def test_a_batch_comes_back_as_it_was_put(tmp_path: Path) -> None:
     assert folder.get(batch.path) == batch
     assert folder.get(heartbeat.path) == heartbeat
     assert sorted(path.name for path in (tmp_path / "archive").rglob("*.*")) == [
+        "_e-0-h.seal",
+        "_e-1-h.seal",
         "e-0-h.parquet",
-        "e-0-h.seal",
-        "e-1-h.seal",
     ]
 
 
 def test_what_is_removed_is_gone_and_may_be_removed_again(tmp_path: Path) -> None:
-    folder = BatchFolder(tmp_path)
+    folder = BatchObjects(FolderObjects(tmp_path))
     folder.put([StoredBatch("a/b", b"seal", b"body")])
     folder.remove(["a/b"])
     folder.remove(["a/b"])
@@ -40,7 +41,7 @@ def test_what_is_removed_is_gone_and_may_be_removed_again(tmp_path: Path) -> Non
 
 
 def test_damage_under_a_name_is_mended_by_the_batch_of_that_name(tmp_path: Path) -> None:
-    folder = BatchFolder(tmp_path)
+    folder = BatchObjects(FolderObjects(tmp_path))
     batch = StoredBatch("a/b", b"seal", b"body")
     folder.put([batch])
     (tmp_path / "a/b.parquet").write_bytes(b"bo")
@@ -51,13 +52,13 @@ def test_damage_under_a_name_is_mended_by_the_batch_of_that_name(tmp_path: Path)
 def test_a_disk_that_does_not_take_it_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a file where a folder belongs")
     with pytest.raises(Unavailable) as down:
-        BatchFolder(tmp_path).put([StoredBatch("a/b", b"seal", b"body")])
+        BatchObjects(FolderObjects(tmp_path)).put([StoredBatch("a/b", b"seal", b"body")])
     assert down.value.code == "archive_unavailable"
 
 
 def test_the_archive_is_read_as_it_lies_there(tmp_path: Path) -> None:
     writer = Writer()
-    folder = BatchFolder(tmp_path)
+    folder = BatchObjects(FolderObjects(tmp_path))
     for number in range(3):
         batch = writer.seal(4)
         folder.put(

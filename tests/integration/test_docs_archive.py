@@ -13,7 +13,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from lane_examples import KEY, NAMES, HandClock, audit, open_lane, serve
 
-from adapters.archive import BatchFolder
+from adapters.archive import BatchObjects
+from adapters.objects import FolderObjects
 from billing.intake_ports import StoredBatch
 
 PAGE = (Path(__file__).parents[2] / "docs" / "streams.md").read_text(encoding="utf-8")
@@ -37,7 +38,7 @@ def archive(tmp_path: Path) -> Path:
             lane.sync()
             lane.seal()
         lane.close()
-    folder = BatchFolder(tmp_path / "archive")
+    folder = BatchObjects(FolderObjects(tmp_path / "archive"))
     for batch in audit(tmp_path / "spool").batches:
         seal = batch.seal
         name = f"{seal.epoch}-{seal.number}-{batch.hash}"
@@ -77,7 +78,7 @@ def test_the_pages_program_finds_a_changed_body(archive: Path) -> None:
 def test_the_pages_program_finds_a_changed_seal_under_a_name_that_fits(archive: Path) -> None:
     seal = next(archive.rglob("*.seal"))
     forged = re.sub(rb"\nclosed \d+\n", b"\nclosed 0\n", seal.read_bytes())
-    place = seal.stem.rpartition("-")[0]
+    place = seal.stem.rpartition("-")[0]  # with the `_` that it begins with
     seal.with_name(f"{place}-{hashlib.sha256(forged).hexdigest()}.seal").write_bytes(forged)
     seal.unlink()
     assert "InvalidSignature" in check(archive).stderr

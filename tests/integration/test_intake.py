@@ -39,7 +39,7 @@ async def test_a_batch_becomes_usage_and_lies_in_the_archive(world: World) -> No
     assert await world.usage() == {"requests": 3, "prompt_tokens": 300}
     assert not world.wire.sent
     place = world.data / f"archive/telecentras/2026-10-05/vilnius-1/sidecar-0/{'a' * 32}-0-{batch.hash}"
-    assert place.with_name(place.name + ".seal").read_bytes() == batch.note
+    assert place.with_name(f"_{place.name}.seal").read_bytes() == batch.note
     assert place.with_name(place.name + ".parquet").read_bytes() == batch.body
     [(path, checked, events)] = await world.rows("SELECT path, root_checked, events FROM batch")
     assert (world.data / "archive" / str(path)) == place

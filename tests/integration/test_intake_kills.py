@@ -56,8 +56,9 @@ async def _check_all_is_there(world: World) -> None:
     assert not list((world.data / "spool").rglob("*.seal.done"))
     assert not list((world.data / "spool" / OPERATOR).glob("*/*/sealed/*"))
     listed = {str(path) for (path,) in await world.rows("SELECT path FROM batch")}
-    seals = (world.data / "archive").rglob("*.seal")
-    assert {str(path.relative_to(world.data / "archive"))[: -len(".seal")] for path in seals} == listed
+    archive = world.data / "archive"
+    seals = {seal.relative_to(archive) for seal in archive.rglob("_*.seal")}
+    assert {str(seal.with_name(seal.stem[1:])) for seal in seals} == listed
     assert len(listed) == 2 * BATCHES
     assert not has_difference(await read_streams(world.database, world.now))
 

@@ -13,7 +13,8 @@ import pytest
 from intake_world import World, Writer, make_world
 from sqlalchemy import text
 
-from adapters.archive import BatchFolder
+from adapters.archive import BatchObjects
+from adapters.objects import FolderObjects
 from adapters.postgres.copying import copy_table
 from adapters.postgres.database import Database
 from adapters.postgres.intake import PostgresLedger
@@ -24,7 +25,7 @@ from metering.refusal import Unavailable
 pytestmark = pytest.mark.anyio
 
 
-class FullDisk(BatchFolder):
+class FullDisk(BatchObjects):
     """An archive whose disk is full until it is mended."""
 
     full = True
@@ -43,12 +44,12 @@ async def world(database: Database, tmp_path: Path) -> World:
 async def test_a_full_disk_accepts_nothing_and_acknowledges_nothing(world: World) -> None:
     writer = Writer()
     await world.enrol(writer)
-    archive = FullDisk(world.data / "archive")
+    archive = FullDisk(FolderObjects(world.data / "archive"))
     intake = Intake(
         world.wire,
         PostgresLedger(world.database),
         archive,
-        BatchFolder(world.data / "held"),
+        BatchObjects(FolderObjects(world.data / "held")),
         clock=lambda: world.now,
     )
     world.wire.send(writer.seal())
@@ -129,8 +130,8 @@ async def test_a_running_intake_outlives_a_fault_that_concerns_one_operator(
     intake = Intake(
         world.wire,
         Stumbling(world.database),
-        BatchFolder(world.data / "archive"),
-        BatchFolder(world.data / "held"),
+        BatchObjects(FolderObjects(world.data / "archive")),
+        BatchObjects(FolderObjects(world.data / "held")),
         clock=lambda: world.now,
     )
     world.wire.send(theirs.seal(), writer.seal())

@@ -10,7 +10,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from intake_world import ACME, NODE, NOW, OPERATOR, START, World, make_world, us, usage_event
 
-from adapters.archive import BatchFolder
+from adapters.archive import BatchObjects
+from adapters.objects import FolderObjects
 from adapters.postgres.database import Database
 from adapters.postgres.intake import PostgresLedger, enroll_lane
 from adapters.postgres.streams import read_streams
@@ -50,8 +51,8 @@ def spool_intake(world: World) -> Intake:
     return Intake(
         SpoolSource(Spool(world.data / "spool")),
         PostgresLedger(world.database),
-        BatchFolder(world.data / "archive"),
-        BatchFolder(world.data / "held"),
+        BatchObjects(FolderObjects(world.data / "archive")),
+        BatchObjects(FolderObjects(world.data / "held")),
         clock=lambda: world.now,
     )
 

@@ -10,7 +10,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from intake_world import ACME, NODE, NOW, OPERATOR, START, World, make_world, us, usage_event
 
-from adapters.archive import BatchFolder
+from adapters.archive import BatchObjects
+from adapters.objects import FolderObjects
 from adapters.postgres.database import Database
 from adapters.postgres.intake import PostgresLedger, enroll_lane
 from adapters.postgres.streams import read_streams
@@ -78,7 +79,10 @@ class Machine:
         """Intake takes what lies in this folder."""
         source = SpoolSource(Spool(self.folder))
         ledger = PostgresLedger(self.world.database)
-        archive, held = BatchFolder(self.world.data / "archive"), BatchFolder(self.world.data / "held")
+        archive, held = (
+            BatchObjects(FolderObjects(self.world.data / "archive")),
+            BatchObjects(FolderObjects(self.world.data / "held")),
+        )
         return await Intake(source, ledger, archive, held, clock=lambda: self.world.now).take_pending()
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import text
 
-from adapters.archive import BatchFolder
+from adapters.archive import BatchObjects
+from adapters.objects import FolderObjects
 from adapters.postgres.database import Database
 from adapters.postgres.intake import PostgresLedger, enroll_lane
 from billing.acceptance import Mark
@@ -163,8 +164,8 @@ class World:
         return Intake(
             self.wire,
             PostgresLedger(self.database),
-            BatchFolder(self.data / "archive"),
-            BatchFolder(self.data / "held"),
+            BatchObjects(FolderObjects(self.data / "archive")),
+            BatchObjects(FolderObjects(self.data / "held")),
             clock=lambda: self.now,
         )
 

@@ -1,0 +1,165 @@
+"""Objects as files below a folder.
+
+A file is written beside its place (`.NAME.CHANCE.new`), fsynced and renamed, and then its folder is fsynced: a reader
+never meets half of one, and a transaction that commits afterwards never lists what a power cut took away. Of many
+objects at once the fsyncs run in a few threads: the file system's journal then commits many of them together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from metering.durable import fsync_folder, make_folder, write_file
+from metering.refusal import Refusal, Unavailable
+
+#: fsyncs that wait beside each other.
+_THREADS = 8
+_T = TypeVar("_T")
+
+
+class FolderObjects:
+    """Objects below `root`, which is made if it is missing. See `billing.objects.Objects`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._lasting: set[Path] = set()
+
+    def put(self, objects: Sequence[tuple[str, bytes]]) -> None:
+        with _translated(self.root):
+            missing = [
+                (place, content)
+                for path, content in objects
+                if _is_missing(place := self._place(path), content)
+            ]
+            folders = list(dict.fromkeys(place.parent for place, _ in missing))
+            for folder in folders:
+                self._make_folder(folder)
+            # Chance keeps two writers of one file apart; what a killed one leaves is a stray that nobody reads.
+            besides = [place.with_name(f".{place.name}.{secrets.token_hex(8)}.new") for place, _ in missing]
+            writes = [(beside, content) for beside, (_, content) in zip(besides, missing, strict=True)]
+            each(lambda write: write_file(*write), writes, _THREADS)
+            for beside, (place, _) in zip(besides, missing, strict=True):
+                beside.replace(place)
+            each(fsync_folder, folders, _THREADS)
+
+    def replace(self, path: str, content: bytes) -> None:
+        with _translated(self.root):
+            place = self._place(path)
+            self._make_folder(place.parent)
+            beside = place.with_name(f".{place.name}.{secrets.token_hex(8)}.new")
+            write_file(beside, content)
+            beside.replace(place)
+            fsync_folder(place.parent)
+
+    def get(self, path: str) -> bytes | None:
+        with _translated(self.root):
+            try:
+                return self._place(path).read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def list(self, prefix: str) -> Iterator[str]:
+        return walk(self._children, prefix)
+
+    def remove(self, paths: Sequence[str]) -> None:
+        with _translated(self.root):
+            folders: dict[Path, None] = {}
+            for path in paths:
+                place = self._place(path)
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    place.unlink()
+                    folders[place.parent] = None
+            for folder in folders:
+                fsync_folder(folder)
+
+    def _children(self, folder: str) -> Sequence[tuple[str, bool]]:
+        with _translated(self.root):
+            try:
+                found = list((self.root / folder).iterdir())
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+            named = [(path.name, path.is_dir()) for path in found]
+            return [
+                (name, folded) for name, folded in named if not (name[0] == "." and name.endswith(".new"))
+            ]
+
+    def _make_folder(self, folder: Path) -> None:
+        """The folder, its name and those above it on disk: one that is there may be from a process that was killed
+        before it had made the name last, so the first use by this process makes sure."""
+        make_folder(folder)
+        if folder in self._lasting:
+            return
+        above = folder
+        while above != self.root:
+            above = above.parent
+            fsync_folder(above)
+        self._lasting.add(folder)
+
+    def _place(self, path: str) -> Path:
+        place = self.root / path
+        assert path[0] != "/", "names are relative"
+        assert ".." not in place.parts, "names are built from checked words"
+        return place
+
+
+def walk(children: Callable[[str], Sequence[tuple[str, bool]]], prefix: str) -> Iterator[str]:
+    """Names below `prefix` in the order of their code points. `children(folder)`: (name, is a folder) of what lies in a
+    folder; a folder's names sort as if `/` ended them, since that is what follows."""
+    folder, _, begins = prefix.rpartition("/")
+    for name, is_folder in sorted(children(folder), key=lambda child: child[0] + "/" * child[1]):
+        if not name.startswith(begins):
+            continue
+        path = f"{folder}/{name}" if folder else name
+        if is_folder:
+            yield from walk(children, f"{path}/")
+        else:
+            yield path
+
+
+def damaged(path: str) -> Refusal:
+    """The refusal where a name holds other bytes than it should."""
+    return Refusal(
+        "damaged_object",
+        "other bytes lie under this name, which always holds the same",
+        where=path,
+        remedy="somebody changed it, or the disk did: restore it from a backup, `tally doctor` says more",
+    )
+
+
+def _is_missing(place: Path, content: bytes) -> bool:
+    try:
+        there = place.read_bytes()
+    except FileNotFoundError:
+        return True
+    if there != content:
+        raise damaged(str(place))
+    return False
+
+
+def each(act: Callable[[_T], object], on: Sequence[_T], threads: int) -> None:
+    """`act` on each, `threads` at a time; the first failure is raised when all that had begun have ended."""
+    if len(on) < 2:
+        for one in on:
+            act(one)
+        return
+    with ThreadPoolExecutor(min(threads, len(on)), thread_name_prefix="objects") as pool:
+        for _ in pool.map(act, on):
+            pass
+
+
+@contextlib.contextmanager
+def _translated(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(
+            "archive_unavailable",
+            f"batches can't be stored or read: {error.strerror}",
+            where=str(error.filename or root),
+            remedy="free or mend the disk; intake goes on by itself",
+        ) from error
