@@ -10,20 +10,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters.postgres import documents as document_rows
 from adapters.postgres import settlements as settlement_rows
 from adapters.postgres.closes import load_closes
 from adapters.postgres.database import Database
 from adapters.postgres.journal import trial_balance
-from adapters.postgres.site import operator_facts
+from adapters.postgres.site import operator_facts, operator_zone
+from adapters.postgres.subjects import find_subjects
 from adapters.postgres.usage_totals import BY, total, usage_totals
 from billing.document import Document, to_json
 from billing.facts import Facts
 from billing.money import format_minor
 from billing.period import Period, midnight
 from billing.settlement import settlement_json
-from billing.site import Operator
 from metering.refusal import Refusal
 
 EVER = datetime(2020, 1, 1, tzinfo=UTC)
@@ -63,8 +67,13 @@ async def facts_of(database: Database, operator: str) -> Facts:
         return await operator_facts(connection, operator)
 
 
-async def usage(database: Database, operator: str | None, span: Span, by: Sequence[str]) -> dict[str, Any]:
-    """`tally usage`: totals by the words of `by`. Refusals: unknown_by, bad_time, bad_span."""
+async def usage(
+    database: Database, operator: str | None, span: Span, by: Sequence[str], customer: str | None = None
+) -> dict[str, Any]:
+    """`tally usage`: totals by the words of `by`, of one customer or of all.
+
+    Refusals: unknown_by, unknown_customer, bad_time, bad_span.
+    """
     unknown = [word for word in by if word not in BY]
     if unknown or not by:
         what = f"cannot be grouped by: {', '.join(unknown)}" if by else "nothing is named to group by"
@@ -75,15 +84,30 @@ async def usage(database: Database, operator: str | None, span: Span, by: Sequen
             remedy=f"one or more of: {', '.join(BY)}",
         )
     rows: list[dict[str, Any]] = []
+    whose: list[str] = []
     for each in await named_operators(database, operator):
         async with database.app(each, snapshot=True) as connection:
-            declared = (await operator_facts(connection, each)).operator[-1]
-            start, end = instants(span, declared)
-            rows += await usage_totals(connection, each, start, end, by, declared.zone)
+            zone = await operator_zone(connection, each)
+            start, end = instants(span, zone)
+            found = None if customer is None else await _customer(connection, each, customer)
+            if customer is None or found is not None:
+                whose.append(each)
+                rows += await usage_totals(connection, each, start, end, by, zone, found)
+    if customer is not None and not whose:
+        raise Refusal(
+            "unknown_customer",
+            f"no such customer: {customer}",
+            where="--customer",
+            remedy="`tally get customer` lists the declared ones",
+        )
     return {"rows": rows, "total": total(rows)}
 
 
-def instants(span: Span, operator: Operator) -> tuple[datetime, datetime]:
+async def _customer(connection: AsyncConnection, operator: str, slug: str) -> UUID | None:
+    return (await find_subjects(connection, operator, "customer", [slug])).get(slug)
+
+
+def instants(span: Span, zone: ZoneInfo) -> tuple[datetime, datetime]:
     """The whole hours [start, end) that a span means for an operator; nothing named: all there is."""
     if span.period is not None:
         if span.since is not None or span.until is not None:
@@ -93,13 +117,9 @@ def instants(span: Span, operator: Operator) -> tuple[datetime, datetime]:
                 where="--period, --from, --to",
                 remedy="name one of them",
             )
-        return span.period.bounds(operator.zone)
-    start = EVER if span.since is None else _instant(span.since, operator, "--from")
-    end = (
-        datetime.now(UTC) + timedelta(hours=2)
-        if span.until is None
-        else _instant(span.until, operator, "--to")
-    )
+        return span.period.bounds(zone)
+    start = EVER if span.since is None else _instant(span.since, zone, "--from")
+    end = datetime.now(UTC) + timedelta(hours=2) if span.until is None else _instant(span.until, zone, "--to")
     end = end.replace(minute=0, second=0, microsecond=0) if span.until is None else end
     if start >= end:
         raise Refusal(
@@ -111,9 +131,9 @@ def instants(span: Span, operator: Operator) -> tuple[datetime, datetime]:
     return start, end
 
 
-def _instant(text: str, operator: Operator, where: str) -> datetime:
+def _instant(text: str, zone: ZoneInfo, where: str) -> datetime:
     """A local day, or an RFC 3339 time on a whole hour: usage is kept by the hour."""
-    moment = _read_time(text, operator)
+    moment = _read_time(text, zone)
     if moment is None or moment.tzinfo is None:
         raise Refusal(
             "bad_time",
@@ -129,10 +149,10 @@ def _instant(text: str, operator: Operator, where: str) -> datetime:
     return moment
 
 
-def _read_time(text: str, operator: Operator) -> datetime | None:
+def _read_time(text: str, zone: ZoneInfo) -> datetime | None:
     try:
         if len(text) == len("2026-10-05"):
-            return midnight(date.fromisoformat(text), operator.zone)
+            return midnight(date.fromisoformat(text), zone)
         return datetime.fromisoformat(text)
     except ValueError:
         return None

@@ -19,6 +19,7 @@ BENCHES = {
     "invoice-pdf": "invoice_pdf",
     "capture": "capture",
     "steps": "capture_steps",
+    "usage-question": "usage_question",
 }
 
 

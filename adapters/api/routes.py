@@ -107,12 +107,12 @@ async def usage(
     by: Annotated[str, Query(description="As `tally usage --by`: comma separated.")] = "customer",
     since: Annotated[str | None, Query(alias="from", description="A day, or a time on a whole hour.")] = None,
     until: Annotated[str | None, Query(alias="to", description="The end, not included.")] = None,
+    customer: CustomerQuery = None,
 ) -> dict[str, Any]:
     """Totals of usage."""
     words = [word.strip() for word in by.split(",") if word.strip()]
-    return await answers.usage(
-        asker.database, asker.operator, answers.Span(_period(period), since, until), words
-    )
+    span = answers.Span(_period(period), since, until)
+    return await answers.usage(asker.database, asker.operator, span, words, customer)
 
 
 @router.get("/invoices", tags=["invoices"])

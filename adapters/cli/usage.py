@@ -8,7 +8,7 @@ import typer
 
 from adapters import answers
 from adapters.cli.framework import DIFFERENCE, Context, Result, command, counted, table
-from adapters.cli.options import OperatorOption, PeriodOption, read_period
+from adapters.cli.options import CustomerOption, OperatorOption, PeriodOption, read_period
 from adapters.cli.wiring import DataFolder, now, take_what_waits
 from adapters.postgres.streams import read_streams
 from adapters.postgres.usage_totals import BY, FIGURES
@@ -26,13 +26,14 @@ def register(app: typer.Typer) -> None:
         until: Annotated[str | None, typer.Option("--to", metavar="T", help="The end, not included.")] = None,
         by: Annotated[str, typer.Option(help=f"One or more of: {', '.join(BY)}.")] = "customer",
         operator: OperatorOption = None,
+        customer: CustomerOption = None,
     ) -> Result:
         """Totals of usage. Default: all there is, by customer. Days and hours are in the operator's zone."""
         words = [word.strip() for word in by.split(",") if word.strip()]
         span = answers.Span(read_period(period), since, until)
         async with context.database() as database:
             await take_what_waits(DataFolder(context.data), database)
-            document = await answers.usage(database, operator, span, words)
+            document = await answers.usage(database, operator, span, words, customer)
         said: list[Any] = [_usage_table(document, words)]
         total = document["total"]
         if total["unwitnessed_requests"]:

@@ -48,8 +48,8 @@ lane = Table(
     Column("node", Text, primary_key=True),
     Column("lane", Text, primary_key=True),
     Column("kind", Text, nullable=False),
-    Column("public_key", LargeBinary, nullable=False),
     instant("enrolled_at"),
+    Column("key_rank", Integer, nullable=False, server_default=text("0")),
     Column("epoch", Text),
     Column("number", BigInteger),
     Column("head", Text),
@@ -157,6 +157,7 @@ set_aside = Table(
     Column("lane", Text, nullable=False),
     Column("code", Text, nullable=False),
     Column("what", Text, nullable=False),
+    Column("key_hash", Text, nullable=False),
     Column("path", Text, nullable=False),
     instant("seen_at"),
 )
@@ -218,6 +219,7 @@ Index(
     postgresql_using="brin",
     postgresql_with={"autosummarize": "on"},
 )
+Index("hourly_usage_customer", hourly_usage.c.customer, hourly_usage.c.hour)
 
 # The view over both; kept out of `metadata`, which speaks of tables only.
 usage_cell = _usage("usage_cell", MetaData())

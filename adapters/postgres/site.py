@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from datetime import date, timedelta
 from itertools import groupby
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import func, select, text
 from sqlalchemy.dialects.postgresql import insert
@@ -176,6 +177,15 @@ async def site_documents(connection: AsyncConnection, operator: str) -> list[Sto
         )
         for row in found
     ]
+
+
+async def operator_zone(connection: AsyncConnection, operator: str) -> ZoneInfo:
+    """The zone of an operator that is declared; no version of it ever changes it."""
+    columns = site_document.c
+    query = select(columns.body["timezone"].astext).where(
+        columns.operator == operator, columns.kind == "operator", columns.id == operator
+    )
+    return ZoneInfo((await connection.execute(query.limit(1))).scalar_one())
 
 
 async def operator_facts(connection: AsyncConnection, operator: str) -> Facts:

@@ -43,9 +43,16 @@ Regions = Mapping[str, Sequence[tuple[datetime, str | None]]]
 
 
 async def usage_totals(
-    conn: AsyncConnection, operator: str, start: datetime, end: datetime, by: Sequence[str], zone: ZoneInfo
+    conn: AsyncConnection,
+    operator: str,
+    start: datetime,
+    end: datetime,
+    by: Sequence[str],
+    zone: ZoneInfo,
+    customer: UUID | None = None,
 ) -> list[dict[str, Any]]:
-    """The rows of `tally usage` for the hours [start, end): each word of `by` (from BY), then FIGURES.
+    """The rows of `tally usage` for the hours [start, end), of one customer or of all: each word of `by` (from BY),
+    then FIGURES.
 
     Hours and days (`2026-10-25T00:00:00+03:00`) and months (`2026-10`) are in `zone`; of the two hours of one name in
     a night of October each has its row. Subjects are the ids that users wrote, None where an event has no project or
@@ -61,6 +68,8 @@ async def usage_totals(
     }  # instants at which one ends and the next begins
     names = await slugs(conn, operator, [word for word in by if word in _SUBJECTS])
     query = _query(operator, start, end, by, cuts)
+    if customer is not None:
+        query = query.where(usage_cell.c.customer == customer)
     read = _readers(operator, by, list(query.selected_columns.keys()), names, regions, cuts)
     sums: dict[tuple[Any, ...], Sequence[int]] = {}
     for row in await conn.execute(query):
