@@ -64,9 +64,9 @@ class Signature:
     signature: bytes
 
 
-def key_hash(name: str, public_key: bytes) -> bytes:
-    """The four bytes that tell keys of one name apart."""
-    return sha256(name.encode() + b"\n" + _ED25519 + public_key).digest()[:4]
+def key_hash(name: str, public_key: bytes, kind: bytes = _ED25519) -> bytes:
+    """The four bytes that tell keys of one name apart; `kind` is the signature type, one byte."""
+    return sha256(name.encode() + b"\n" + kind + public_key).digest()[:4]
 
 
 def sign(text: bytes, name: str, key: Ed25519PrivateKey) -> bytes:
@@ -74,8 +74,7 @@ def sign(text: bytes, name: str, key: Ed25519PrivateKey) -> bytes:
     _check_text(text)
     _check_name(name)
     public_key = key.public_key().public_bytes_raw()
-    blob = base64.b64encode(key_hash(name, public_key) + key.sign(text))
-    return text + b"\n" + _DASH + name.encode() + b" " + blob + b"\n"
+    return text + b"\n" + signature_line(name, key_hash(name, public_key) + key.sign(text))
 
 
 def split_note(note: bytes) -> tuple[bytes, list[Signature]]:
@@ -116,19 +115,29 @@ def open_note(note: bytes, verifiers: Sequence[Verifier]) -> bytes:
     return text
 
 
-def verifier_key(name: str, public_key: bytes) -> str:
+def verifier_key(name: str, public_key: bytes, kind: bytes = _ED25519) -> str:
     """The verifier key as text, for people to hand on."""
     _check_name(name)
-    return _key_text(name, key_hash(name, public_key), public_key)
+    return _key_text(name, key_hash(name, public_key, kind), public_key, kind)
+
+
+def signature_line(name: str, signature: bytes) -> bytes:
+    """One signature line of a note; `signature` begins with the key hash."""
+    _check_name(name)
+    return _DASH + name.encode() + b" " + base64.b64encode(signature) + b"\n"
 
 
 def parse_verifier(text: str) -> Verifier:
     """A verifier key read from its text. Refusal `bad_key` if it is malformed or its hash does not fit."""
-    name, written_hash, public_key = _parse_key(text)
-    verifier = Verifier(name, public_key)
-    if verifier.key_hash != written_hash:
+    return Verifier(*parse_verifier_of(text, _ED25519))
+
+
+def parse_verifier_of(text: str, kind: bytes) -> tuple[str, bytes]:
+    """Name and public key of a verifier key of this signature type. Refusal `bad_key` as `parse_verifier`."""
+    name, written_hash, public_key = _parse_key(text, kind)
+    if key_hash(name, public_key, kind) != written_hash:
         raise Refusal("bad_key", f"the hash in the verifier key {name} does not fit the key")
-    return verifier
+    return name, public_key
 
 
 def signer_key(name: str, key: Ed25519PrivateKey) -> str:
@@ -149,17 +158,17 @@ def parse_signer(text: str) -> tuple[str, Ed25519PrivateKey]:
     return name, key
 
 
-def _key_text(name: str, hash_bytes: bytes, key: bytes) -> str:
-    return f"{name}+{hash_bytes.hex()}+{base64.b64encode(_ED25519 + key).decode()}"
+def _key_text(name: str, hash_bytes: bytes, key: bytes, kind: bytes = _ED25519) -> str:
+    return f"{name}+{hash_bytes.hex()}+{base64.b64encode(kind + key).decode()}"
 
 
-def _parse_key(text: str) -> tuple[str, bytes, bytes]:
+def _parse_key(text: str, kind: bytes = _ED25519) -> tuple[str, bytes, bytes]:
     match = re.fullmatch(r"([^+]+)\+([0-9a-f]{8})\+([A-Za-z0-9+/=]+)", text)
     blob = _base64(match[3].encode()) if match else None
     if match is None or blob is None or len(blob) != 33 or not _is_name(match[1]):
         raise Refusal("bad_key", "a key is written <name>+<8 hex digits>+<base64>")
-    if blob[:1] != _ED25519:
-        raise Refusal("bad_key", f"the key {match[1]} is not of the kind Ed25519")
+    if blob[:1] != kind:
+        raise Refusal("bad_key", f"the key {match[1]} is of kind {blob[0]}, not {kind[0]}")
     return match[1], bytes.fromhex(match[2]), blob[1:]
 
 

@@ -31,6 +31,7 @@ BILLING_TAKES = {
     "canonical",
     "steps",
     "identity",
+    "checkpoint",
 }
 OURS = set(ALLOWED)
 
