@@ -13,9 +13,8 @@ from pathlib import Path
 from billing.acceptance import Mark
 from billing.inspection import Delivery, LaneName
 from billing.intake_ports import Position
-from metering.lane_folder import BODY_SUFFIX, lane_path
+from metering.lane_folder import lane_path
 from metering.refusal import Unavailable
-from metering.seal import MAX_BODY_BYTES, MAX_NOTE_BYTES
 from metering.spool import LaneRef, Spool, SpooledBatch
 
 
@@ -40,9 +39,9 @@ class SpoolSource:
         """What waits of one lane, as far as it can be read: what comes behind would only be held."""
         try:
             for spooled in self._spool.pending_of(lane):
-                delivery = _read(spooled)
-                if delivery is not None:
-                    yield delivery
+                found = spooled.read()
+                if found is not None:
+                    yield Delivery(*found, spooled)
         except OSError as error:
             self._spool.warn_once(
                 Path(error.filename or lane_path(self._spool.folder, *astuple(lane))), error.strerror
@@ -60,27 +59,6 @@ class SpoolSource:
                 self._spool.acknowledge(token)
         except OSError as error:
             raise _unavailable(error) from error
-
-
-def _read(spooled: SpooledBatch) -> Delivery | None:
-    """The batch, or None if another worker has taken it; files longer than any batch are cut, and fail their checks."""
-    path = spooled.ref.path
-    try:
-        note = _bounded(path, MAX_NOTE_BYTES)
-    except FileNotFoundError:
-        return None
-    try:
-        body = _bounded(path.with_suffix(BODY_SUFFIX), MAX_BODY_BYTES)
-    except FileNotFoundError:
-        if not path.exists():
-            return None
-        body = b""  # a heartbeat, or a body that was lost: its seal tells
-    return Delivery(note, body, spooled)
-
-
-def _bounded(path: Path, limit: int) -> bytes:
-    with path.open("rb") as file:
-        return file.read(limit + 1)
 
 
 def _unavailable(error: OSError) -> Unavailable:

@@ -58,21 +58,36 @@ class SpooledBatch:
 
     ref: BatchRef
 
-    def batch(self) -> SealedBatch:
-        """Read it. Its seal is as it claims to be, unverified (Refusal `bad_seal` if it is none at all).
+    def read(self) -> tuple[bytes, bytes] | None:
+        """Note and body, byte for byte as they lie there, nothing parsed; None if somebody has taken it away meanwhile.
 
-        Reads no more than a batch may have: a longer file is cut and then fails its checks.
-        Unavailable `spool_batch_missing` if it went away meanwhile.
+        Reads no more than a batch may have: a longer file is cut and then fails its checks. A body that is not there is
+        empty: the batch is a heartbeat, or its body was lost, and its seal tells which.
         """
         try:
             note = _read(self.ref.path, MAX_NOTE_BYTES)
-            seal = peek_seal(note)
-            body = _read(self.ref.path.with_suffix(BODY_SUFFIX), MAX_BODY_BYTES) if seal.events else b""
         except FileNotFoundError:
+            return None
+        try:
+            body = _read(self.ref.path.with_suffix(BODY_SUFFIX), MAX_BODY_BYTES)
+        except FileNotFoundError:
+            if not self.ref.path.exists():
+                return None
+            body = b""
+        return note, body
+
+    def batch(self) -> SealedBatch:
+        """Read it. Its seal is as it claims to be, unverified (Refusal `bad_seal` if it is none at all).
+
+        Unavailable `spool_batch_missing` if it went away meanwhile.
+        """
+        found = self.read()
+        if found is None:
             raise Unavailable(
                 "spool_batch_missing", "a sealed batch is no longer in the spool", where=str(self.ref.path)
-            ) from None
-        return SealedBatch(seal, note, body)
+            )
+        note, body = found
+        return SealedBatch(peek_seal(note), note, body)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from metering.refusal import Refusal, Unavailable
 #: (errors, code, what, remedy): the first that fits. They are what a person has to mend; the rest passes by itself.
 _KNOWN: tuple[tuple[tuple[type[Exception], ...], str, str, str], ...] = (
     (
-        (errors.SaslAuthenticationFailedError, errors.AuthenticationFailedError),
+        (errors.SaslAuthenticationFailedError, errors.UnsupportedSaslMechanismError),
         "kafka_login",
-        "Kafka does not let us in: user or password are wrong",
-        "see TALLY_KAFKA_USER and TALLY_KAFKA_PASSWORD_FILE",
+        "Kafka does not let us in: user, password or mechanism are wrong",
+        "see TALLY_KAFKA_USER, TALLY_KAFKA_PASSWORD_FILE and TALLY_KAFKA_SASL_MECHANISM",
     ),
     (
         (
