@@ -10,10 +10,15 @@ number and by the seal that it names as previous. What comes out is one of:
     hole     it follows a batch that has not come yet: held, and taken up when that one is accepted
     ahead_of_time     it speaks of what is still to come: held, and taken up when that time has come
     unknown_customer  nobody knows a customer of its events: held, and taken up when the subject is there
+    revoked  its key was revoked, and it comes after the last good seal: held, and sealed again under the new key
+    old_key  a seal of the lane's newer key was accepted before it: held
     …        anything else that is wrong with it: held by the name of the check
 
 A batch that is refused while a whole copy of it is accepted beside it (its body was damaged on one of two ways) is a
 repeat: what it stood for is there.
+
+A person may decide that the lane goes on with a batch that follows another seal (`Mark.adopts`): the other branch of a
+fork, or what comes behind numbers that will never come. Its place in the numbers and its times are then not asked.
 
 A new epoch's first batch has number 0 and names the last seal of the epoch before (or `genesis`). Its sequence numbers
 start at 1 again; time does not: it only goes on, over all epochs of a lane.
@@ -38,11 +43,17 @@ HOLE = "hole"
 AHEAD_OF_TIME = "ahead_of_time"
 UNKNOWN_CUSTOMER = "unknown_customer"
 FORK = "fork"
+REVOKED = "revoked"
+OLD_KEY = "old_key"
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A lane's high-water mark: what its last accepted seal said. `epoch` is None before the first."""
+    """A lane's high-water mark: what its last accepted seal said, and what people decided about the lane since.
+
+    `epoch` is None before the first. `key_rank`: of the key that signed the last accepted seal; `revoked`: ranks of keys
+    of which nothing more is accepted; `adopts`: hash of the batch with which the lane goes on, whatever seal it names.
+    """
 
     kind: str
     epoch: str | None = None
@@ -53,8 +64,11 @@ class Mark:
     opened: int = 0
     closed: int = 0
     ended: bool = False
+    key_rank: int = 0
+    revoked: frozenset[int] = frozenset()
+    adopts: str | None = None
 
-    def after(self, seal: Seal, seal_hash: str) -> Mark:
+    def after(self, seal: Seal, seal_hash: str, key_rank: int = 0) -> Mark:
         """The mark once `seal` is accepted."""
         return replace(
             self,
@@ -66,6 +80,8 @@ class Mark:
             opened=seal.opened,
             closed=seal.closed,
             ended=seal.final,
+            key_rank=key_rank,
+            adopts=None,
         )
 
 
@@ -92,8 +108,8 @@ def follow(mark: Mark, arrivals: Sequence[Inspected], now: datetime) -> Verdicts
     """Goes on from the lane's mark as far as the arrivals lead, in whatever order they came."""
     verdicts = Verdicts(mark)
     waiting: dict[str, deque[Inspected]] = defaultdict(deque)
-    for batch in arrivals:
-        waiting[batch.seal.previous].append(batch)
+    for batch in _adopting(mark, arrivals):
+        waiting[mark.head if batch.adopted else batch.seal.previous].append(batch)
     while successors := waiting[verdicts.mark.head]:
         batch = successors.popleft()
         fault = batch.fault or _misfit(verdicts.mark, batch, now)
@@ -101,7 +117,7 @@ def follow(mark: Mark, arrivals: Sequence[Inspected], now: datetime) -> Verdicts
             verdicts.refused.append((batch, fault))
             continue
         verdicts.accepted.append(batch)
-        verdicts.mark = verdicts.mark.after(batch.seal, batch.hash)
+        verdicts.mark = verdicts.mark.after(batch.seal, batch.hash, batch.key_rank)
     accepted = {(batch.place, batch.hash) for batch in verdicts.accepted}
     refused, verdicts.refused = verdicts.refused, []
     for batch, fault in refused:
@@ -115,13 +131,24 @@ def follow(mark: Mark, arrivals: Sequence[Inspected], now: datetime) -> Verdicts
     return verdicts
 
 
+def _adopting(mark: Mark, arrivals: Sequence[Inspected]) -> Sequence[Inspected]:
+    """The arrivals, of which the one that the lane is to go on with says so."""
+    if mark.adopts is None:
+        return arrivals
+    return [
+        replace(batch, adopted=batch.seal.previous != mark.head) if batch.hash == mark.adopts else batch
+        for batch in arrivals
+    ]
+
+
 def settle(verdicts: Verdicts, known: Known) -> None:
     """Decides on what `follow` left open, with what the archive's list says about it."""
     places = dict(known.by_place)
     successors = dict(known.by_previous)
     for batch in verdicts.accepted:
         places[batch.place] = batch.hash
-        successors[batch.seal.previous] = (batch.place, batch.hash)
+        if not batch.adopted:
+            successors[batch.seal.previous] = (batch.place, batch.hash)
     for batch in verdicts.open:
         if places.get(batch.place) == batch.hash:
             verdicts.repeats.append(batch)
@@ -136,6 +163,9 @@ def _why_not(
     """Names what is wrong with a batch that neither goes on from the mark nor repeats anything."""
     here = f"{batch.place} ({batch.hash})"
     where = f"{batch.name} {batch.place}"
+    unwelcome = _key(mark, batch)
+    if unwelcome is not None:
+        return Refusal(*unwelcome, where=where)
     taken = places.get(batch.place)
     if taken is not None:
         return Refusal(FORK, f"two batches of one number: {here} and the accepted ({taken})", where=where)
@@ -151,18 +181,34 @@ def _why_not(
 
 def _misfit(mark: Mark, batch: Inspected, now: datetime) -> Refusal | None:
     """What does not hold between a lane's mark and the batch that names its head, by the name of the check."""
-    misfit = _numbers(mark, batch.seal) or _clock(mark, batch, now)
+    misfit = _key(mark, batch) or _ahead(batch, now)
+    if misfit is None and batch.adopted:
+        misfit = _ending(mark, batch.seal)
+    elif misfit is None:
+        misfit = _ending(mark, batch.seal) or _numbers(mark, batch.seal) or _times(mark, batch)
     return None if misfit is None else Refusal(*misfit, where=f"{batch.name} {batch.place}")
+
+
+def _key(mark: Mark, batch: Inspected) -> tuple[str, str] | None:
+    if batch.key_rank in mark.revoked:
+        return REVOKED, "its key was revoked, and it comes after the last good seal"
+    if batch.key_rank < mark.key_rank:
+        return OLD_KEY, "a seal of the lane's newer key was accepted before it"
+    return None
+
+
+def _ending(mark: Mark, seal: Seal) -> tuple[str, str] | None:
+    if seal.kind != mark.kind:
+        return "lane_kind", f"the seal is of a {seal.kind} lane, enrolled is one of kind {mark.kind}"
+    if mark.ended:
+        return "after_final", "the lane ended with a final seal, and this one follows it"
+    return None
 
 
 def _numbers(mark: Mark, seal: Seal) -> tuple[str, str] | None:
     same_epoch = seal.epoch == mark.epoch
     number = mark.number + 1 if same_epoch else 0
     first = mark.last_sequence + 1 if same_epoch else 1
-    if seal.kind != mark.kind:
-        return "lane_kind", f"the seal is of a {seal.kind} lane, enrolled is one of kind {mark.kind}"
-    if mark.ended:
-        return "after_final", "the lane ended with a final seal, and this one follows it"
     if seal.number != number:
         return "number", f"number {seal.number} follows the last seal, {number} was expected"
     if seal.first != first:
@@ -172,10 +218,14 @@ def _numbers(mark: Mark, seal: Seal) -> tuple[str, str] | None:
     return None
 
 
-def _clock(mark: Mark, batch: Inspected, now: datetime) -> tuple[str, str] | None:
-    seal, times_us = batch.seal, batch.times_us
+def _ahead(batch: Inspected, now: datetime) -> tuple[str, str] | None:
     if batch.latest_us > _microseconds(now + AHEAD):
         return AHEAD_OF_TIME, f"it speaks of {time_text(batch.latest_us)}, which is still to come"
+    return None
+
+
+def _times(mark: Mark, batch: Inspected) -> tuple[str, str] | None:
+    seal, times_us = batch.seal, batch.times_us
     if mark.complete_to_us is None:
         return None
     before = time_text(mark.complete_to_us)

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from metering.batch import Seal, check_root, peek_seal, read_body, read_seal, seal_hash
 from metering.event import integers
+from metering.note import key_hash, split_note
 from metering.refusal import Refusal
 
 
@@ -60,10 +61,11 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Enrolment:
-    """A lane as it was enrolled: `sidecar` or `import`, and the Ed25519 key (32 bytes) that must sign its seals."""
+    """A lane as it was enrolled: `sidecar` or `import`, and its Ed25519 keys (32 bytes each), in the order in which they
+    came: one of them must have signed its seals. A key's place in it is its rank."""
 
     kind: str
-    public_key: bytes
+    keys: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,10 @@ class Inspected:
     fault: Refusal | None
     root_checked: bool = False
     missing: frozenset[bytes] = frozenset()
+    #: Rank of the lane's key that signed it.
+    key_rank: int = 0
+    #: It follows another seal than the one it names, by a person's decision.
+    adopted: bool = False
 
     @property
     def name(self) -> LaneName:
@@ -141,7 +147,8 @@ def inspect_all(
 def inspect(delivery: Delivery, enrolled: Mapping[LaneName, Enrolment], *, with_root: bool) -> Inspected:
     """Checks signature, body, row count, control totals, and the Merkle root if `with_root`.
 
-    Refusals `bad_seal`, `unknown_key` (no such lane is enrolled) and `bad_signature`: the batch is nobody's. Whatever
+    Refusals `bad_seal`, `unknown_key` (no such lane, or no such key of it, is enrolled) and `bad_signature`: the batch is
+    nobody's. Whatever
     else is wrong comes back as `fault`.
     """
     claim = peek_seal(delivery.note)
@@ -151,12 +158,35 @@ def inspect(delivery: Delivery, enrolled: Mapping[LaneName, Enrolment], *, with_
         raise Refusal(
             "unknown_key", f"no lane {name} is enrolled", remedy="enrol it, and the batch is taken up"
         )
-    seal = read_seal(delivery.note, enrolment.public_key)
+    rank = _rank_of_signer(delivery.note, claim.signer, enrolment)
+    seal = read_seal(delivery.note, enrolment.keys[rank])
     named = seal_hash(delivery.note)
     try:
         events = read_body(seal, delivery.body)
         if with_root:
             check_root(seal, events)
     except Refusal as fault:
-        return Inspected(delivery, seal, named, None, fault)
-    return Inspected(delivery, seal, named, events, None, root_checked=with_root)
+        return Inspected(delivery, seal, named, None, fault, key_rank=rank)
+    return Inspected(delivery, seal, named, events, None, root_checked=with_root, key_rank=rank)
+
+
+def _rank_of_signer(note: bytes, signer: str, enrolment: Enrolment) -> int:
+    """Which of the lane's keys the signature names; Refusal `unknown_key` if none of them."""
+    named = signing_key_hash(note)
+    for rank, key in enumerate(enrolment.keys):
+        if key_hash(signer, key).hex() == named:
+            return rank
+    raise Refusal(
+        "unknown_key",
+        f"it is signed by the key {named}, which is not enrolled for {signer}",
+        remedy="enrol it, and the batch is taken up; or find out who else writes in the lane's name",
+    )
+
+
+def signing_key_hash(note: bytes) -> str:
+    """The hash of the key that a batch says to be signed by, 8 hex digits; '' where nothing readable says so."""
+    try:
+        _, [signature] = split_note(note)
+    except (Refusal, ValueError):
+        return ""
+    return signature.key_hash.hex()

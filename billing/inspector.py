@@ -9,14 +9,24 @@ from dataclasses import replace
 
 from billing.acceptance import UNKNOWN_CUSTOMER
 from billing.batch_paths import aside_path
-from billing.inspection import Delivery, Enrolment, Inspected, LaneName, claimed_lane, inspect_all
+from billing.inspection import (
+    Delivery,
+    Enrolment,
+    Inspected,
+    LaneName,
+    claimed_lane,
+    inspect_all,
+    signing_key_hash,
+)
 from billing.intake_ports import Ledger, SetAside
+from metering.note import key_hash
 from metering.refusal import Refusal
 
 
 class Inspector:
-    """Tells what is vouched for from what is nobody's. Keys and customers are never taken back, so knowing them once is
-    enough; what is not known is asked again each time.
+    """Tells what is vouched for from what is nobody's. What is known of keys and customers stays so, and knowing it once
+    is enough; what is not known is asked again each time. Whether a known key still may sign is no question here: the
+    lane's lock decides it (acceptance.py).
     """
 
     def __init__(self, ledger: Ledger, *, with_root: bool) -> None:
@@ -27,7 +37,10 @@ class Inspector:
 
     async def inspect(self, deliveries: Sequence[Delivery]) -> tuple[list[Inspected], list[SetAside]]:
         """What its lane's key signed, and what is to be set aside."""
-        asked = {name for name in map(claimed_lane, deliveries) if name is not None} - self._enrolled.keys()
+        claims = [(claimed_lane(delivery), delivery) for delivery in deliveries]
+        asked = {
+            name for name, delivery in claims if name is not None and not self._knows_key(name, delivery)
+        }
         if asked:
             self._enrolled.update(await self._ledger.enrolled(asked))
         inspected, strays = await asyncio.to_thread(
@@ -35,6 +48,14 @@ class Inspector:
         )
         await self._ask_for_customers(inspected)
         return [self._checked(batch) for batch in inspected], [_aside(*stray) for stray in strays]
+
+    def _knows_key(self, name: LaneName, delivery: Delivery) -> bool:
+        """Whether the key that the batch says to be signed by is known as the lane's."""
+        enrolment = self._enrolled.get(name)
+        if enrolment is None:
+            return False
+        named = signing_key_hash(delivery.note)
+        return any(key_hash(str(name), key).hex() == named for key in enrolment.keys)
 
     async def _ask_for_customers(self, inspected: Sequence[Inspected]) -> None:
         customers: dict[str, set[bytes]] = defaultdict(set)

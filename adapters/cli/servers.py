@@ -29,7 +29,7 @@ from adapters.cli.wiring import DataFolder, make_intake, now
 from adapters.importing.ledger import operator_of_node
 from adapters.postgres import keys
 from adapters.postgres.database import Database
-from adapters.postgres.intake import enroll_lane
+from adapters.postgres.lane_keys import enroll_lane
 from adapters.sidecar_metrics import serve_metrics
 from metering.identity import LaneKey, node_secret
 from metering.keybook import KeyEntry, SnapshotKeyBook

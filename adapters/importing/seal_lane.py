@@ -14,7 +14,7 @@ import pyarrow as pa
 from adapters.importing import ledger
 from adapters.importing.rows import SLICE_ROWS
 from adapters.postgres.database import Database
-from adapters.postgres.intake import enroll_lane
+from adapters.postgres.lane_keys import enroll_lane
 from metering.identity import LaneKey
 from metering.import_lane import ImportLane
 from metering.lane_folder import LaneFolder, lane_path

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import date, datetime
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -18,24 +19,19 @@ from sqlalchemy.dialects.postgresql import insert as insert_or_not
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters.postgres import intake_rows as rows
+from adapters.postgres import lane_keys
 from adapters.postgres.copying import copy_table
 from adapters.postgres.database import Database
 from adapters.postgres.kafka_positions import move, positions_of
 from adapters.postgres.roll_up import roll_up
-from adapters.postgres.schema import batch, held, lane, late_bound, operator, seal_fact, seal_sum, set_aside
+from adapters.postgres.schema import batch, held, late_bound, operator, seal_fact, seal_sum, set_aside
 from billing.acceptance import Known, Mark
 from billing.inspection import Enrolment, LaneName, Place
 from billing.intake_ports import Lateness, Position, SetAside, Taking
 from billing.period import Period
 from metering.batch import Seal
-from metering.refusal import Refusal
 
 # Lists of keys travel as one array a column: unnest keeps one statement for any number of them.
-_ENROLLED = text("""
-    SELECT operator, node, lane, l.kind, l.public_key
-    FROM unnest(CAST(:operators AS text[]), CAST(:nodes AS text[]), CAST(:lanes AS text[])) AS w(operator, node, lane)
-    JOIN lane l USING (operator, node, lane)
-""")
 _LOCKED = text("""
     SELECT l.*
     FROM unnest(CAST(:operators AS text[]), CAST(:nodes AS text[]), CAST(:lanes AS text[])) AS w(operator, node, lane)
@@ -50,7 +46,7 @@ _KNOWN = text("""
         FROM w JOIN batch b USING (operator, node, lane, epoch, number)
     UNION
     SELECT b.operator, b.node, b.lane, b.epoch, b.number, b.hash, b.previous
-        FROM w JOIN batch b USING (operator, node, lane, previous)
+        FROM w JOIN batch b USING (operator, node, lane, previous) WHERE NOT b.adopted
 """)
 # What a hold that ends by itself waits for, besides the batch that it follows, is there.
 _MAY_GO_ON = """(h.code = 'hole' OR (h.code = 'ahead_of_time' AND h.due_at <= :now)
@@ -61,7 +57,9 @@ _MAY_GO_ON = """(h.code = 'hole' OR (h.code = 'ahead_of_time' AND h.due_at <= :n
 _DUE = text(f"""
     WITH RECURSIVE due AS (
         SELECT h.*, 1 AS turn FROM held h JOIN lane l USING (operator, node, lane)
-            WHERE {_MAY_GO_ON} AND h.previous = coalesce(l.head, 'genesis')
+            WHERE ({_MAY_GO_ON} AND h.previous = coalesce(l.head, 'genesis')) OR EXISTS (SELECT FROM decision d
+                WHERE (d.operator, d.node, d.lane, d.hash) = (h.operator, h.node, h.lane, h.hash)
+                    AND d.kind IN ('keep', 'accept_hole') AND d.after = coalesce(l.head, 'genesis'))
         UNION ALL
         SELECT h.*, due.turn + 1 FROM due JOIN held h USING (operator, node, lane)
             WHERE {_MAY_GO_ON} AND h.previous = due.hash AND due.turn < :most)
@@ -69,7 +67,7 @@ _DUE = text(f"""
         SELECT path, operator, node, lane, turn FROM due
         UNION ALL
         SELECT s.path, l.operator, l.node, l.lane, 0 FROM set_aside s
-            JOIN lane l ON (l.operator, l.node, l.lane) = (s.claimed, s.node, s.lane)
+            JOIN lane_key l ON (l.operator, l.node, l.lane, l.key_hash) = (s.claimed, s.node, s.lane, s.key_hash)
             WHERE s.code = 'unknown_key') AS found
     ORDER BY operator, node, lane, turn, path LIMIT :most
 """)  # noqa: S608 - only a condition of our own is put in
@@ -98,8 +96,7 @@ class PostgresLedger:
 
     async def enrolled(self, names: Collection[LaneName]) -> Mapping[LaneName, Enrolment]:
         async with self._database.intake() as conn:
-            found = await conn.execute(_ENROLLED, _columns(names, ("operators", "nodes", "lanes")))
-            return {LaneName(*row[:3]): Enrolment(row[3], bytes(row[4])) for row in found}
+            return await lane_keys.enrolled(conn, names)
 
     async def known_customers(self, operator: str, ids: Collection[bytes]) -> Collection[bytes]:
         async with self._database.intake() as conn:
@@ -119,7 +116,10 @@ class PostgresLedger:
     async def accept(self, names: Collection[LaneName]) -> AsyncIterator[LockedLanes]:
         async with self._database.intake() as conn:
             found = await conn.execute(_LOCKED, _columns(names, ("operators", "nodes", "lanes")))
-            yield LockedLanes(conn, {rows.lane_name(row): rows.mark(row) for row in found})
+            marks = {rows.lane_name(row): rows.mark(row) for row in found}
+            for name, said in (await lane_keys.decided(conn, names)).items():
+                marks[name] = replace(marks[name], revoked=said.revoked, adopts=said.adopts)
+            yield LockedLanes(conn, marks)
 
     async def set_aside(self, batches: Sequence[SetAside], at: datetime) -> None:
         async with self._database.intake() as conn:
@@ -203,35 +203,6 @@ class LockedLanes:
         names = ("operators", "nodes", "lanes", "epochs", "numbers", "hashes")
         keys = [(*name, *place, seal_hash) for name, place, seal_hash in taking.settled]
         return list((await self._conn.execute(_SETTLED, _columns(keys, names))).scalars())
-
-
-async def enroll_lane(
-    conn: AsyncConnection, owner: str, node: str, name: str, kind: str, public_key: bytes, at: datetime
-) -> None:
-    """Enrols a lane, as `tally_intake`; doing it again changes nothing.
-
-    Refusal `lane_enrolled` where the lane is there with another key or of another kind.
-    """
-    row = {
-        "operator": owner,
-        "node": node,
-        "lane": name,
-        "kind": kind,
-        "public_key": public_key,
-        "enrolled_at": at,
-    }
-    await conn.execute(insert_or_not(lane).values(row).on_conflict_do_nothing())
-    query = select(lane.c.kind, lane.c.public_key).where(
-        lane.c.operator == owner, lane.c.node == node, lane.c.lane == name
-    )
-    found = (await conn.execute(query)).one()
-    if (found.kind, bytes(found.public_key)) != (kind, public_key):
-        raise Refusal(
-            "lane_enrolled",
-            f"the lane is enrolled with another key, or not as a lane of kind {kind}",
-            where=f"{owner}/{node}/{name}",
-            remedy="give this writer the lane's own key file, or a lane of its own",
-        )
 
 
 def _columns(keys: Collection[Sequence[object]], names: Sequence[str]) -> dict[str, list[object]]:

@@ -15,7 +15,7 @@ from sqlalchemy import Row, bindparam, update
 from adapters.postgres.database import INSTALLATION
 from adapters.postgres.schema import lane
 from billing.acceptance import Mark
-from billing.inspection import LaneName
+from billing.inspection import LaneName, signing_key_hash
 from billing.intake_ports import Accepted, Held, SetAside
 from billing.model_sums import SUMMED
 from metering.fact import Span, Unmetered, kind_of, parse_fact
@@ -31,6 +31,7 @@ _MARK_COLUMNS = (
     "opened",
     "closed",
     "ended",
+    "key_rank",
     "last_accepted_at",
 )
 
@@ -49,7 +50,7 @@ def lane_name(row: Row[Any]) -> LaneName:
 def mark(row: Row[Any]) -> Mark:
     """The high-water mark of a lane's row."""
     if row.epoch is None:
-        return Mark(row.kind)
+        return Mark(row.kind, key_rank=row.key_rank)
     return Mark(
         kind=row.kind,
         epoch=row.epoch,
@@ -60,6 +61,7 @@ def mark(row: Row[Any]) -> Mark:
         opened=row.opened,
         closed=row.closed,
         ended=row.ended,
+        key_rank=row.key_rank,
     )
 
 
@@ -77,6 +79,7 @@ def mark_row(name: LaneName, moved: Mark, accepted_at: datetime) -> dict[str, ob
         "opened": moved.opened,
         "closed": moved.closed,
         "ended": moved.ended,
+        "key_rank": moved.key_rank,
         "last_accepted_at": accepted_at,
     }
 
@@ -100,6 +103,7 @@ def batch_row(entry: Accepted, accepted_at: datetime) -> dict[str, object]:
         "bytes": len(delivery.note) + len(delivery.body),
         "accepted_at": accepted_at,
         "root_checked": entry.inspected.root_checked,
+        "adopted": entry.inspected.adopted,
     }
 
 
@@ -178,6 +182,7 @@ def set_aside_row(entry: SetAside, registered: Collection[str], seen_at: datetim
         "lane": claimed.lane,
         "code": entry.refusal.code,
         "what": entry.refusal.what,
+        "key_hash": signing_key_hash(entry.delivery.note),
         "path": entry.path,
         "seen_at": seen_at,
     }

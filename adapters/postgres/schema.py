@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from adapters.postgres.schema_base import metadata
 from adapters.postgres.schema_kafka import kafka_position
+from adapters.postgres.schema_keys import decision, lane_key, node_key
 from adapters.postgres.schema_log import leaf, leaf_waiting, log_entry, log_head
 from adapters.postgres.schema_money import (
     adjustment,
@@ -39,6 +40,7 @@ __all__ = [
     "adjustment",
     "api_key",
     "batch",
+    "decision",
     "document",
     "held",
     "hourly_usage",
@@ -46,12 +48,14 @@ __all__ = [
     "journal_entry",
     "kafka_position",
     "lane",
+    "lane_key",
     "late_bound",
     "leaf",
     "leaf_waiting",
     "log_entry",
     "log_head",
     "metadata",
+    "node_key",
     "number_series",
     "operator",
     "partial_sum",

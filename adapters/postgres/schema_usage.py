@@ -10,11 +10,9 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
-    LargeBinary,
     MetaData,
     Table,
     Text,
-    UniqueConstraint,
     Uuid,
     false,
     text,
@@ -80,8 +78,17 @@ batch = Table(
     Column("bytes", BigInteger, nullable=False),
     instant("accepted_at"),
     Column("root_checked", Boolean, nullable=False, server_default=false()),
+    Column("adopted", Boolean, nullable=False, server_default=false()),
     ForeignKeyConstraint(["operator", "node", "lane"], ["lane.operator", "lane.node", "lane.lane"]),
-    UniqueConstraint("operator", "node", "lane", "previous", name="batch_successor"),
+)
+Index(
+    "batch_successor",
+    batch.c.operator,
+    batch.c.node,
+    batch.c.lane,
+    batch.c.previous,
+    unique=True,
+    postgresql_where=text("NOT adopted"),
 )
 
 _BATCH_KEY = ["operator", "node", "lane", "epoch", "number"]

@@ -109,12 +109,15 @@ END
 $$;
 CREATE TRIGGER only_grows AFTER INSERT OR UPDATE ON log_head FOR EACH ROW EXECUTE FUNCTION check_log_grows();
 
--- Accepted batches: their leaf names the seal's hash, and needs no content. One statement for all of a transaction's.
+-- Accepted batches: their leaf names the seal's hash, and needs no content. It says when the batch was accepted, because
+-- that decides whether its usage came too late to be billed, and stands nowhere else. One statement for all of a
+-- transaction's.
 CREATE FUNCTION add_batch_leaves() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO leaf (operator, kind, data, made_at)
         SELECT operator, 'batch', convert_to('tallygrid/leaf/v1' || E'\nbatch ' || node || ' ' || lane || ' ' || epoch
-            || ' ' || number || ' ' || hash || E'\n', 'UTF8'), now()
+            || ' ' || number || ' ' || hash || ' ' || to_char(accepted_at AT TIME ZONE 'UTC',
+            'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') || E'\n', 'UTF8'), now()
         FROM added ORDER BY node, lane, epoch, number;
     RETURN NULL;
 END
@@ -131,7 +134,8 @@ DECLARE
         ELSE (SELECT json_object_agg(key, value)::text FROM json_each(row_to_json(changed)) WHERE key = ANY (TG_ARGV)) END;
     -- 244 of these 256 bits are random; gen_random_uuid is the only strong source that needs no extension.
     nonce bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid());
-    content text := '{"table":"' || TG_TABLE_NAME || '","op":"' || lower(TG_OP) || '","row":' || told || '}';
+    content text := '{"table":"' || TG_TABLE_NAME || '","op":"' || lower(TG_OP) || '","at":' || to_json(now()) || ',"row":'
+        || told || '}';
 BEGIN
     INSERT INTO leaf (operator, kind, data, nonce, content, made_at) VALUES (
         changed.operator, TG_TABLE_NAME, convert_to('tallygrid/leaf/v1' || E'\nchange ' || TG_TABLE_NAME || ' '
@@ -144,8 +148,11 @@ CREATE TRIGGER log_leaf AFTER INSERT OR UPDATE OR DELETE ON site_document
 CREATE TRIGGER log_leaf AFTER INSERT OR UPDATE OR DELETE ON subject FOR EACH ROW EXECUTE FUNCTION add_change_leaf();
 CREATE TRIGGER log_leaf AFTER INSERT OR UPDATE OR DELETE ON api_key FOR EACH ROW EXECUTE FUNCTION add_change_leaf();
 -- A lane's enrolment; its mark moves with every batch, and follows from those.
-CREATE TRIGGER log_leaf AFTER INSERT OR UPDATE OF kind, public_key, enrolled_at ON lane
-    FOR EACH ROW EXECUTE FUNCTION add_change_leaf('operator', 'node', 'lane', 'kind', 'public_key', 'enrolled_at');
+CREATE TRIGGER log_leaf AFTER INSERT OR UPDATE OF kind, enrolled_at ON lane
+    FOR EACH ROW EXECUTE FUNCTION add_change_leaf('operator', 'node', 'lane', 'kind', 'enrolled_at');
+CREATE TRIGGER log_leaf AFTER INSERT ON node_key FOR EACH ROW EXECUTE FUNCTION add_change_leaf();
+CREATE TRIGGER log_leaf AFTER INSERT OR UPDATE ON lane_key FOR EACH ROW EXECUTE FUNCTION add_change_leaf();
+CREATE TRIGGER log_leaf AFTER INSERT ON decision FOR EACH ROW EXECUTE FUNCTION add_change_leaf();
 CREATE TRIGGER log_leaf AFTER INSERT OR UPDATE OR DELETE ON import_file FOR EACH ROW EXECUTE FUNCTION add_change_leaf();
 CREATE TRIGGER log_leaf AFTER INSERT OR UPDATE ON late_bound FOR EACH ROW EXECUTE FUNCTION add_change_leaf();
 -- Drafts come and go: what is issued counts.

@@ -58,6 +58,13 @@ GRANT SELECT ON usage_cell, late_bound TO tally_intake;
 GRANT SELECT ON lane, batch, seal_fact, seal_sum, held, set_aside, partial_sum, hourly_usage, usage_cell TO tally_app;
 GRANT SELECT, UPDATE (state, voided_at, void_reason) ON import_file TO tally_app;
 
+-- Keys and decisions: a sidecar enrols its own lane, and intake reads the rest; what people do, the application writes.
+GRANT SELECT, INSERT ON lane_key TO tally_intake;
+GRANT SELECT ON decision TO tally_intake;
+GRANT INSERT (operator, node, lane, kind, enrolled_at) ON lane TO tally_app;
+GRANT SELECT, INSERT, UPDATE (revoked_at, last_good_epoch, last_good_number, last_good_hash) ON lane_key TO tally_app;
+GRANT SELECT, INSERT ON node_key, decision TO tally_app;
+
 -- The log: leaves come with what they tell of, by whoever wrote that; the sequencer is the application.
 GRANT INSERT ON leaf, leaf_waiting TO tally_intake;
 GRANT SELECT, INSERT, UPDATE (nonce, content) ON leaf TO tally_app;
@@ -81,6 +88,6 @@ REVOKE ALL ON FUNCTION find_api_key FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION find_api_key TO tally_app;
 
 -- Trigger functions run without anyone's right to call them.
-REVOKE ALL ON FUNCTION refuse_change, refuse_change_of_issued, refuse_step_back, refuse_change_of_batch,
+REVOKE ALL ON FUNCTION refuse_change, refuse_change_of_issued, refuse_step_back, refuse_change_of_batch, refuse_change_of_key,
     check_entry_balances, await_number, check_numbered, refuse_change_of_leaf, check_log_grows, add_batch_leaves,
     add_change_leaf FROM PUBLIC;

@@ -20,7 +20,7 @@ from intake_world import START, Writer, us
 from sqlalchemy import text
 
 from adapters.postgres.database import Database, DatabaseUrls
-from adapters.postgres.intake import enroll_lane
+from adapters.postgres.lane_keys import enroll_lane
 from metering.batch import SealedBatch
 from metering.fact import Fact, Span, Unmetered
 from metering.identity import LaneKey

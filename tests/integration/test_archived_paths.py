@@ -43,7 +43,6 @@ async def test_batches_that_end_before_the_span_or_begin_after_it_are_not_read(d
                 node="n",
                 lane="0",
                 kind="sidecar",
-                public_key=bytes(32),
                 enrolled_at=day(1),
             )
         )

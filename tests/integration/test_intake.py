@@ -14,7 +14,8 @@ from intake_world import ACME, NOW, OPERATOR, START, World, Writer, make_world, 
 from sqlalchemy import text
 
 from adapters.postgres.database import Database
-from adapters.postgres.intake import PostgresLedger, enroll_lane
+from adapters.postgres.intake import PostgresLedger
+from adapters.postgres.lane_keys import enroll_lane
 from billing.intake import Summary
 from billing.intake_ports import Position
 from metering.batch import GENESIS
@@ -249,13 +250,25 @@ async def test_batches_of_an_operator_that_is_declared_later_are_taken_then(worl
 
 
 async def test_what_is_taken_up_and_still_nobodys_is_not_taken_up_again(world: World) -> None:
-    writer, stranger = Writer(), Writer()
-    world.wire.send(stranger.seal())
-    await world.intake().take_pending()
+    writer = Writer()
+    damaged = writer.seal()
+    world.wire.send_bytes(damaged.note.replace(b"events 3", b"events 2"), damaged.body)
+    world.wire.send_bytes(damaged.note.replace(b"opened 3", b"opened 4"), damaged.body)
+    assert await world.intake().take_pending() == Summary(set_aside=2)
+    assert await world.rows("SELECT code FROM set_aside ORDER BY code") == [("bad_seal",), ("unknown_key",)]
     await world.enrol(writer)
     assert await world.intake().take_pending() == Summary(set_aside=1)
     assert await world.intake().take_pending() == Summary()
-    assert await world.rows("SELECT code FROM set_aside") == [("bad_signature",)]
+    assert await world.rows("SELECT code FROM set_aside ORDER BY code") == [("bad_seal",), ("bad_signature",)]
+
+
+async def test_a_key_that_is_not_enrolled_is_not_asked_for_again_until_it_is(world: World) -> None:
+    writer, other = Writer(), Writer()
+    world.wire.send(other.seal())
+    await world.enrol(writer)
+    assert await world.intake().take_pending() == Summary(set_aside=1)
+    assert await world.intake().take_pending() == Summary()
+    assert await world.rows("SELECT code FROM set_aside") == [("unknown_key",)]
 
 
 async def test_usage_of_an_unknown_customer_is_held_by_that_name(world: World) -> None:

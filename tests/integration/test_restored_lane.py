@@ -13,7 +13,8 @@ from intake_world import ACME, NODE, NOW, OPERATOR, START, World, make_world, us
 from adapters.archive import BatchObjects
 from adapters.objects import FolderObjects
 from adapters.postgres.database import Database
-from adapters.postgres.intake import PostgresLedger, enroll_lane
+from adapters.postgres.intake import PostgresLedger
+from adapters.postgres.lane_keys import enroll_lane
 from adapters.postgres.streams import read_streams
 from adapters.spool_source import SpoolSource
 from billing.intake import Intake, Summary

@@ -15,7 +15,8 @@ from sqlalchemy import text
 from adapters.archive import BatchObjects
 from adapters.objects import FolderObjects
 from adapters.postgres.database import Database
-from adapters.postgres.intake import PostgresLedger, enroll_lane
+from adapters.postgres.intake import PostgresLedger
+from adapters.postgres.lane_keys import enroll_lane
 from billing.acceptance import Mark
 from billing.inspection import Delivery, LaneName
 from billing.intake import Intake
