@@ -60,7 +60,7 @@ class FolderObjects:
         with _translated(self.root):
             try:
                 return self._place(path).read_bytes()
-            except (FileNotFoundError, NotADirectoryError):
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return None
 
     def list(self, prefix: str) -> Iterator[str]:
