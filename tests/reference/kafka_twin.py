@@ -22,8 +22,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kafka.partitioner.default import murmur2
-
 from billing.acceptance import Mark
 from billing.inspection import Delivery, LaneName
 from billing.intake_ports import Position
@@ -32,6 +30,21 @@ from metering.shipper import lane_text
 from metering.spool import LaneRef
 
 BATCHES, ACCEPTED = "tally.batches", "tally.accepted"
+
+
+def murmur2(key: bytes) -> int:
+    """The hash by which Java's producer and kafka-python's choose a key's partition: Austin Appleby's MurmurHash2, 32 bits,
+    with Kafka's seed."""
+    mix, mask = 0x5BD1E995, 0xFFFFFFFF
+    found = 0x9747B28C ^ len(key)
+    whole = len(key) & ~3
+    for at in range(0, whole, 4):
+        word = int.from_bytes(key[at : at + 4], "little") * mix & mask
+        found = (found * mix & mask) ^ ((word ^ word >> 24) * mix & mask)
+    if rest := key[whole:]:
+        found = (found ^ int.from_bytes(rest, "little")) * mix & mask
+    found = (found ^ found >> 13) * mix & mask
+    return found ^ found >> 15
 
 
 @dataclass(frozen=True, slots=True)
