@@ -30,7 +30,7 @@ from metering.steps import step
 
 _log = logging.getLogger(__name__)
 
-_NAME = re.compile(r"[0-9]+-([0-9a-f]{32})-([0-9]+)")
+_NAME = re.compile(r"[0-9]+-[0-9a-f]{32}-[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class Spool:
         batches = size = 0
         oldest_ns: int | None = None
         for lane in self.lanes():
-            folder = lane_path(self.folder, lane.operator, lane.node, lane.lane) / "sealed"
+            folder = self._sealed(lane)
             try:
                 for entry in os.scandir(folder):
                     with contextlib.suppress(FileNotFoundError):  # acknowledged meanwhile
@@ -153,21 +153,36 @@ class Spool:
                 self.warn_once(lane_path(self.folder, lane.operator, lane.node, lane.lane), error.strerror)
 
     def pending_of(self, lane: LaneRef) -> Iterator[SpooledBatch]:
-        """The batches of one lane that wait, in the order of its chain. OSError where its folder can't be read.
+        """The batches of one lane that wait, in the order of its chain. OSError where its folder can't be read."""
+        return (self.spooled(lane, name) for name in self.waiting(lane))
+
+    def waiting(self, lane: LaneRef) -> list[str]:
+        """The names (ORDINAL-EPOCH-NUMBER) of one lane's batches that wait, in the order of its chain: the cheap look,
+        2 ms for 1,000. OSError where its folder can't be read.
 
         A file that ends in `.seal` and is not named as a batch is passed over with a warning.
         """
-        sealed = lane_path(self.folder, lane.operator, lane.node, lane.lane) / "sealed"
-        for path in sorted(sealed.iterdir()):
-            if path.suffix == DONE_SUFFIX:
-                with contextlib.suppress(OSError):  # nobody reads it; it goes when the disk lets it
-                    _delete(path)
-            elif path.suffix == SEAL_SUFFIX:
-                named = _NAME.fullmatch(path.stem)
-                if named is None:
-                    self.warn_once(path, "its name is not ORDINAL-EPOCH-NUMBER.seal")
+        sealed = self._sealed(lane)
+        names = []
+        for file in sorted(os.listdir(sealed)):  # noqa: PTH208 - a Path for each takes eight times as long
+            if file.endswith(SEAL_SUFFIX):
+                name = file.removesuffix(SEAL_SUFFIX)
+                if _NAME.fullmatch(name):
+                    names.append(name)
                 else:
-                    yield SpooledBatch(BatchRef(lane, named[1], int(named[2]), path))
+                    self.warn_once(sealed / file, "its name is not ORDINAL-EPOCH-NUMBER.seal")
+            elif file.endswith(DONE_SUFFIX):
+                with contextlib.suppress(OSError):  # nobody reads it; it goes when the disk lets it
+                    _delete(sealed / file)
+        return names
+
+    def spooled(self, lane: LaneRef, name: str) -> SpooledBatch:
+        """The batch of that name, which `waiting` said."""
+        epoch, number = place_of(name)
+        return SpooledBatch(BatchRef(lane, epoch, number, self._sealed(lane) / f"{name}{SEAL_SUFFIX}"))
+
+    def _sealed(self, lane: LaneRef) -> Path:
+        return lane_path(self.folder, lane.operator, lane.node, lane.lane) / "sealed"
 
     def warn_once(self, path: Path, why: str | None) -> None:
         """Says that a path is passed over; a spool is read several times a second, and says it the first time."""
@@ -184,6 +199,12 @@ class Spool:
             return
         step("acknowledged")
         _delete(done)
+
+
+def place_of(name: str) -> tuple[str, int]:
+    """Epoch and number of the batch that is called ORDINAL-EPOCH-NUMBER in the spool."""
+    _, epoch, number = name.split("-")
+    return epoch, int(number)
 
 
 def _delete(done: Path) -> None:
