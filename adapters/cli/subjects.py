@@ -45,9 +45,14 @@ SUBJECTS: Mapping[str, Mapping[str, str]] = {
     "up": {"up": "Run sidecar, intake and API for one machine."},
     "servers": {
         "sidecar": "Stand between clients and a vLLM engine: check keys, count every request, seal the counts.",
-        "intake": "Take sealed batches from the spool into the ledger, exactly once, until it is stopped.",
+    },
+    "intake": {
+        "intake": "Take sealed batches into the ledger, exactly once, until it is stopped.",
     },
     "api_server": {"api": "Serve usage, invoices, settlements and reports over HTTP, to keys with a role."},
+    "backup": {
+        "backup": "Write the whole database, as it is at one moment, and what is held into one file.",
+    },
     "doctor": {
         "doctor": "Say what is configured, reachable, behind or unsafe.",
         "database": "The database.",

@@ -44,7 +44,7 @@ STORY = (
     ),
 )
 SERVERS = ("sidecar", "intake", "api", "up")
-ELSEWHERE = ("demo",)  # test_demo.py runs its example
+ELSEWHERE = ("demo", "backup")  # test_demo.py and test_backup.py run their examples
 PLACEHOLDER_KEY = "8d7f9c2e-0000-4000-8000-000000000000"
 
 
@@ -75,7 +75,7 @@ def sandbox(fresh_urls: Callable[[], DatabaseUrls], tmp_path_factory: pytest.Tem
     return tally
 
 
-def test_every_commands_example_is_run_here_or_in_test_demo() -> None:
+def test_every_commands_example_is_run_here_or_in_a_test_of_its_own() -> None:
     assert set(EXAMPLES) == set(COMMANDS)
     assert {*STORY, *SERVERS, *ELSEWHERE} == set(EXAMPLES)
 
