@@ -61,9 +61,9 @@ def engine() -> Iterator[str]:
         running.terminate()
 
 
-def test_every_variable_that_is_missing_is_asked_for_and_only_the_witness_may_be_left_out() -> None:
+def test_every_variable_that_is_missing_is_asked_for_and_only_the_witness_and_kafka_may_be_left_out() -> None:
     named = set(re.findall(r"\$\{([A-Z_]+)", COMPOSE_FILE.read_text()))
-    assert named - {"TALLY_ENGINE_LINES"} == set(ENVIRONMENT)
+    assert named - {"TALLY_ENGINE_LINES", "TALLY_KAFKA"} == set(ENVIRONMENT)
     for name in ENVIRONMENT:
         with pytest.raises(MissingValue, match=name):
             read_compose({**ENVIRONMENT, name: ""})
@@ -73,7 +73,7 @@ def test_images_come_from_no_named_registry_and_ports_are_the_machines_own() -> 
     compose = read_compose(ENVIRONMENT)
     assert set(compose) == {"x-tally", "services", "volumes"}
     services = compose["services"]
-    assert {service["image"] for service in services.values()} == {"postgres:18", "tallygrid"}
+    assert {service["image"] for service in services.values()} == {"postgres:18", "apache/kafka:4.1.0", "tallygrid"}
     ports = [port for service in services.values() for port in service.get("ports", ())]
     assert all(port.startswith("127.0.0.1:") for port in ports)
     assert all(
