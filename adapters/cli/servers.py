@@ -1,4 +1,4 @@
-"""`tally sidecar`, `tally intake`: capture and intake, each alone. `tally up` (up.py) runs both beside the API."""
+"""`tally sidecar`: capture alone. `tally up` (up.py) runs it beside intake and the API."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from adapters.cli.serving import (
     settle,
     stop_signal,
 )
-from adapters.cli.wiring import DataFolder, make_intake, now
+from adapters.cli.wiring import DataFolder, now
 from adapters.importing.ledger import operator_of_node
 from adapters.postgres import keys
 from adapters.postgres.database import Database
@@ -122,18 +122,6 @@ def register(app: typer.Typer) -> None:
                         "the sidecar could not go on writing down what it served, and stopped",
                         remedy="its log says why; start it again",
                     )
-        return Result(None)
-
-    @command(app, "intake", path="intake", example="tally intake")
-    async def intake(context: Context) -> Result:
-        """Take sealed batches from the spool into the ledger, exactly once, until it is stopped."""
-        log_to_stderr()
-        folder = DataFolder(context.data)
-        folder.make()
-        with stop_signal() as stop:
-            async with context.database() as database:
-                ready({"intake": "spool"})
-                await make_intake(folder, database).run(stop)
         return Result(None)
 
 

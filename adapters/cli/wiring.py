@@ -28,6 +28,7 @@ from adapters.postgres.site import site_store
 from adapters.site_files.apply import add_private_customers
 from adapters.spool_source import SpoolSource
 from billing.intake import Intake
+from billing.intake_ports import Source
 from billing.objects import Objects
 from metering.batch import peek_seal, read_body
 from metering.durable import make_folder
@@ -81,6 +82,10 @@ class DataFolder:
         """A folder a node: names hold dots, so `a` with `b.c` and `a.b` with `c` would share a file."""
         return self.keys / "lanes" / node / f"{lane}.key"
 
+    def intake_key(self, operator: str) -> Path:
+        """What intake signs its acknowledgements to this operator's nodes with."""
+        return self.keys / "intake" / f"{operator}.key"
+
     @property
     def node_secret(self) -> Path:
         """What this machine's sidecars sign the ids of responses with."""
@@ -109,10 +114,10 @@ def _objects(variable: str, default: Path) -> Objects:
     return FolderObjects(Path(named).absolute() if named else default)
 
 
-def make_intake(folder: DataFolder, database: Database) -> Intake:
-    """Intake from the folder's spool into the database and the folder's archive."""
+def make_intake(folder: DataFolder, database: Database, source: Source | None = None) -> Intake:
+    """Intake into the database and the folder's archive, from the folder's spool or another source."""
     return Intake(
-        SpoolSource(Spool(folder.spool)),
+        source or SpoolSource(Spool(folder.spool)),
         PostgresLedger(database),
         BatchObjects(archive_objects(folder)),
         BatchObjects(held_objects(folder)),

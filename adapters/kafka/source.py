@@ -32,7 +32,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import CorruptRecordError, FencedInstanceIdError, KafkaError
+from kafka.errors import (
+    CorruptRecordError,
+    FencedInstanceIdError,
+    KafkaError,
+    NodeNotReadyError,
+    UnknownTopicOrPartitionError,
+)
 from kafka.structs import OffsetAndMetadata
 
 from adapters.kafka.errors import unavailable
@@ -60,6 +66,8 @@ MOST_BETWEEN_POLLS_MS = 120_000
 #: How soon new partitions and a topic that was made again are noticed.
 METADATA_EVERY_MS = 5_000
 COMMIT_EVERY_S = 5.0
+#: So long nobody hears that Kafka is away: brokers are started again, topics are made.
+SILENT_FOR_S = 5.0
 _CLOSE_WITHIN_MS = 2_000
 _DAMAGED_TRIES = 3
 
@@ -91,6 +99,7 @@ class KafkaSource:
         self._to_commit: dict[int, int] = {}
         self._commit_at = 0.0
         self._damaged: tuple[object, int] = (None, 0)
+        self._heard_at = time.monotonic()
         self._leaving = threading.Event()
 
     def deliveries(self) -> Iterator[Delivery]:
@@ -136,7 +145,9 @@ class KafkaSource:
         except CorruptRecordError as damaged:
             self._pass_over(consumer, damaged)
             return []
-        if read and self._identity(consumer) != self._source:
+        if not read:
+            self._check_answers(consumer)
+        elif self._identity(consumer) != self._source:
             return []  # of a topic that is gone, or of its successor: it is placed anew, and read again
         came = []
         for partition, messages in read.items():
@@ -193,6 +204,15 @@ class KafkaSource:
         cluster = consumer._cluster
         topic_id = cluster.topic_id(self._settings.batches)
         return f"{cluster.cluster_id}/{topic_id}/{self._settings.batches}" if topic_id else ""
+
+    def _check_answers(self, consumer: Any) -> None:
+        """Nothing came: because there is nothing, or because nobody answers? The library tries on without a word."""
+        answers = not consumer._coordinator.coordinator_unknown()
+        if answers and self._identity(consumer):
+            self._heard_at = time.monotonic()
+        elif time.monotonic() - self._heard_at > SILENT_FOR_S:
+            silent = UnknownTopicOrPartitionError() if answers else NodeNotReadyError()
+            raise unavailable(silent, self._settings)
 
     def _pass_over(self, consumer: Any, damaged: CorruptRecordError) -> None:
         """Reads a damaged message again, a few times; then goes on behind it."""

@@ -1,0 +1,122 @@
+"""`tally intake`: takes sealed batches into the ledger, from Kafka or, without it, from the spool.
+
+One worker is this process. More are children of it, each an intake of its own: the database decides between them
+whatever they read. One that is killed is started again; when this process is killed, its children notice and stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from adapters.cli.children import Child, start_all, watch
+from adapters.cli.framework import Context, Result, command
+from adapters.cli.serving import log_to_stderr, ready, stop_signal
+from adapters.cli.wiring import DataFolder, make_intake
+from adapters.kafka.settings import KafkaSettings, kafka_settings
+from adapters.postgres.database import Database
+from billing.intake import Intake
+
+if TYPE_CHECKING:
+    from adapters.kafka.source import KafkaSource
+
+_MOST_WORKERS = 256
+
+
+def register(app: typer.Typer) -> None:
+    @command(app, "intake", path="intake", example="tally intake --workers 2")
+    async def intake(
+        context: Context,
+        workers: Annotated[
+            int,
+            typer.Option(min=1, max=_MOST_WORKERS, metavar="N", help="Processes that share the work."),
+        ] = 1,
+    ) -> Result:
+        """Take sealed batches into the ledger, exactly once, until it is stopped.
+
+        They come from Kafka where TALLY_KAFKA names brokers, from the spool otherwise. Prints one line of JSON when
+        ready.
+        """
+        log_to_stderr()
+        settings = kafka_settings(os.environ)
+        folder = DataFolder(context.data)
+        folder.make()
+        with stop_signal() as stop:
+            # Held open all the while: the embedded database then outlives a worker that is started again.
+            async with context.database() as database:
+                if workers == 1:
+                    await _work(folder, database, settings, stop)
+                else:
+                    await _share(context, workers, settings, stop)
+        return Result(None)
+
+
+async def _work(
+    folder: DataFolder, database: Database, settings: KafkaSettings | None, stop: asyncio.Event
+) -> None:
+    if settings is None:
+        ready({"intake": "spool"})
+        await make_intake(folder, database).run(stop)
+        return
+    async with kafka_intake(folder, database, settings, stop) as taking:
+        ready({"intake": "kafka"})
+        await taking.run(stop)
+
+
+async def _share(context: Context, workers: int, settings: KafkaSettings | None, stop: asyncio.Event) -> None:
+    children = [Child("intake", ["intake", "--data", str(context.data)]) for _ in range(workers)]
+    try:
+        await start_all(children)
+        ready({"intake": "spool" if settings is None else "kafka", "workers": str(workers)})
+        await watch(context, children, stop)
+    finally:
+        await asyncio.gather(*(child.stop() for child in children))
+
+
+@asynccontextmanager
+async def kafka_intake(
+    folder: DataFolder, database: Database, settings: KafkaSettings, stop: asyncio.Event
+) -> AsyncIterator[Intake]:
+    """A worker of the group, which reads no more as soon as `stop` is set; every lane is acknowledged at its start.
+
+    Refusals: bad_kafka_settings.
+    """
+    # Only here: nobody without Kafka shall wait for its library.
+    from adapters.kafka.acknowledging import Acknowledging
+    from adapters.kafka.membership import member_name
+    from adapters.kafka.source import KafkaSource
+    from adapters.postgres.intake import PostgresLedger
+    from adapters.postgres.marks import marks_of_lanes
+    from metering.identity import LaneKey
+
+    settings.client("tally-intake")  # a certificate or password that can't be read is refused now
+    loop, ledger = asyncio.get_running_loop(), PostgresLedger(database)
+    acknowledging = Acknowledging(
+        settings, lambda operator: LaneKey.load_or_create(folder.intake_key(operator))
+    )
+    every_lane = await marks_of_lanes(database)
+    await asyncio.to_thread(acknowledging.owe, every_lane)
+    with member_name(folder.root / "intake") as name:
+        source = KafkaSource(
+            settings,
+            lambda at: asyncio.run_coroutine_threadsafe(ledger.positions(at), loop).result(),
+            acknowledging.owe,
+            name,
+        )
+        leaving = asyncio.create_task(_leave(stop, source))
+        try:
+            yield make_intake(folder, database, source)
+        finally:
+            leaving.cancel()
+            await asyncio.to_thread(source.close)
+            await asyncio.to_thread(acknowledging.close)
+
+
+async def _leave(stop: asyncio.Event, source: KafkaSource) -> None:
+    await stop.wait()
+    source.leave()
