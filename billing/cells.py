@@ -18,7 +18,8 @@ from datetime import datetime
 import numpy as np
 import pyarrow as pa
 
-from metering.event import ID, QUANTITIES, WORD, bands, integers, quantities, whole_prompts
+from metering.columns import integers
+from metering.event import ID, QUANTITIES, WORD, bands, quantities, whole_prompts
 
 _HOUR = pa.timestamp("us", "UTC")
 KEYS = ("hour", "customer", "project", "key", "node", "model", "outcome", "band")

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from metering.batch import Seal, check_root, peek_seal, read_body, read_seal, seal_hash
-from metering.event import integers
+from metering.columns import integers
 from metering.note import key_hash, split_note
 from metering.refusal import Refusal
 

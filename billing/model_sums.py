@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from metering.event import integers, quantities
+from metering.columns import integers
+from metering.event import quantities
 
 SUMMED = ("requests", "prompt_tokens", "generated_tokens", "unwitnessed_requests")
 

@@ -53,7 +53,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from metering.event import EVENT_SCHEMA, ID, KINDS, OUTCOMES, REASONS, Event, integers, word_codes
+from metering.columns import Mask, figures, integers, valid, whole, word_codes
+from metering.event import EVENT_SCHEMA, ID, KINDS, OUTCOMES, REASONS, Event
 
 FORM = 1
 NAMES, PROJECT, KEY, GENERATED, REQUEST_DIGEST, WHOLE_PROMPT = 1, 2, 4, 8, 16, 32
@@ -107,8 +108,6 @@ _INTEGER_COLUMNS = (
     "reasoning_tokens",
     "audio_seconds",
 )
-
-Mask = npt.NDArray[np.bool_]
 
 
 def pack(event: Event, sequence: int, time_us: int) -> bytes:
@@ -168,15 +167,12 @@ def leaves(table: pa.Table) -> list[bytes]:
         rows[name] = integers(table, name)
     present = np.zeros(table.num_rows, dtype=np.uint8)
     for name in ("request", "customer", *_ID_BITS):
-        ids, valid = _ids(table, name)
-        rows[name][valid] = ids[valid]
-        present |= valid.astype(np.uint8) * np.uint8(_ID_BITS.get(name, 0))
+        ids, known = _ids(table, name)
+        rows[name][known] = ids[known]
+        present |= known.astype(np.uint8) * np.uint8(_ID_BITS.get(name, 0))
     for name, bit in _FIGURE_BITS.items():
-        figures = table.column(name).combine_chunks()
-        if figures.null_count < len(figures):
-            valid = np.asarray(figures.is_valid().to_numpy(zero_copy_only=False), dtype=bool)
-            rows[name] = figures.fill_null(0).to_numpy(zero_copy_only=False)
-            present |= valid.astype(np.uint8) * np.uint8(bit)
+        rows[name], told = figures(table, name)
+        present |= np.uint8(bit) if told is None else told.astype(np.uint8) * np.uint8(bit)
     rows["present"] = present
 
     endpoint_codes, endpoints = _texts(table, "endpoint")
@@ -259,12 +255,11 @@ def id_array(ids: bytes, absent: Mask | None = None) -> pa.Array:
 
 
 def _ids(table: pa.Table, column: str) -> tuple[npt.NDArray[np.void], Mask]:
-    array = table.column(column).combine_chunks()
-    valid = np.asarray(array.is_valid().to_numpy(zero_copy_only=False), dtype=bool)
+    array = whole(table, column)
     values = array.buffers()[1] if len(array) else None
     if values is None:
         return np.zeros(len(array), dtype="V16"), np.zeros(len(array), dtype=bool)
-    return np.frombuffer(values, dtype="V16", count=len(array), offset=16 * array.offset), valid
+    return np.frombuffer(values, dtype="V16", count=len(array), offset=16 * array.offset), valid(array)
 
 
 def _codes(table: pa.Table, column: str, code_of: Mapping[Any, int]) -> npt.NDArray[np.int64]:

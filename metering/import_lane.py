@@ -26,8 +26,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from metering.batch import MAX_EVENTS, SealedBatch, make_batch
 from metering.canonical import id_array
+from metering.columns import integers
 from metering.durable import create_once
-from metering.event import EVENT_SCHEMA, integers
+from metering.event import EVENT_SCHEMA
 from metering.lane_folder import LaneFolder
 from metering.refusal import Refusal
 

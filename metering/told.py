@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from metering.canonical import FIXED, GENERATED, SEQUENCE_OFFSET, TIME_OFFSET, table_of
-from metering.event import MAX_QUANTITY, Event, integers
+from metering.columns import integers
+from metering.event import MAX_QUANTITY, Event
 from metering.refusal import Refusal
 
 #: No event has it; so a told one is not taken for an event.

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from metering import steps
 from metering.batch import GENESIS, SealedBatch, check_root, read_body, read_seal
-from metering.event import Event, integers
+from metering.columns import integers
+from metering.event import Event
 from metering.identity import new_id
 from metering.lane import Intent, Lane
 from metering.spool import Spool
