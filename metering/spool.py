@@ -114,6 +114,10 @@ class Spool:
             key=lambda ref: (ref.operator, ref.node, ref.lane),
         )
 
+    def has(self, lane: LaneRef) -> bool:
+        """Whether the lane has a folder here. Its names must be checked ones: they become a path."""
+        return self._sealed(lane).is_dir()
+
     def bytes(self) -> int:
         """Bytes of the batches that intake has not acknowledged, of all lanes."""
         return self.backlog().bytes

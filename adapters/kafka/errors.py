@@ -69,7 +69,7 @@ def kafka_failures(settings: KafkaSettings) -> Iterator[None]:
     """What the library raises within becomes Unavailable."""
     try:
         yield
-    except (Refusal, Unavailable):
+    except (Refusal, Unavailable, errors.KafkaConfigurationError):  # the last is a bug of ours
         raise
     except (
         errors.KafkaError,

@@ -68,7 +68,6 @@ class KafkaSettings:
             "reconnect_backoff_max_ms": 2_000,
             "bootstrap_timeout_ms": 5_000,
             "request_timeout_ms": 15_000,
-            "metrics_enabled": False,
         }
         if self.protocol.endswith("SSL"):
             found["ssl_context"] = self._trust()
