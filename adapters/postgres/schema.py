@@ -20,6 +20,7 @@ from adapters.postgres.schema_money import (
     posting,
     settlement,
 )
+from adapters.postgres.schema_restore import unfinished_restore
 from adapters.postgres.schema_site import api_key, operator, site_document, subject
 from adapters.postgres.schema_usage import (
     QUANTITY_COLUMNS,
@@ -67,5 +68,6 @@ __all__ = [
     "settlement",
     "site_document",
     "subject",
+    "unfinished_restore",
     "usage_cell",
 ]

@@ -72,6 +72,9 @@ GRANT SELECT, INSERT, DELETE ON leaf_waiting TO tally_app;
 GRANT SELECT, INSERT ON log_entry TO tally_app;
 GRANT SELECT, INSERT, UPDATE ON log_head TO tally_app;
 
+-- A restore is the owner's; everybody else only asks whether it is complete.
+GRANT SELECT ON unfinished_restore TO tally_app;
+
 -- Money: the application only, and what is append-only can only be appended to.
 GRANT SELECT, INSERT ON late_bound, adjustment, settlement, journal_entry, posting, period_close TO tally_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON document TO tally_app;

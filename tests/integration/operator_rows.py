@@ -50,6 +50,7 @@ ROWS = {
     "leaf_waiting": "('%(op)s', 0, 1)",
     "log_entry": "('%(op)s', 0, (SELECT max(id) FROM leaf WHERE operator = '%(op)s'))",
     "log_head": "('%(op)s', 1, sha256('x'), 'the note', now())",
+    "unfinished_restore": "('%(op)s', NULL, now())",
 }
 
 

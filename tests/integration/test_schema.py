@@ -52,6 +52,7 @@ APP = {
     "leaf_waiting": "SELECT INSERT DELETE",
     "log_entry": "SELECT INSERT",
     "log_head": "SELECT INSERT UPDATE",
+    "unfinished_restore": "SELECT",
 }
 INTAKE = {
     "alembic_version": "SELECT",
