@@ -17,8 +17,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from adapters.archive_reading import BatchReader
 from billing.intake_ports import StoredBatch
 from billing.objects import Objects
+from metering.batch import peek_seal
+from metering.body import encode_body
 from metering.refusal import Refusal
 
 logger = logging.getLogger(__name__)
@@ -62,11 +65,19 @@ class BatchObjects:
         self._objects.put(objects)
 
     def get(self, path: str) -> StoredBatch | None:
-        """The batch at `path`, or None if there is none (any more)."""
+        """The batch at `path`, or None if there is none (any more).
+
+        Of one that lies in a joined file the body is its events written anew: the same bytes only where the same
+        version of pyarrow does it, the same events always.
+        """
         note = self._objects.get(seal_path(path))
+        if note is not None:
+            return StoredBatch(path, note, self._objects.get(body_path(path)) or b"")
+        joined = BatchReader(self._objects)
+        note = joined.note(path)
         if note is None:
             return None
-        return StoredBatch(path, note, self._objects.get(body_path(path)) or b"")
+        return StoredBatch(path, note, encode_body(joined.events(path))[0] if peek_seal(note).events else b"")
 
     def remove(self, paths: Sequence[str]) -> None:
         """Takes them away; it does not matter whether they are there."""

@@ -22,7 +22,17 @@ The steps, in the order of the road (each is reached when the thing that it name
     sealed          the batch is visible in the spool
     acknowledged    the spool has marked a batch as done, not deleted it yet
     in-transaction, committed, roll-up      intake
+    joined          compaction: the joined file is in the archive, its batches still lie beside it
+    bodies-left     … their bodies don't any more, their seals do
+    seals-left      … nor do these
+    decided         expiry: the decision is committed, the bodies still lie there
+    expired         … a file of them is gone
     issue           close
+    log-contents    what waiting leaves commit to is archived
+    log-numbers     leaves have their places in the log, committed
+    log-tiles       tiles and entry bundles are archived
+    log-checkpoint  the signed checkpoint is archived
+    log-head        the database knows it
 """
 
 from __future__ import annotations

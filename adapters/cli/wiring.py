@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pyarrow as pa
-
 from adapters.archive import BatchObjects
+from adapters.archive_reading import BatchReader
 from adapters.importing.seal_lane import ImportPlace
 from adapters.objects import FolderObjects
 from adapters.postgres.database import Database
@@ -30,9 +29,8 @@ from adapters.spool_source import SpoolSource
 from billing.intake import Intake
 from billing.intake_ports import Source
 from billing.objects import Objects
-from metering.batch import peek_seal, read_body
 from metering.durable import make_folder
-from metering.refusal import Refusal, Unavailable
+from metering.refusal import Refusal
 from metering.spool import Spool
 
 
@@ -142,19 +140,7 @@ def import_place(
 ) -> ImportPlace:
     """Where `tally import` works."""
     folder.make()
-    archive = BatchObjects(archive_objects(folder))
     intake = make_intake(folder, database)
-
-    def read_archived(path: str) -> pa.Table:
-        stored = archive.get(path)
-        if stored is None:
-            raise Unavailable(
-                "archive_incomplete",
-                "a batch that is listed is not in the archive",
-                where=path,
-                remedy="restore the archive from its backup",
-            )
-        return read_body(peek_seal(stored.note), stored.body)
 
     async def create_customers(operator: str, slugs: list[str]) -> None:
         async with site_store(database) as store:
@@ -166,7 +152,7 @@ def import_place(
         keys=folder.keys,
         scratch=folder.scratch,
         sweep=intake.take_pending,
-        read_archived=read_archived,
+        read_archived=BatchReader(archive_objects(folder)).events,
         create_customers=create_customers,
         progress=progress,
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from memory_objects import MemoryObjects
 from s3_server import s3_server
 
 from adapters.objects import FolderObjects
@@ -20,10 +21,12 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield uri
 
 
-@pytest.fixture(params=["folder", "bucket"])
+@pytest.fixture(params=["folder", "bucket", "memory"])
 def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
     if request.param == "folder":
         return FolderObjects(tmp_path / "objects")
+    if request.param == "memory":
+        return MemoryObjects()
     uri: str = request.getfixturevalue("bucket")
     return bucket_objects(uri.replace("tally?", f"tally/{tmp_path.name}?"), "TALLY_ARCHIVE")
 
