@@ -10,13 +10,20 @@ transaction of the change itself (migrations/versions/0001_first.log.sql); this 
     tallygrid/leaf/v1
     change <table> <SHA-256(nonce ‖ content), 64 hex digits>
 
-Each ends with a newline. A change's content is the JSON text `{"table":…,"op":"insert"|"update"|"delete","at":"…","row":{…}}`,
-the transaction's instant and the row as it stood after the change (before a delete). It is kept beside the log under the name of its commitment:
+Each ends with a newline. A change's content is JSON text, the transaction's instant and the row as it stood after the
+change (before a delete), with the columns in the table's order:
 
-    _log/content/<commitment>.json      {"nonce": "<64 hex digits>", "content": "<the text, as a JSON string>"}
+    {"table":"subject","op":"insert","at":"2026-10-05T08:00:10+00:00","row":{"operator":"vilnius",…}}
 
-so that a content can be erased when the law asks for it, and the log still proves everything else: from the commitment
-alone nothing can be guessed, for the nonce is random.
+`op` is insert, update or delete. Contents are archived beside the log, those of one transaction together, a line of
+JSON each in the order in which they were made:
+
+    _log/content/2026-10-05/<SHA-256 of the object, 64 hex digits>.jsonl
+    {"commitment": "<64 hex digits>", "nonce": "<64 hex digits>", "content": "<the text, as a JSON string>"}
+
+The day is that of the transaction's beginning, in UTC. A content can be erased when the law asks for it, by putting an
+object without it in the place of its own, and the log still proves everything else: from the commitment alone nothing
+can be guessed, for the nonce is random.
 
 A log is archived below `<operator>/_log/` in the layout of C2SP tlog-tiles (log_tiles.py): `checkpoint`, `tile/…`,
 `tile/entries/…`. What belongs to the installation (operator `*`) is archived under `_installation`, a name that no
@@ -27,7 +34,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from hashlib import sha256
 
 from metering.refusal import Refusal
@@ -96,24 +105,37 @@ def parse_leaf(data: bytes) -> BatchLeaf | ChangeLeaf:
     raise Refusal("bad_leaf", f"{data[:80]!r} is no leaf of a log")
 
 
-def content_json(content: Content) -> bytes:
-    """How a content is archived."""
-    written = {"nonce": content.nonce.hex(), "content": content.content}
-    return json.dumps(written, ensure_ascii=False).encode()
+def contents_object(operator: str, day: date, contents: Sequence[Content]) -> tuple[str, bytes]:
+    """Name and bytes of the object that archives these contents of one day; the same each time."""
+    written = b"".join(_content_line(content) for content in contents)
+    return f"{contents_folder(operator)}{day.isoformat()}/{sha256(written).hexdigest()}.jsonl", written
 
 
-def parse_content(stored: bytes, commitment: str) -> Content:
-    """The archived content that a leaf commits to. Refusal `bad_content` if it is another, or malformed."""
+def read_contents(path: str, stored: bytes) -> Mapping[str, Content]:
+    """The contents of an archived object, by commitment. Refusal `bad_content` if it is not what its name and its own
+    commitments say."""
+    found: dict[str, Content] = {}
     try:
-        read = json.loads(stored)
-        content = Content(bytes.fromhex(read["nonce"]), str(read["content"]))
+        for line in stored.decode().split("\n")[:-1]:
+            read = json.loads(line)
+            found[read["commitment"]] = Content(bytes.fromhex(read["nonce"]), read["content"])
     except (ValueError, KeyError, TypeError):
-        raise Refusal(
-            "bad_content", "the archived content of a leaf is malformed", where=commitment
-        ) from None
-    if len(content.nonce) != NONCE_BYTES or content.commitment != commitment:
-        raise Refusal("bad_content", "the archived content is not what its leaf commits to", where=commitment)
-    return content
+        raise _bad_content("an object of contents is malformed", path) from None
+    if sha256(stored).hexdigest() != path.rpartition("/")[2].removesuffix(".jsonl"):
+        raise _bad_content("an object of contents does not hold what its name says", path)
+    for commitment, content in found.items():
+        if content.commitment != commitment or len(content.nonce) != NONCE_BYTES:
+            raise _bad_content(f"a content is not what {commitment} commits to", path)
+    return found
+
+
+def _content_line(content: Content) -> bytes:
+    line = {"commitment": content.commitment, "nonce": content.nonce.hex(), "content": content.content}
+    return json.dumps(line, ensure_ascii=False).encode() + b"\n"
+
+
+def _bad_content(what: str, path: str) -> Refusal:
+    return Refusal("bad_content", what, where=path, remedy="restore the archive from its backup")
 
 
 def archive_name(operator: str) -> str:
@@ -131,8 +153,9 @@ def checkpoint_path(operator: str) -> str:
     return f"{log_folder(operator)}checkpoint"
 
 
-def content_path(operator: str, commitment: str) -> str:
-    return f"{log_folder(operator)}content/{commitment}.json"
+def contents_folder(operator: str) -> str:
+    """Where contents are archived, in a folder a day; a prefix of names, ending with `/`."""
+    return f"{log_folder(operator)}content/"
 
 
 def origin(operator: str) -> str:

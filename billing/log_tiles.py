@@ -116,6 +116,11 @@ class LogTiles:
             leaves = read_bundle(self._fetched(name), width, name.path)
             yield from leaves[max(start - first, 0) : end - first]
 
+    def hashes(self, level: int, number: int, width: int) -> list[bytes]:
+        """The first `width` hashes of a tile."""
+        tile = self._tile(level, number)
+        return [tile[at : at + HASH_BYTES] for at in range(0, width * HASH_BYTES, HASH_BYTES)]
+
     def _complete(self, height: int, number: int) -> bytes:
         """The hash of the complete subtree of 2^height leaves that begins at number · 2^height."""
         level, within = divmod(height, _LEVEL_BITS)
