@@ -45,6 +45,9 @@ UP_WITHIN_S = 60.0
 #: SASL's user of every broker here; PLAIN and SCRAM-SHA-512 know it.
 USER, PASSWORD = "site", "open-sesame"
 
+#: Python warns of a child that still runs when its object goes; these are meant to.
+_OUTLIVE_US: list[object] = []
+
 
 @dataclass(frozen=True, slots=True)
 class KafkaBroker:
@@ -75,13 +78,14 @@ def broker() -> Iterator[KafkaBroker]:
                 started.start()
                 found = started.place
                 _write_running(started)
-                subprocess.Popen(
+                watcher = subprocess.Popen(
                     [sys.executable, __file__, str(started.pid)],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     start_new_session=True,
                 )
+                _OUTLIVE_US.extend([started, watcher])
         yield found
 
 

@@ -1,0 +1,180 @@
+"""Intake from a real Kafka: whatever the topic, the group and the messages do, every batch counts once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from intake_world import World, Writer, make_world
+from kafka_broker import KafkaBroker
+from kafka_world import KafkaWorld, kafka_world
+
+from adapters.kafka import source as kafka_source
+from adapters.postgres.database import Database
+from billing.inspection import LaneName
+from billing.polls import next_poll
+from metering.seal import MAX_BODY_BYTES
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def world(database: Database, tmp_path: Path) -> World:
+    return await make_world(database, tmp_path)
+
+
+@pytest.fixture
+def kafka_intake(world: World, kafka: KafkaBroker, monkeypatch: pytest.MonkeyPatch) -> Iterator[KafkaWorld]:
+    monkeypatch.setattr(kafka_source, "METADATA_EVERY_MS", 500)
+    with kafka_world(world, kafka.address) as made:
+        yield made
+
+
+async def test_two_workers_take_every_lane_once_and_acknowledge_it(kafka_intake: KafkaWorld) -> None:
+    world = kafka_intake.world
+    writers = [Writer(lane=f"sidecar-{n}") for n in range(8)]
+    await world.enrol(*writers)
+    kafka_intake.worker()
+    kafka_intake.worker()
+    for _ in range(5):
+        kafka_intake.send(*(writer.seal() for writer in writers))
+    await kafka_intake.sweep_to(8 * 5 * 3)
+
+    assert await world.usage() == {"requests": 120, "prompt_tokens": 12_000}
+    assert await world.rows("SELECT count(*) FROM batch") == [(40,)]
+    assert await kafka_intake.positions() == kafka_intake.ends()
+
+    async def all_are_acknowledged() -> bool:
+        found = await asyncio.to_thread(kafka_intake.acknowledged)
+        return {name.lane: (said.number, said.hash) for name, said in found.items()} == {
+            writer.lane: (4, writer.previous) for writer in writers
+        }
+
+    await kafka_intake.sweep(all_are_acknowledged)
+
+
+async def test_a_worker_goes_on_where_the_database_says(kafka_intake: KafkaWorld) -> None:
+    world, writer = kafka_intake.world, Writer()
+    await world.enrol(writer)
+    kafka_intake.worker()
+    kafka_intake.send(writer.seal(), writer.seal())
+    await kafka_intake.sweep_to(6)
+    kafka_intake.workers.pop().close()
+
+    came = kafka_intake.worker()
+    kafka_intake.send(writer.seal())
+    async with asyncio.timeout(20):
+        while not (poll := await asyncio.to_thread(next_poll, came.source.deliveries(), 100, 10**6)):
+            pass
+    assert len(poll) == 1
+    await came.intake.take(poll)
+    assert (await world.usage())["requests"] == 9
+
+
+async def test_messages_that_are_no_batch_are_set_aside_by_name_and_stop_nothing(
+    kafka_intake: KafkaWorld,
+) -> None:
+    world, writer, strange = kafka_intake.world, Writer(), Writer(lane="stranger")
+    await world.enrol(writer)
+    sealed = writer.seal()
+    kafka_intake.send_message(b"no seal at all", [])
+    kafka_intake.send_message(sealed.body, [("seal", sealed.note), ("seal", sealed.note)])
+    kafka_intake.send_message(None, [])
+    kafka_intake.send_message(b"x" * (MAX_BODY_BYTES + 10), [])
+    kafka_intake.send(strange.seal())
+    kafka_intake.send(sealed)
+    kafka_intake.worker()
+
+    async def everything_is_placed() -> bool:
+        return await kafka_intake.positions() == kafka_intake.ends()
+
+    await kafka_intake.sweep(everything_is_placed)
+    assert await world.usage() == {"requests": 3, "prompt_tokens": 300}
+    found = await world.rows("SELECT code, count(*) FROM set_aside GROUP BY code ORDER BY code")
+    assert found == [("bad_seal", 4), ("unknown_key", 1)]
+    assert LaneName(strange.operator, strange.node, strange.lane) not in kafka_intake.acknowledged()
+
+
+async def test_a_topic_made_again_is_read_from_its_beginning(kafka_intake: KafkaWorld) -> None:
+    world, writer = kafka_intake.world, Writer()
+    await world.enrol(writer)
+    sent = [writer.seal() for _ in range(10)]
+    kafka_intake.worker()
+    kafka_intake.send(*sent)
+    await kafka_intake.sweep_to(30)
+
+    kafka_intake.create_again()
+    kafka_intake.send(*sent, *(writer.seal() for _ in range(10)))
+    await kafka_intake.sweep_to(60)
+
+    async def the_new_topic_is_read_whole() -> bool:
+        found = await world.rows("SELECT sum(next) FROM kafka_position GROUP BY source ORDER BY source")
+        return len(found) == 2 and (20,) in found
+
+    await kafka_intake.sweep(the_new_topic_is_read_whole)
+    assert await world.usage() == {"requests": 60, "prompt_tokens": 6_000}
+
+
+async def test_more_partitions_bring_a_lane_out_of_order_and_it_goes_on_by_itself(
+    kafka_intake: KafkaWorld,
+) -> None:
+    world = kafka_intake.world
+    writers = [Writer(lane=f"sidecar-{n}") for n in range(8)]
+    await world.enrol(*writers)
+    earlier = [writer.seal() for writer in writers]
+    kafka_intake.add_partitions(9)
+    kafka_intake.worker()
+    kafka_intake.worker()
+    kafka_intake.send(*(writer.seal() for writer in writers))
+
+    async def all_are_held() -> bool:
+        return await world.rows("SELECT count(*) FROM held WHERE code = 'hole'") == [(8,)]
+
+    await kafka_intake.sweep(all_are_held)
+    assert kafka_intake.acknowledged() == {}
+    kafka_intake.send(*earlier)
+    await kafka_intake.sweep_to(48)
+    assert await world.held() == []
+    assert (await world.usage())["requests"] == 48
+
+
+async def test_a_worker_that_the_group_gave_up_counts_nothing_twice(kafka_intake: KafkaWorld) -> None:
+    world, writer = kafka_intake.world, Writer()
+    await world.enrol(writer)
+    zombie = kafka_intake.worker()
+    kafka_intake.send(writer.seal(), writer.seal())
+    async with asyncio.timeout(20):
+        while not (read := await asyncio.to_thread(next_poll, zombie.source.deliveries(), 100, 10**6)):
+            pass
+    kafka_intake.workers.remove(zombie)
+    await asyncio.to_thread(zombie.source._drop)
+    kafka_intake.worker()
+    kafka_intake.send(writer.seal())
+    await kafka_intake.sweep_to(9)
+    before = await kafka_intake.positions()
+
+    summary = await zombie.intake.take(read)
+    assert (summary.accepted, summary.repeats) == (0, 2)
+    assert (await world.usage())["requests"] == 9
+    assert await kafka_intake.positions() == before
+    zombie.close()
+
+
+async def test_a_second_group_by_mistake_counts_nothing_twice(
+    kafka_intake: KafkaWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = kafka_intake.world
+    writers = [Writer(lane=f"sidecar-{n}") for n in range(4)]
+    await world.enrol(*writers)
+    kafka_intake.worker()
+    await kafka_intake.workers[0].intake.take_pending()
+    monkeypatch.setattr(kafka_source, "group_of", lambda settings: f"{settings.prefix}-other")
+    kafka_intake.worker()
+    for _ in range(5):
+        kafka_intake.send(*(writer.seal() for writer in writers))
+    await kafka_intake.sweep_to(60)
+    for _ in range(3):
+        await asyncio.gather(*(worker.intake.take_pending() for worker in kafka_intake.workers))
+    assert await world.usage() == {"requests": 60, "prompt_tokens": 6_000}
