@@ -68,6 +68,18 @@ class Context:
 
         async with open_database(self.data, os.environ) as database:
             yield database
+            await self.sign(database)
+
+    async def sign(self, database: Database) -> None:
+        """Signs the logs whose keys are here over what is committed; a failure is said, and fails no command."""
+        from adapters.cli.signing import sign_logs, unsigned_text
+
+        try:
+            texts = unsigned_text(await sign_logs(self.data, database))
+        except (Refusal, Unavailable) as problem:
+            texts = [f"the logs are not signed: {problem.what}"]
+        for text in texts:
+            self.say(f"warning: {text}")
 
     def say(self, text: str) -> None:
         """A line for the person who watches; never on stdout."""

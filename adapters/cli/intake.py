@@ -17,7 +17,8 @@ import typer
 from adapters.cli.children import Child, start_all, watch
 from adapters.cli.framework import Context, Result, command
 from adapters.cli.serving import log_to_stderr, ready, stop_signal
-from adapters.cli.wiring import DataFolder, make_intake
+from adapters.cli.signing import signing
+from adapters.cli.wiring import DataFolder, archive_objects, make_intake
 from adapters.kafka.settings import KafkaSettings, kafka_settings
 from adapters.postgres.database import Database
 from billing.intake import Intake
@@ -60,10 +61,14 @@ async def _work(
     folder: DataFolder, database: Database, settings: KafkaSettings | None, stop: asyncio.Event
 ) -> None:
     if settings is None:
-        ready({"intake": "spool"})
-        await make_intake(folder, database).run(stop)
+        async with signing(folder.root, database, archive_objects(folder)):
+            ready({"intake": "spool"})
+            await make_intake(folder, database).run(stop)
         return
-    async with kafka_intake(folder, database, settings, stop) as taking:
+    async with (
+        signing(folder.root, database, archive_objects(folder)),
+        kafka_intake(folder, database, settings, stop) as taking,
+    ):
         ready({"intake": "kafka"})
         await taking.run(stop)
 
