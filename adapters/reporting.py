@@ -9,10 +9,12 @@ from typing import Any
 from adapters import answers
 from adapters.postgres.closes import gaps, load_closes
 from adapters.postgres.database import Database
+from adapters.postgres.lane_ends import lane_ends
 from adapters.postgres.site import operator_facts
 from adapters.postgres.streams import read_streams
 from adapters.postgres.usage_totals import usage_totals
-from billing.gaps import gap_json, with_reasons
+from billing.completeness import incomplete
+from billing.gaps import gap_json, in_order, with_reasons
 from billing.period import Period
 from metering.refusal import Refusal
 from reports.formats import USAGE, media_type, render_usage
@@ -29,6 +31,7 @@ async def usage_report(
     """
     media_type(USAGE, format)
     owner = await _only_operator(database, operator)
+    made_at = datetime.now(UTC)
     async with database.app(owner, snapshot=True) as connection:
         declared = (await operator_facts(connection, owner)).operator[-1]
         start, end = period.bounds(declared.zone)
@@ -39,8 +42,10 @@ async def usage_report(
         detail, days = await rows(DETAIL), await rows(DAYS)
         closes = await load_closes(connection, owner, period=period)
         accepted = [gap for close in closes for gap in close.result["gaps"]]
-        found = with_reasons(await gaps(connection, owner, start, end), accepted)
-    made_at = datetime.now(UTC)
+        there = await gaps(connection, owner, start, end)
+        if made_at >= end:  # of a month that runs on, the lanes' own times say how far they are
+            there += incomplete(await lane_ends(connection, owner), start, end)
+        found = with_reasons(in_order(there), accepted)
     lanes: Any = (await read_streams(database, made_at, owner))["lanes"]
     report = make_usage_report(
         declared,

@@ -62,7 +62,8 @@ async def close_periods(
 
     What one operator's close refuses, refuses the whole: every book stays open until all are closed, and none
     is kept then. Refuses `unknown_operator`, `period_not_begun`, `period_not_over`, `held_batches`,
-    `import_unfinished`, `unmetered_interval`, `no_gap`, `unpriced`, `unknown_customer`, `tax_case_not_supported`.
+    `import_unfinished`, `incomplete_lane`, `unmetered_interval`, `no_gap`, `unpriced`, `unknown_customer`,
+    `tax_case_not_supported`.
     """
     rows: list[dict[str, Any]] = []
     async with AsyncExitStack() as stack:
@@ -116,7 +117,10 @@ async def _close_book(
     gaps: dict[Period, list[Gap]] = {}
     for closed in (*waiting, period):
         await check_imports(book, facts.operator[-1], closed)
-        gaps[closed] = await accepted_gaps(book, facts.operator[-1], closed, accepted.gaps)
+        running = unfinished and closed == period
+        gaps[closed] = await accepted_gaps(
+            book, facts.operator[-1], closed, accepted.gaps, unfinished=running
+        )
     row = await _close(book, facts, period, now, issue=issue, unfinished=unfinished, gaps=gaps[period])
     row["earlier"] = [
         await _close(book, facts, each, now, issue=issue, unfinished=False, gaps=gaps[each])

@@ -1,5 +1,5 @@
-"""What stops a close: a month that is not over, batches that are held, imports half taken in, usage that nobody wrote
-down. Some of it a person may sign for, and that is kept with the close.
+"""What stops a close: a month that is not over, batches that are held, imports half taken in, lanes that are not complete
+up to its end, usage that nobody wrote down. Some of it a person may sign for, and that is kept with the close.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from billing.gaps import AcceptedGaps, Gap, accept
+from billing.completeness import incomplete
+from billing.gaps import AcceptedGaps, Gap, accept, in_order
 from billing.period import Period
 from billing.ports import Book
 from billing.site import Operator
@@ -18,7 +19,7 @@ from metering.refusal import Refusal
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What a person signs for: a month that is not over, usage that nobody wrote down."""
+    """What a person signs for: a month that is not over, usage that is not there."""
 
     unfinished: bool
     gaps: AcceptedGaps
@@ -32,9 +33,8 @@ async def check_held(book: Book, operator: str) -> None:
             "held_batches",
             f"{held} batches of {operator} are held, so its usage is not whole",
             where=operator,
-            remedy="`tally streams` names them and why: hole ends with the missing batch, ahead_of_time with its time,"
-            " unknown_customer with the subject restored, a damaged body with a whole copy of its batch;"
-            " a fork and the other codes have no command yet (docs/streams.md)",
+            remedy="`tally streams` names them, why, and what ends it: the missing batch, the time, the restored subject,"
+            " a whole copy; or, by a person's decision, `tally intake repair`",
         )
 
 
@@ -65,9 +65,16 @@ def check_time(operator: Operator, period: Period, now: datetime, accept_unfinis
     return now < end
 
 
-async def accepted_gaps(book: Book, operator: Operator, period: Period, accepted: AcceptedGaps) -> list[Gap]:
-    """The period's gaps, each accepted now or at an earlier close of it; refuses `unmetered_interval` else."""
-    found = await book.gaps(*period.bounds(operator.zone))
+async def accepted_gaps(
+    book: Book, operator: Operator, period: Period, accepted: AcceptedGaps, *, unfinished: bool
+) -> list[Gap]:
+    """The period's gaps, each accepted now or at an earlier close of it; refuses `incomplete_lane`,
+    `unmetered_interval` else. No lane can be complete to the end of a month that is `unfinished`, and none is asked.
+    """
+    bounds = period.bounds(operator.zone)
+    found = list(await book.gaps(*bounds))
+    if not unfinished:
+        found = in_order([*found, *incomplete(await book.lane_ends(), *bounds)])
     last = await book.last_close(period)
     return accept(found, [] if last is None else last.result["gaps"], accepted, period)
 
@@ -80,7 +87,7 @@ def check_named_gaps(rows: Sequence[Mapping[str, Any]], accepted: AcceptedGaps) 
     if strangers:
         raise Refusal(
             "no_gap",
-            f"{', '.join(strangers)} served nothing unmetered in this period",
+            f"{', '.join(strangers)} lacks nothing in this period",
             where="--accept-gap",
-            remedy=f"those that did: {', '.join(sorted(there))}" if there else "leave the option out",
+            remedy=f"those that do: {', '.join(sorted(there))}" if there else "leave the option out",
         )

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from billing.adjustment import Adjustment
+from billing.completeness import LaneEnd
 from billing.document import Document
 from billing.facts import Facts
 from billing.gaps import Gap
@@ -75,7 +76,13 @@ class Book(Protocol):
         ...
 
     async def gaps(self, start: datetime, end: datetime) -> Sequence[Gap]:
-        """What nodes served unmetered within [start, end), or partly so, as their seals say; oldest first."""
+        """What nodes served unmetered within [start, end), or partly so, as their seals say, and what people decided
+        to do without; oldest first.
+        """
+        ...
+
+    async def lane_ends(self) -> Sequence[LaneEnd]:
+        """How far every lane has come, and those that are told of and not enrolled."""
         ...
 
     async def lane_heads(self) -> Mapping[str, str]:

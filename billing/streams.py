@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from billing.acceptance import FORK, HOLE
+from billing.held_cases import HeldBatch, cases
 from billing.inspection import LaneName, Place
 from metering.instant import time_text
 
@@ -18,17 +19,9 @@ from metering.instant import time_text
 _NAMED = 20
 #: How long a seal may take longer than the one that tells of it: two lanes' batches travel apart.
 SIBLING_PATIENCE_US = 60_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class HeldBatch:
-    """A batch that waits, and why."""
-
-    place: Place
-    hash: str
-    previous: str
-    code: str
-    what: str
+#: A running sidecar seals every 10 s, with or without requests: one that has not for so long does not run, or its batches
+#: do not arrive.
+SILENT_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +38,10 @@ class AsideBatch:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A lane as the ledger knows it. `place` and `complete_to` are None before its first accepted batch."""
+    """A lane as the ledger knows it. `place` and `complete_to` are None before its first accepted batch. `retired`: a
+    person said that it will never seal again; `revoked`: all of its keys are; `dropped`: hashes of batches that people
+    decided against.
+    """
 
     name: LaneName
     kind: str
@@ -54,6 +50,26 @@ class Stream:
     ended: bool
     held: Sequence[HeldBatch]
     set_aside: int  # batches that claim to be of this lane, and no key vouches for
+    enrolled_us: int = 0
+    retired: bool = False
+    revoked: bool = False
+    dropped: frozenset[str] = frozenset()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it still has to say that it is complete."""
+        return self.kind == "sidecar" and not self.ended and not self.retired
+
+    def state(self, now: datetime) -> str:
+        """import, final, retired, revoked, silent (no seal came for a minute) or live."""
+        if self.kind != "sidecar":
+            return self.kind
+        if self.ended or self.retired:
+            return "final" if self.ended else "retired"
+        if self.revoked:
+            return "revoked"
+        since_us = self.enrolled_us if self.complete_to_us is None else self.complete_to_us
+        return "silent" if now.timestamp() * 1_000_000 - since_us > SILENT_S * 1_000_000 else "live"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +127,8 @@ def stream_row(stream: Stream, now: datetime) -> dict[str, object]:
     return {
         **stream.name._asdict(),
         "kind": stream.kind,
+        "state": stream.state(now),
+        "due": stream.is_due,
         "epoch": None if stream.place is None else stream.place.epoch,
         "number": None if stream.place is None else stream.place.number,
         "complete_to": None if stream.complete_to_us is None else time_text(stream.complete_to_us),
@@ -129,6 +147,19 @@ def stream_row(stream: Stream, now: datetime) -> dict[str, object]:
                 "what": batch.what,
             }
             for batch in stream.held[:_NAMED]
+        ],
+        "cases": [
+            {
+                "code": case.root.code,
+                "epoch": case.root.place.epoch,
+                "number": case.root.place.number,
+                "hash": case.root.hash,
+                "batches": len(case.batches),
+                "what": case.root.what,
+                "ends": case.ends,
+                "commands": list(case.commands),
+            }
+            for case in cases(stream.name, stream.held, stream.dropped)[:_NAMED]
         ],
     }
 
@@ -157,10 +188,28 @@ def stream_document(
             if now.timestamp() * 1_000_000 - each.said_us >= SIBLING_PATIENCE_US
             and (LaneName(each.operator, each.node, each.lane), each.hash) not in held
         ],
+        "operators": _complete_to(streams),
         "lanes": [stream_row(stream, now) for stream in streams],
         "set_aside": len(aside),
         "set_aside_batches": [asdict(batch) for batch in aside[:_NAMED]],
     }
+
+
+def _complete_to(streams: Sequence[Stream]) -> list[dict[str, object]]:
+    """Up to when every due lane of each operator is complete; null where one has sent nothing yet, or none is due."""
+    due: dict[str, list[int | None]] = {stream.name.operator: [] for stream in streams}
+    for stream in streams:
+        if stream.is_due:
+            due[stream.name.operator].append(stream.complete_to_us)
+    whole = {owner: [end for end in ends if end is not None] for owner, ends in due.items()}
+    return [
+        {
+            "operator": owner,
+            "due": len(ends),
+            "complete_to": time_text(min(whole[owner])) if ends and len(whole[owner]) == len(ends) else None,
+        }
+        for owner, ends in due.items()
+    ]
 
 
 def has_difference(document: Mapping[str, object]) -> bool:
@@ -173,6 +222,6 @@ def has_difference(document: Mapping[str, object]) -> bool:
 
 
 def _lag_s(stream: Stream, now: datetime) -> int | None:
-    if stream.complete_to_us is None or stream.kind == "import" or stream.ended:
+    if stream.complete_to_us is None or not stream.is_due:
         return None
     return max(0, int(now.timestamp()) - stream.complete_to_us // 1_000_000)

@@ -55,8 +55,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """An operator's usage of a period. `made_at` is UTC; `lanes` are rows of `tally streams`, `gaps` what was served
-    unmetered (`billing.gaps.gap_json`), accepted with a reason or not yet.
+    """An operator's usage of a period. `made_at` is UTC; `lanes` are rows of `tally streams`, `gaps` what is not
+    there (`billing.gaps.gap_json`), accepted with a reason or not yet.
     """
 
     operator: Operator
@@ -132,8 +132,8 @@ def usage_report(
 
 
 def is_due(lane: Row) -> bool:
-    """Whether a lane still has to say that it is complete: imports are so by declaration, ended ones forever."""
-    return lane["kind"] != "import" and (lane["lag_s"] is not None or lane["complete_to"] is None)
+    """Whether a lane still has to say that it is complete: imports are so by declaration, ended and retired ones forever."""
+    return bool(lane["due"])
 
 
 def usage_json(report: UsageReport) -> dict[str, Any]:

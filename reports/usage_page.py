@@ -93,8 +93,9 @@ def _unwitnessed(total: Row, names: Words, language: str) -> str:
 
 def _gap(gap: Row, names: Words, language: str) -> tuple[tuple[str, ...], str]:
     instants = (figures.instant(datetime.fromisoformat(gap[name]), language) for name in ("from", "to"))
-    cells = (gap["node"], *instants, gap["reason"] or names["not_accepted"])
-    return cells, figures.quantity(gap["requests"], language)
+    what = names[f"gap_{gap['kind']}"]
+    cells = (gap["node"], what, *instants, gap["reason"] or names["not_accepted"])
+    return cells, "" if gap["requests"] is None else figures.quantity(gap["requests"], language)
 
 
 def _tables(report: UsageReport, names: Words, language: str) -> Iterator[_Table]:

@@ -202,7 +202,8 @@ async def _check_database(database: Database) -> list[Check]:
                 )
             )
         elif lane["kind"] == "sidecar":
-            checks.append(Check(name, OK, f"complete up to {lane['complete_to']}"))
+            state = "" if lane["due"] else f"{lane['state']}, "
+            checks.append(Check(name, OK, f"{state}complete up to {lane['complete_to']}"))
     if document["set_aside"]:
         checks.append(
             Check(

@@ -13,7 +13,7 @@ from adapters.cli.wiring import DataFolder, now, take_what_waits
 from adapters.postgres.books import PostgresBooks
 from adapters.postgres.streams import read_streams
 from billing.close import close_periods
-from billing.gaps import asked
+from billing.gaps import asked, gap_sentence
 from billing.period import Period
 from metering.refusal import Refusal
 
@@ -38,7 +38,8 @@ def register(app: typer.Typer) -> None:
             typer.Option(
                 "--accept-gap",
                 metavar="NODE",
-                help="Bill without what the node served unmetered; repeatable, with --reason.",
+                help="Bill without what is not there of the node: served unmetered, or not complete up to the month's end;"
+                " repeatable, with --reason.",
             ),
         ] = None,
         reason: Annotated[
@@ -109,11 +110,7 @@ def _said(row: dict[str, Any]) -> list[Any]:
         f"{row['operator']} {row['period']}{unfinished}: {counted(len(made), 'document')} {what}, net {row['net']},"
         f" VAT {row['tax']}, gross {row['gross']} {row['currency']}"
     ]
-    lines += [
-        f"  without {counted(gap['requests'], 'request')} that {gap['node']} served unmetered from {gap['from']} to"
-        f" {gap['to']}: {gap['reason']}"
-        for gap in row["gaps"]
-    ]
+    lines += [f"  {gap_sentence(gap)}" for gap in row["gaps"]]
     if row["waiting"]:
         lines.append(f"  {counted(len(row['waiting']), 'customer')} owing too little, left for a later close")
     if row["zero"]:

@@ -50,13 +50,20 @@ def register(app: typer.Typer) -> None:
             await take_what_waits(DataFolder(context.data), database)
             document = await read_streams(database, now(), operator)
         lanes: Any = document["lanes"]
-        columns = ("operator", "node", "lane", "kind", "complete_to", "holes", "forks", "held", "lag_s")
+        columns = ("operator", "node", "lane", "state", "complete_to", "holes", "forks", "held", "lag_s")
         rows = [[lane[column] for column in columns] for lane in lanes]
         said: list[Any] = [table(None, columns, rows, right=("holes", "forks", "held", "lag_s"))]
         for lane in lanes:
             for held in lane["held_batches"]:
                 where = f"{lane['node']}/{lane['lane']} {held['epoch']}-{held['number']}"
                 said.append(f"held: {where}: {held['code']}: {held['what']}")
+            for case in lane["cases"]:
+                more = f" and {case['batches'] - 1} behind it" if case["batches"] > 1 else ""
+                said.append(
+                    f"what ends it: {lane['node']}/{lane['lane']} {case['epoch']}-{case['number']}{more}: {case['ends']}"
+                )
+                said += [f"    {line}" for line in case["commands"]]
+            said += _how_it_stands(lane)
         siblings: Any = document["missing_siblings"]
         said += [
             f"missing: {each['node']}/{each['lane']} {each['epoch']}-{each['number']}: its sibling told of this seal at"
@@ -73,6 +80,20 @@ def register(app: typer.Typer) -> None:
         if document["set_aside"]:
             said.append(f"set aside, nobody's key vouches for them: {document['set_aside']} batches")
         return Result(document, said, DIFFERENCE if has_difference(document) else 0)
+
+
+def _how_it_stands(lane: dict[str, Any]) -> list[str]:
+    where = f"{lane['node']}/{lane['lane']}"
+    if lane["state"] == "silent":
+        last = (
+            "nothing came yet"
+            if lane["complete_to"] is None
+            else f"its last seal speaks of {lane['complete_to']}"
+        )
+        return [f"silent: {where}: {last}; does its sidecar run, and do its batches get here?"]
+    if lane["state"] == "revoked":
+        return [f"revoked: {where}: nothing more is accepted until it has a new key: tally node rotate"]
+    return []
 
 
 def _usage_table(document: dict[str, Any], words: list[str]) -> Any:

@@ -11,9 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters.postgres import closes, documents, journal, settlements
 from adapters.postgres.database import Database
+from adapters.postgres.lane_ends import lane_ends
 from adapters.postgres.site import book_lock, operator_facts
 from adapters.postgres.usage import usage_table
 from billing.adjustment import Adjustment
+from billing.completeness import LaneEnd
 from billing.document import Document
 from billing.facts import Facts
 from billing.gaps import Gap
@@ -68,6 +70,9 @@ class PostgresBook:
 
     async def gaps(self, start: datetime, end: datetime) -> Sequence[Gap]:
         return await closes.gaps(self._connection, self._operator, start, end)
+
+    async def lane_ends(self) -> Sequence[LaneEnd]:
+        return await lane_ends(self._connection, self._operator)
 
     async def lane_heads(self) -> Mapping[str, str]:
         return await closes.lane_heads(self._connection, self._operator)

@@ -8,8 +8,9 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from adapters.postgres.schema import held, import_file, lane, late_bound, period_close, seal_fact
-from billing.gaps import Gap, newest
+from adapters.postgres.lane_ends import is_dropped, whole_us
+from adapters.postgres.schema import decision, held, import_file, lane, late_bound, period_close, seal_fact
+from billing.gaps import DROPPED, HOLE, Gap, in_order, newest
 from billing.period import Period
 from billing.ports import PeriodClose
 
@@ -17,7 +18,9 @@ from billing.ports import PeriodClose
 async def held_batches(conn: AsyncConnection, operator: str) -> int:
     """How many verified batches wait for a person's decision."""
     count: int = (
-        await conn.execute(select(func.count()).select_from(held).where(held.c.operator == operator))
+        await conn.execute(
+            select(func.count()).select_from(held).where(held.c.operator == operator, ~is_dropped())
+        )
     ).scalar_one()
     return count
 
@@ -40,7 +43,8 @@ async def unfinished_imports(
 
 
 async def gaps(conn: AsyncConnection, operator: str, start: datetime, end: datetime) -> list[Gap]:
-    """What nodes served unmetered within [start, end), or partly so, each gap once."""
+    """What nodes served unmetered within [start, end), or partly so, each gap once, and what people decided to do
+    without."""
     rows = await conn.execute(
         select(seal_fact.c.node, seal_fact.c.lane, seal_fact.c.content).where(
             seal_fact.c.operator == operator,
@@ -49,10 +53,34 @@ async def gaps(conn: AsyncConnection, operator: str, start: datetime, end: datet
             seal_fact.c.ends >= start,
         )
     )
-    return newest(
+    unmetered = newest(
         Gap(row.node, row.lane, row.content["start_us"], row.content["end_us"], row.content["requests"])
         for row in rows
     )
+    return in_order([*unmetered, *await _decided_gaps(conn, operator, start, end)])
+
+
+async def _decided_gaps(conn: AsyncConnection, operator: str, start: datetime, end: datetime) -> list[Gap]:
+    """Holes and dropped batches that people decided to do without, and that touch [start, end)."""
+    rows = await conn.execute(
+        select(decision).where(
+            decision.c.operator == operator,
+            decision.c.begins < end,
+            decision.c.ends >= start,
+        )
+    )
+    return [
+        Gap(
+            row.node,
+            row.lane,
+            whole_us(row.begins),
+            whole_us(row.ends),
+            row.requests,
+            row.reason,
+            kind=DROPPED if row.kind == "drop" else HOLE,
+        )
+        for row in rows
+    ]
 
 
 async def lane_heads(conn: AsyncConnection, operator: str) -> dict[str, str]:

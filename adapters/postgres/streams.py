@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters.postgres.database import INSTALLATION, Database
 from adapters.postgres.intake_rows import lane_name
-from adapters.postgres.schema import held, lane, set_aside
+from adapters.postgres.lane_ends import is_dropped, whole_us
+from adapters.postgres.schema import decision, held, lane, set_aside
+from billing.held_cases import HeldBatch
 from billing.inspection import LaneName, Place
-from billing.streams import AsideBatch, HeldBatch, MissingSibling, Stream, stream_document
+from billing.streams import AsideBatch, MissingSibling, Stream, stream_document
 
 # Who speaks for a node tells of its siblings' newest seals in its own; the newest of these that tell of any are asked.
 _SIBLINGS = text("""
@@ -29,7 +31,14 @@ _SIBLINGS = text("""
             content ->> 'lane', content ->> 'epoch', (content ->> 'number')::bigint, content ->> 'hash'))
     ORDER BY node, content ->> 'lane'
 """)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_STATES = text("""
+    SELECT l.operator, l.node, l.lane,
+        EXISTS (SELECT FROM decision d WHERE (d.operator, d.node, d.lane) = (l.operator, l.node, l.lane)
+            AND d.kind = 'retire' AND d.hash IS NOT DISTINCT FROM l.head) AS retired,
+        NOT EXISTS (SELECT FROM lane_key k WHERE (k.operator, k.node, k.lane) = (l.operator, l.node, l.lane)
+            AND k.revoked_at IS NULL) AS revoked
+    FROM lane l
+""")
 
 
 async def read_streams(database: Database, now: datetime, operator: str | None = None) -> dict[str, object]:
@@ -50,22 +59,41 @@ async def read_streams(database: Database, now: datetime, operator: str | None =
 async def _missing_siblings(conn: AsyncConnection) -> list[MissingSibling]:
     """Lanes whose newest seal that a sibling told of is not accepted."""
     return [
-        MissingSibling(row.operator, row.node, said_us=_whole_us(row.ends), **row.content)
+        MissingSibling(row.operator, row.node, said_us=whole_us(row.ends), **row.content)
         for row in await conn.execute(_SIBLINGS)
+    ]
+
+
+async def held_of(conn: AsyncConnection, name: LaneName | None = None) -> list[tuple[LaneName, HeldBatch]]:
+    """What is held and nobody decided against, of one lane or of all that the connection sees; oldest first."""
+    query = select(held).where(~is_dropped())
+    if name is not None:
+        query = query.where(
+            held.c.operator == name.operator, held.c.node == name.node, held.c.lane == name.lane
+        )
+    return [
+        (
+            lane_name(row),
+            HeldBatch(Place(row.epoch, row.number), row.hash, row.previous, row.code, row.what, row.path),
+        )
+        for row in await conn.execute(query.order_by(held.c.held_at, held.c.epoch, held.c.number))
     ]
 
 
 async def _of_operator(conn: AsyncConnection) -> tuple[list[Stream], list[AsideBatch]]:
     """The lanes that the connection sees, in their order, and the batches that are set aside, oldest first."""
     waiting: dict[LaneName, list[HeldBatch]] = defaultdict(list)
-    for row in await conn.execute(select(held).order_by(held.c.held_at, held.c.epoch, held.c.number)):
-        place = Place(row.epoch, row.number)
-        waiting[lane_name(row)].append(HeldBatch(place, row.hash, row.previous, row.code, row.what))
+    for name, batch in await held_of(conn):
+        waiting[name].append(batch)
     strays = [
         (lane_name(row), AsideBatch(row.operator, row.node, row.lane, row.code, row.what, row.path))
         for row in await conn.execute(select(set_aside).order_by(set_aside.c.seen_at, set_aside.c.digest))
     ]
     aside = Counter(name for name, _ in strays)
+    dropped: dict[LaneName, set[str]] = defaultdict(set)
+    for row in await conn.execute(select(decision).where(decision.c.kind == "drop")):
+        dropped[lane_name(row)].add(row.hash)
+    state = {lane_name(row): (row.retired, row.revoked) for row in await conn.execute(_STATES)}
     streams = []
     for row in await conn.execute(select(lane).order_by(lane.c.operator, lane.c.node, lane.c.lane)):
         name = lane_name(row)
@@ -78,14 +106,14 @@ async def _of_operator(conn: AsyncConnection) -> tuple[list[Stream], list[AsideB
                 ended=row.ended,
                 held=waiting[name],
                 set_aside=aside[name],
+                enrolled_us=whole_us(row.enrolled_at),
+                retired=state[name][0],
+                revoked=state[name][1],
+                dropped=frozenset(dropped[name]),
             )
         )
     return streams, [stray for _, stray in strays]
 
 
 def _microseconds(instant: datetime | None) -> int | None:
-    return None if instant is None else _whole_us(instant)
-
-
-def _whole_us(instant: datetime) -> int:
-    return (instant - _EPOCH) // timedelta(microseconds=1)
+    return None if instant is None else whole_us(instant)

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from adapters.postgres.closes import gaps
 from adapters.postgres.schema import seal_fact, seal_sum
 from adapters.postgres.schema_base import one_of
-from billing.gaps import Gap
+from billing.gaps import UNMETERED, Gap
 from metering.fact import Serves, Span
 from metering.reconcile import SealedServes
 from metering.stretch import STILL_WRITTEN_US, SealedSpan, SealedSum
@@ -98,7 +98,7 @@ async def read_witnesses(
             )
         )
     for gap in await gaps(conn, operator, start, end):
-        if node in (None, gap.node):
+        if gap.kind == UNMETERED and node in (None, gap.node):
             found[gap.node].gaps.append(gap)
     return dict(sorted(found.items()))
 

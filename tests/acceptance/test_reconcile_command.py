@@ -63,6 +63,11 @@ class Node:
         self.spans += 1
         self.publish(batch, self.writer.seal(0, facts=[span, *facts]))
 
+    def seal_up_to_november(self) -> None:
+        """A heartbeat: the lane is complete up to the end of October, in Vilnius."""
+        self.writer.time_us = max(self.writer.time_us, us(datetime(2026, 10, 31, 22, tzinfo=UTC)))
+        self.publish(self.writer.seal(0))
+
     def publish(self, *batches: SealedBatch) -> None:
         writer = self.writer
         folder = LaneFolder.open(self.tally.data / "spool", writer.operator, writer.node, writer.lane)
@@ -99,6 +104,10 @@ async def enrolled(urls: DatabaseUrls, writer: Writer) -> bytes:
 def test_a_month_without_a_difference_says_so_from_the_counters_to_the_invoice(node: Node) -> None:
     node.serve()
     node.serve(engine_generated=REQUESTS * GENERATED - 2, late_generated=2)
+    refused = node.tally.refused("period", "close", OCTOBER)
+    assert (refused["code"], refused["where"]) == ("incomplete_lane", "vilnius-1/sidecar-0")
+    assert "complete up to 2026-10-05T08:00:10.000000Z only" in refused["what"]
+    node.seal_up_to_november()
     node.tally("period", "close", OCTOBER, "--issue")
 
     found = node.tally("reconcile", "--period", OCTOBER)
@@ -170,6 +179,7 @@ def test_a_month_with_an_unmetered_interval_closes_when_a_person_accepts_it_with
 ) -> None:
     at_us = us(START)
     node.serve(Unmetered(at_us, at_us + 200 * SECOND, 17))
+    node.seal_up_to_november()
 
     refused = node.tally.refused("period", "close", OCTOBER)
     assert (refused["code"], refused["where"]) == ("unmetered_interval", "vilnius-1/sidecar-0")
@@ -197,7 +207,8 @@ def test_usage_that_came_after_the_close_is_not_billed_yet_and_no_difference(
     node: Node, tmp_path: Path
 ) -> None:
     node.serve()
-    node.tally("period", "close", OCTOBER, "--issue")
+    accept = ("--accept-gap", "vilnius-1", "--reason", "its sidecar is stopped until next week")
+    node.tally("period", "close", OCTOBER, "--issue", *accept)
     late = {
         "time": "2026-10-12T09:30:00Z",
         "customer": "acme",

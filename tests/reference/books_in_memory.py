@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing.adjustment import Adjustment
+from billing.completeness import LaneEnd
 from billing.document import DRAFT, Document
 from billing.facts import Facts
 from billing.gaps import Gap
@@ -41,6 +42,7 @@ class BookInMemory:
         default_factory=dict
     )  # first and last event by id
     unmetered: list[Gap] = field(default_factory=list)
+    lanes: list[LaneEnd] = field(default_factory=list)
     heads: dict[str, str] = field(default_factory=dict)
     papers: dict[str, Document] = field(default_factory=dict)
     made_adjustments: list[Adjustment] = field(default_factory=list)
@@ -61,6 +63,9 @@ class BookInMemory:
 
     async def gaps(self, start: datetime, end: datetime) -> Sequence[Gap]:
         return [gap for gap in self.unmetered if gap.begins_us < _us(end) and gap.ends_us >= _us(start)]
+
+    async def lane_ends(self) -> Sequence[LaneEnd]:
+        return list(self.lanes)
 
     async def lane_heads(self) -> Mapping[str, str]:
         return dict(self.heads)

@@ -120,6 +120,7 @@ def lane(name: str = "0", **changed: Any) -> dict[str, Any]:
         "node": "vilnius-1",
         "lane": name,
         "kind": "sidecar",
+        "due": True,
         "epoch": "00" * 16,
         "number": 7,
         "complete_to": "2026-10-31T22:00:05.000000Z",

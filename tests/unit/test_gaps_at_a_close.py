@@ -55,6 +55,7 @@ def test_an_accepted_one_stands_on_the_close_with_its_reason() -> None:
     row = close(books(GAP), accept_gaps=ACCEPTED)
     assert row["gaps"] == [
         {
+            "kind": "unmetered",
             "node": "vilnius-1",
             "lane": "sidecar-0",
             "from": "2026-10-05T00:00:00.000000Z",
@@ -86,7 +87,7 @@ def test_who_accepts_one_node_has_not_accepted_another() -> None:
 def test_a_node_that_has_no_gap_is_named_beside_the_one_that_has() -> None:
     found = refusal(books(GAP), accept_gaps=AcceptedGaps({"nope"}, "why"))
     assert found.code == "unmetered_interval"
-    assert found.what.endswith("; nope, named by --accept-gap, served nothing unmetered there")
+    assert found.what.endswith("; nope, named by --accept-gap, lacks nothing there")
     assert "--accept-gap," not in refusal(books(GAP)).what
 
 

@@ -182,6 +182,7 @@ def test_the_usage_report_says_what_is_missing() -> None:
 def test_the_usage_report_says_what_nobody_witnessed_and_what_was_served_uncounted() -> None:
     row = {**DETAIL[0], "unwitnessed_requests": 2}
     gap = {
+        "kind": "unmetered",
         "node": "vilnius-1",
         "lane": "0",
         "from": "2026-10-05T00:00:00.000000Z",
@@ -191,7 +192,8 @@ def test_the_usage_report_says_what_nobody_witnessed_and_what_was_served_uncount
     }
     page = texts(usage_html(report([row], gaps=[gap, {**gap, "reason": None}]), "en"))
     assert "Of 3 requests 2 have no figure from the engine itself" in page
-    assert "Served without being counted" in page
+    assert "What is not there" in page
+    assert "vilnius-1 served without being counted" in page
     assert re.search(r"vilnius-1 .*00:00.* .*00:03.* the &lt;disk&gt; was full 17", page)
     assert re.search(r"vilnius-1 .* not accepted yet 17", page)
     assert "Unwitnessed" not in texts(usage_html(report(DETAIL), "lt"))

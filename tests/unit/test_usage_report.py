@@ -51,9 +51,9 @@ def test_tables_of_different_snapshots_are_our_own_bug() -> None:
         ([lane(holes=1)], False),
         ([lane(held=2)], False),
         ([lane(forks=1)], False),
-        ([lane(), lane("1", complete_to="2026-10-05T00:00:00.000000Z", lag_s=None)], True),  # it has ended
-        ([lane("import-1", kind="import", complete_to="2026-10-05T00:00:00.000000Z", lag_s=None)], True),
-        ([lane("import-1", kind="import", complete_to=None, lag_s=None)], True),
+        ([lane(), lane("1", complete_to="2026-10-05T00:00:00.000000Z", due=False)], True),  # it has ended
+        ([lane("import-1", kind="import", complete_to="2026-10-05T00:00:00.000000Z", due=False)], True),
+        ([lane("import-1", kind="import", complete_to=None, due=False)], True),
         ([lane(operator="another", holes=1)], True),
     ],
 )
@@ -75,6 +75,7 @@ def test_complete_to_is_that_of_the_lane_furthest_behind() -> None:
 
 def test_what_was_served_unmetered_makes_a_report_not_whole_and_stands_in_it_with_its_reason() -> None:
     gap = {
+        "kind": "unmetered",
         "node": "vilnius-1",
         "lane": "0",
         "from": "2026-10-05T00:00:00.000000Z",
