@@ -4,21 +4,24 @@ A cell is (hour, customer, project, key, node, model, outcome, band) of one oper
 `metering.event` as sums. Hourly usage is a function of the set of accepted batches, so the same function serves intake
 (which writes the cells of a poll as partial sums) and a rebuild from the archive (which compares them).
 
-Everything works on columns. The keys of a row are folded into one integer (mixed radix over the distinct values of
-each key), so that grouping hashes eight bytes a row instead of some eighty. Measured on one core with 50 batches of
-10,000 events: 5 M events/s in all where they fall into 80,000 cells; the grouping alone is ten times as fast as by the
-eight columns themselves.
+Everything works on columns. The keys of a row are folded into 64 bits, rows are grouped by these, and then every row is
+compared, key by key, with the first of its group: were two cells ever folded into one (2^-64 a pair, or somebody's
+design), the rows are grouped by the keys themselves. Each batch is summed while it lies in the processor's cache, then
+the sums of all are summed. Where nearly every event is a cell of its own, as a sixteenth of the rows tells, that would
+cost more than the rows which it saves, and they are left as they are: a cell is the sum of its rows.
+Measured on one core, batches of 10,000 events: 0.06 µs an event where they fall into some hundred cells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from metering.columns import integers
+from metering.columns import Column, integers, valid, whole
 from metering.event import ID, QUANTITIES, WORD, bands, quantities, whole_prompts
 
 _HOUR = pa.timestamp("us", "UTC")
@@ -38,8 +41,11 @@ CELL_SCHEMA = pa.schema(
 )
 
 _HOUR_US = 3_600_000_000
-_RADIX_LIMIT = 1 << 62
-_UNREAD = ["sequence", "request", "names", "endpoint", "request_digest"]
+_FOLD = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplying by it loses nothing
+_FEW = 1_000  # rows that are always summed
+_PAYS = 0.75  # summing is worth it where at most so many of the rows are left
+
+Folded = npt.NDArray[np.uint64]
 
 
 def cells_of(batches: Sequence[tuple[str, pa.Table]]) -> pa.Table:
@@ -48,10 +54,40 @@ def cells_of(batches: Sequence[tuple[str, pa.Table]]) -> pa.Table:
     The result has CELL_SCHEMA, one row a cell, in no particular order. Sums are exact for up to nine million events
     of the greatest allowed quantity (10^12) a cell; intake takes far fewer at a time.
     """
-    filled = [(node, events) for node, events in batches if events.num_rows]
-    if not filled:
+    parts = [cells_of_batch(node, events, quantities(events)) for node, events in batches if events.num_rows]
+    return merged(parts, always=True)
+
+
+def cells_of_batch(node: str, events: pa.Table, figures: Mapping[str, Column]) -> pa.Table:
+    """The cells of one batch, as CELL_SCHEMA; where summing saves little, several rows a cell. `figures` are its
+    `quantities`."""
+    time = integers(events, "time")
+    hours = time - time % _HOUR_US
+    nodes = pa.DictionaryArray.from_arrays(np.zeros(events.num_rows, np.int32), pa.array([node], pa.string()))
+    columns = [
+        pa.array(hours).view(_HOUR),
+        *(whole(events, name) for name in ("customer", "project", "key")),
+        nodes,
+        *(whole(events, name) for name in ("model", "outcome")),
+        pa.array(bands(whole_prompts(events))),
+        *(pa.array(figures[name]) for name in QUANTITIES),
+    ]
+    rows = pa.Table.from_arrays(columns, schema=CELL_SCHEMA)
+    keys = _keys(rows)
+    folded = _fold(keys)
+    return _summed(rows, keys, folded) if _pays(folded) else rows
+
+
+def merged(parts: Sequence[pa.Table], *, always: bool = False) -> pa.Table:
+    """The cells of all `parts`, tables of CELL_SCHEMA: one row a cell if `always`, else where that pays."""
+    if not parts:
         return CELL_SCHEMA.empty_table()
-    return _grouped(_joined(filled))
+    rows = pa.concat_tables(parts)
+    keys = _keys(rows.select(list(KEYS)).unify_dictionaries().combine_chunks())
+    folded = _fold(keys)
+    if always or _pays(folded):
+        return _summed(rows.unify_dictionaries().combine_chunks(), keys, folded)
+    return rows
 
 
 def mark_late(table: pa.Table, is_late: Callable[[datetime], bool]) -> pa.Table:
@@ -61,55 +97,84 @@ def mark_late(table: pa.Table, is_late: Callable[[datetime], bool]) -> pa.Table:
     return table.append_column(pa.field("late", pa.bool_(), nullable=False), late.take(hours.indices))
 
 
-def _joined(batches: Sequence[tuple[str, pa.Table]]) -> pa.Table:
-    """All events in one table of CELL_SCHEMA's columns, a row an event."""
-    tables = [table.drop_columns(_UNREAD) for _, table in batches]
-    events = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
-    nodes = sorted({node for node, _ in batches})
-    codes = np.repeat(
-        np.array([nodes.index(node) for node, _ in batches], np.int32),
-        [table.num_rows for _, table in batches],
-    )
-    sums = quantities(events)
-    time = integers(events, "time")
-    columns = {
-        "hour": pa.array(time - time % _HOUR_US).cast(_HOUR),
-        "customer": events["customer"],
-        "project": events["project"],
-        "key": events["key"],
-        "node": pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(nodes, pa.string())),
-        "model": events["model"],
-        "outcome": events["outcome"],
-        "band": pa.array(bands(whole_prompts(events))),
-        **sums,
-    }
-    return pa.table(columns, schema=CELL_SCHEMA)
-
-
-def _grouped(rows: pa.Table) -> pa.Table:
-    """The sums of `rows` (CELL_SCHEMA) by KEYS."""
-    found = pa.table(
-        {"code": _codes(rows), "row": np.arange(rows.num_rows), **{name: rows[name] for name in QUANTITIES}}
-    )
-    sums = found.group_by("code", use_threads=False).aggregate(
-        [("row", "min"), *((name, "sum") for name in QUANTITIES)]
-    )
-    keys = rows.select(list(KEYS)).take(sums["row_min"])
-    columns = [*(keys[name] for name in KEYS), *(sums[f"{name}_sum"] for name in QUANTITIES)]
-    return pa.table(columns, schema=CELL_SCHEMA).combine_chunks()
-
-
-def _codes(rows: pa.Table) -> pa.Array:
-    """One integer a row, equal where all KEYS are equal."""
-    code = np.zeros(rows.num_rows, np.int64)
-    span = 1
+def _keys(rows: pa.Table) -> list[Folded]:
+    """The KEYS of `rows` (in one piece) as columns of 64 bits: two rows are of one cell if all of these are equal. Those
+    that are the same in all rows are left out."""
+    found: list[Folded] = []
     for name in KEYS:
-        column = rows[name].combine_chunks()
-        if not isinstance(column, pa.DictionaryArray):
-            column = column.dictionary_encode(null_encoding="encode")
-        if span * len(column.dictionary) >= _RADIX_LIMIT:
-            seen = pa.array(code).dictionary_encode()
-            code, span = seen.indices.to_numpy().astype(np.int64), len(seen.dictionary)
-        code = code * len(column.dictionary) + column.indices.to_numpy()
-        span *= len(column.dictionary)
-    return pa.array(code)
+        array = whole(rows, name)
+        if pa.types.is_fixed_size_binary(array.type):
+            found += _id_keys(array)
+        elif isinstance(array, pa.DictionaryArray):
+            found.append(array.indices.to_numpy().astype(np.uint64))
+        else:
+            found.append(integers(rows, name).view(np.uint64))
+    return [key for key in found if len(key) and (key[0] != key[-1] or (key != key[0]).any())]
+
+
+def _id_keys(array: pa.Array) -> list[Folded]:
+    """A column of ids as two halves, zeroes for null, and where nulls are."""
+    if array.null_count == len(array):
+        return []
+    halves = np.frombuffer(array.buffers()[1], "=u8", 2 * len(array), 16 * array.offset).reshape(-1, 2)
+    one, other = np.ascontiguousarray(halves.T)
+    if not array.null_count:
+        return [one, other]
+    known = valid(array).astype(np.uint64)
+    return [one * known, other * known, known]
+
+
+def _fold(keys: Sequence[Folded]) -> Folded | None:
+    """Each row's keys in 64 bits, equal where the keys are; None where all rows are of one cell."""
+    if not keys:
+        return None
+    folded = keys[0] * _FOLD
+    for key in keys[1:]:
+        folded += key
+        folded *= _FOLD
+    return folded
+
+
+def _pays(folded: Folded | None) -> bool:
+    """Whether summing leaves few enough of the rows. Rows of one cell fold alike, so those whose fold begins with four
+    zero bits are a sixteenth of the cells with all their rows."""
+    if folded is None or len(folded) <= _FEW:
+        return True
+    some = folded[folded >> np.uint64(60) == 0]
+    return len(np.unique(some)) <= _PAYS * len(some)
+
+
+def _summed(rows: pa.Table, keys: Sequence[Folded], folded: Folded | None) -> pa.Table:
+    """The sums of `rows` (CELL_SCHEMA, in one piece) by KEYS, one row a cell."""
+    if not rows.num_rows:
+        return rows
+    if folded is None:
+        codes, count = np.zeros(rows.num_rows, np.int64), 1
+    else:
+        groups = pa.array(folded).dictionary_encode()
+        codes, count = groups.indices.to_numpy().astype(np.int64), len(groups.dictionary)
+    first = np.empty(count, np.int64)
+    first[codes[::-1]] = np.arange(rows.num_rows - 1, -1, -1)  # of a row that is set twice the last one stays
+    at = first[codes]
+    if any((key[at] != key).any() for key in keys):
+        return _summed_by_keys(rows)
+    found = rows.select(list(KEYS)).take(pa.array(first))
+    return pa.Table.from_arrays(
+        [*(whole(found, name) for name in KEYS), *(_sums(rows, name, codes, count) for name in QUANTITIES)],
+        schema=CELL_SCHEMA,
+    )
+
+
+def _sums(rows: pa.Table, name: str, codes: Column, count: int) -> pa.Array:
+    found = np.zeros(count, np.int64)
+    values = integers(rows, name)
+    if values.any():
+        np.add.at(found, codes, values)
+    return pa.array(found)
+
+
+def _summed_by_keys(rows: pa.Table) -> pa.Table:
+    """The same, slowly, by the keys themselves."""
+    sums = rows.group_by(list(KEYS), use_threads=False).aggregate([(name, "sum") for name in QUANTITIES])
+    columns = [*(sums[name] for name in KEYS), *(sums[f"{name}_sum"] for name in QUANTITIES)]
+    return pa.table(columns, schema=CELL_SCHEMA).combine_chunks()

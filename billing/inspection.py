@@ -13,11 +13,10 @@ from datetime import date
 from hashlib import sha256
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 
+from billing.batch_usage import BatchUsage, batch_usage
 from metering.batch import Seal, check_root, peek_seal, read_body, read_seal, seal_hash
-from metering.columns import integers
 from metering.note import key_hash, split_note
 from metering.refusal import Refusal
 
@@ -46,12 +45,14 @@ class Place(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """A batch as it came: the signed seal and the body. `token` is what its source wants back as acknowledgement;
-    `held_path` is where it lay if it was held before."""
+    `held_path` is where it lay if it was held before. `events`: of a batch that comes back out of a joined file of the
+    archive, where its body is gone and the root alone proves them."""
 
     note: bytes
     body: bytes
     token: object = None
     held_path: str | None = None
+    events: pa.Table | None = None
 
     @property
     def digest(self) -> str:
@@ -70,13 +71,13 @@ class Enrolment:
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """A batch that its lane's key signed. `events` is None where `fault` says why they can't be taken; `missing` are the
-    ids of customers that nobody knows."""
+    """A batch that its lane's key signed. `usage` is None where `fault` says why its events can't be taken; `missing` are
+    the ids of customers that nobody knows."""
 
     delivery: Delivery
     seal: Seal
     hash: str
-    events: pa.Table | None
+    usage: BatchUsage | None
     fault: Refusal | None
     root_checked: bool = False
     missing: frozenset[bytes] = frozenset()
@@ -96,23 +97,17 @@ class Inspected:
     @property
     def customers(self) -> set[bytes]:
         """Ids of the customers that its events name."""
-        return set() if self.events is None else set(self.events["customer"].unique().to_pylist())
+        return set() if self.usage is None else set(self.usage.cells["customer"].unique().to_pylist())
 
     @property
-    def months(self) -> set[date]:
+    def months(self) -> frozenset[date]:
         """The UTC months that its events fall into, as their first days."""
-        if self.events is None:
-            return set()
-        months = np.unique(integers(self.events, "time").view("datetime64[us]").astype("datetime64[M]"))
-        return {month.astype("datetime64[D]").item() for month in months}
+        return frozenset() if self.usage is None else self.usage.months
 
     @property
     def times_us(self) -> tuple[int, int] | None:
         """Time of the first and of the last event; None where there are none."""
-        if self.events is None or not self.events.num_rows:
-            return None
-        times = integers(self.events, "time")
-        return int(times[0]), int(times[-1])
+        return None if self.usage is None else self.usage.times_us
 
     @property
     def latest_us(self) -> int:
@@ -162,12 +157,13 @@ def inspect(delivery: Delivery, enrolled: Mapping[LaneName, Enrolment], *, with_
     seal = read_seal(delivery.note, enrolment.keys[rank])
     named = seal_hash(delivery.note)
     try:
-        events = read_body(seal, delivery.body)
-        if with_root:
+        events = read_body(seal, delivery.body) if delivery.events is None else delivery.events
+        if with_root or delivery.events is not None:
             check_root(seal, events)
     except Refusal as fault:
         return Inspected(delivery, seal, named, None, fault, key_rank=rank)
-    return Inspected(delivery, seal, named, events, None, root_checked=with_root, key_rank=rank)
+    usage = batch_usage(seal.node, events)
+    return Inspected(delivery, seal, named, usage, None, root_checked=with_root, key_rank=rank)
 
 
 def _rank_of_signer(note: bytes, signer: str, enrolment: Enrolment) -> int:

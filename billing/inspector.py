@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pyarrow as pa
+
 from billing.acceptance import UNKNOWN_CUSTOMER
 from billing.batch_paths import aside_path
 from billing.inspection import (
@@ -46,8 +48,9 @@ class Inspector:
         inspected, strays = await asyncio.to_thread(
             inspect_all, deliveries, self._enrolled, with_root=self._with_root
         )
-        await self._ask_for_customers(inspected)
-        return [self._checked(batch) for batch in inspected], [_aside(*stray) for stray in strays]
+        unknown = await self._unknown_customers(inspected)
+        checked = [_checked(batch, unknown.get(batch.seal.operator)) for batch in inspected]
+        return checked, [_aside(*stray) for stray in strays]
 
     def _knows_key(self, name: LaneName, delivery: Delivery) -> bool:
         """Whether the key that the batch says to be signed by is known as the lane's."""
@@ -57,27 +60,35 @@ class Inspector:
         named = signing_key_hash(delivery.note)
         return any(key_hash(str(name), key).hex() == named for key in enrolment.keys)
 
-    async def _ask_for_customers(self, inspected: Sequence[Inspected]) -> None:
-        customers: dict[str, set[bytes]] = defaultdict(set)
+    async def _unknown_customers(self, inspected: Sequence[Inspected]) -> dict[str, set[bytes]]:
+        """By operator, the customers of these batches that it does not have; none where all are known."""
+        unknown: dict[str, set[bytes]] = {}
+        cells: dict[str, list[pa.Table]] = defaultdict(list)
         for batch in inspected:
-            customers[batch.seal.operator] |= batch.customers
-        for operator, ids in customers.items():
-            strange = ids - self._customers[operator]
+            if batch.usage is not None:
+                cells[batch.seal.operator].append(batch.usage.cells.select(["customer"]))
+        for operator, tables in cells.items():
+            ids = pa.concat_tables(tables)["customer"].unique().to_pylist()
+            strange = set(ids) - self._customers[operator]
             if strange:
-                self._customers[operator].update(await self._ledger.known_customers(operator, strange))
+                known = set(await self._ledger.known_customers(operator, strange))
+                self._customers[operator] |= known
+                unknown[operator] = strange - known
+        return unknown
 
-    def _checked(self, batch: Inspected) -> Inspected:
-        """Usage of a customer that the operator does not have could never be billed: a fault, by that name."""
-        unknown = batch.customers - self._customers[batch.seal.operator]
-        if not unknown:
-            return batch
-        fault = Refusal(
-            UNKNOWN_CUSTOMER,
-            f"{len(unknown)} customers of its events are unknown, among them {min(unknown).hex()}",
-            where=f"{batch.name} {batch.place}",
-            remedy="restore the subjects that the sidecar or import knew; the batch is then taken up",
-        )
-        return replace(batch, events=None, fault=fault, missing=frozenset(unknown))
+
+def _checked(batch: Inspected, nobody: set[bytes] | None) -> Inspected:
+    """Usage of a customer that the operator does not have could never be billed: a fault, by that name."""
+    unknown = batch.customers & nobody if nobody else set()
+    if not unknown:
+        return batch
+    fault = Refusal(
+        UNKNOWN_CUSTOMER,
+        f"{len(unknown)} customers of its events are unknown, among them {min(unknown).hex()}",
+        where=f"{batch.name} {batch.place}",
+        remedy="restore the subjects that the sidecar or import knew; the batch is then taken up",
+    )
+    return replace(batch, usage=None, fault=fault, missing=frozenset(unknown))
 
 
 def _aside(delivery: Delivery, refusal: Refusal) -> SetAside:

@@ -29,7 +29,7 @@ import pyarrow as pa
 
 from billing.acceptance import AHEAD, AHEAD_OF_TIME, UNKNOWN_CUSTOMER, Mark, Verdicts, due_at, follow, settle
 from billing.batch_paths import archive_path, aside_path, held_path
-from billing.cells import cells_of, mark_late
+from billing.cells import mark_late, merged
 from billing.inspection import Delivery, Inspected, LaneName
 from billing.inspector import Inspector
 from billing.intake_ports import (
@@ -44,7 +44,6 @@ from billing.intake_ports import (
     StoredBatch,
     Taking,
 )
-from billing.model_sums import model_sums
 from billing.polls import next_poll, still_going, survives, take_apart
 from metering.refusal import Refusal, Unavailable
 from metering.steps import step
@@ -218,7 +217,7 @@ class Intake:
         self, verdicts: Mapping[LaneName, Verdicts], transaction: Acceptance, now: datetime
     ) -> Taking:
         followed = [batch for verdict in verdicts.values() for batch in verdict.accepted]
-        accepted = await asyncio.to_thread(lambda: [_accepted(batch) for batch in followed])
+        accepted = [_accepted(batch) for batch in followed]
         refused = [pair for verdict in verdicts.values() for pair in verdict.refused]
         repeats = [batch for verdict in verdicts.values() for batch in verdict.repeats]
         again = [batch for batch, _ in refused if batch.delivery.held_path is not None]
@@ -237,17 +236,17 @@ class Intake:
         self, accepted: Sequence[Inspected], transaction: Acceptance, now: datetime
     ) -> dict[str, pa.Table]:
         """Each operator's cells of the accepted batches, marked where they come too late to be billed."""
-        events: dict[str, list[tuple[str, pa.Table]]] = defaultdict(list)
+        cells: dict[str, list[pa.Table]] = defaultdict(list)
         for batch in accepted:
-            if batch.events is not None and batch.events.num_rows:
-                events[batch.seal.operator].append((batch.seal.node, batch.events))
-        lateness = await transaction.lateness(events.keys()) if events else {}
+            if batch.usage is not None and batch.usage.cells.num_rows:
+                cells[batch.seal.operator].append(batch.usage.cells)
+        lateness = await transaction.lateness(cells.keys()) if cells else {}
 
         def summed(operator: str) -> pa.Table:
             late = lateness[operator]
-            return mark_late(cells_of(events[operator]), lambda hour: late.is_late(hour, now))
+            return mark_late(merged(cells[operator]), lambda hour: late.is_late(hour, now))
 
-        return {operator: await asyncio.to_thread(summed, operator) for operator in events}
+        return {operator: await asyncio.to_thread(summed, operator) for operator in cells}
 
     def _store(self, taking: Taking) -> None:
         """Everything on disk, under the lanes' locks and before the commit that lists it."""
@@ -277,8 +276,8 @@ class Intake:
 
 
 def _accepted(batch: Inspected) -> Accepted:
-    summed = batch.seal.kind == "sidecar" and batch.events is not None
-    return Accepted(batch, archive_path(batch), model_sums(batch.events) if summed else ())
+    by_model = batch.usage.by_model if batch.usage and batch.seal.kind == "sidecar" else ()
+    return Accepted(batch, archive_path(batch), by_model)
 
 
 def _held(batch: Inspected, refusal: Refusal) -> Held:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
-from metering.columns import integers
-from metering.event import quantities
+from metering.columns import integers, word_codes
 
 SUMMED = ("requests", "prompt_tokens", "generated_tokens", "unwitnessed_requests")
 
@@ -30,19 +30,17 @@ class ModelSum:
     unwitnessed_requests: int
 
 
-def model_sums(events: pa.Table) -> tuple[ModelSum, ...]:
-    """The sums of `events` (EVENT_SCHEMA), a model each, by name. 13 M events/s on one core."""
-    if not events.num_rows:
-        return ()
-    figures = quantities(events)
-    columns = {name: figures[name] for name in SUMMED}
-    found = (
-        pa.table({"model": events["model"].cast(pa.string()), "time": integers(events, "time"), **columns})
-        .group_by("model", use_threads=False)
-        .aggregate([("time", "min"), ("time", "max"), *((name, "sum") for name in SUMMED)])
-    )
-    rows = [
-        ModelSum(row["model"], row["time_min"], row["time_max"], *(row[f"{name}_sum"] for name in SUMMED))
-        for row in found.to_pylist()
-    ]
-    return tuple(sorted(rows, key=lambda row: row.model))
+def model_sums(events: pa.Table, cells: pa.Table) -> tuple[ModelSum, ...]:
+    """The sums of `events` (EVENT_SCHEMA, in the order of their times), whose cells are `cells`; a model each, by name."""
+    codes, words = word_codes(events, "model")
+    times = integers(events, "time")
+    first, last = np.zeros(len(words), np.int64), np.zeros(len(words), np.int64)
+    last[codes] = times  # of a place that is set twice the last one stays
+    first[codes[::-1]] = times[::-1]
+    spans = {words[code]: (int(first[code]), int(last[code])) for code in np.flatnonzero(np.bincount(codes))}
+    of_cells, models = word_codes(cells, "model")
+    sums = np.zeros((len(SUMMED), len(models)), np.int64)
+    for place, name in enumerate(SUMMED):
+        np.add.at(sums[place], of_cells, integers(cells, name))
+    by_model = dict(zip(models, sums.T.tolist(), strict=True))
+    return tuple(ModelSum(model, *spans[model], *by_model[model]) for model in sorted(spans))

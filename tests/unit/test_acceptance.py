@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from billing.acceptance import Known, Mark, follow, settle
 from billing.inspection import Delivery, Inspected, Place
 from metering.batch import GENESIS, Seal
-from metering.event import EVENT_SCHEMA, Totals
+from metering.event import Totals
 from metering.refusal import Refusal
 
 NOW = datetime(2026, 10, 20, tzinfo=UTC)
@@ -48,7 +48,7 @@ def seal(number: int, previous: str, **changes: object) -> Seal:
 
 
 def arrived(of: Seal, seal_hash: str) -> Inspected:
-    return Inspected(Delivery(b"", b""), of, seal_hash, EVENT_SCHEMA.empty_table(), None)
+    return Inspected(Delivery(b"", b""), of, seal_hash, None, None)
 
 
 def chain(length: int) -> list[Inspected]:
@@ -124,7 +124,7 @@ def test_of_two_successors_that_arrive_together_the_first_is_taken_and_the_secon
 
 def test_a_damaged_copy_does_not_bar_the_good_one_and_is_a_repeat_beside_it() -> None:
     good = arrived(seal(0, GENESIS), "hash-0")
-    damaged = replace(good, events=None, fault=Refusal("body_digest", "…"))
+    damaged = replace(good, usage=None, fault=Refusal("body_digest", "…"))
     verdicts = follow(Mark("sidecar"), [damaged, good], NOW)
     assert verdicts.accepted == [good]
     assert verdicts.repeats == [damaged]

@@ -6,12 +6,15 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from billing.cells import CELL_SCHEMA, KEYS, cells_of, mark_late
-from metering.event import BANDS, MAX_QUANTITY, QUANTITIES, Event, events_table
+from billing import cells
+from billing.cells import CELL_SCHEMA, KEYS, cells_of, cells_of_batch, mark_late, merged
+from metering.event import BANDS, MAX_QUANTITY, QUANTITIES, Event, events_table, quantities
 
 START_US = 1_790_000_000_000_000
 HOUR_US = 3_600_000_000
@@ -100,8 +103,8 @@ def tables(given_batches: Batches) -> list[tuple[str, pa.Table]]:
     return [(node, events_table(batch, 1)) for node, batch in given_batches]
 
 
-def as_sums(cells: pa.Table) -> dict[tuple[object, ...], list[int]]:
-    rows = cells.to_pylist()
+def as_sums(table: pa.Table) -> dict[tuple[object, ...], list[int]]:
+    rows = table.to_pylist()
     found = {tuple(row[key] for key in KEYS): [row[name] for name in QUANTITIES] for row in rows}
     assert len(found) == len(rows), "a cell is one row"
     return found
@@ -110,9 +113,51 @@ def as_sums(cells: pa.Table) -> dict[tuple[object, ...], list[int]]:
 @given(batches)
 @settings(max_examples=80, deadline=None)
 def test_cells_are_the_sums_of_their_events(given_batches: Batches) -> None:
-    cells = cells_of(tables(given_batches))
-    assert cells.schema == CELL_SCHEMA
-    assert as_sums(cells) == by_hand(given_batches)
+    found = cells_of(tables(given_batches))
+    assert found.schema == CELL_SCHEMA
+    assert as_sums(found) == by_hand(given_batches)
+
+
+@given(batches)
+@settings(max_examples=20, deadline=None)
+def test_cells_that_fold_alike_are_told_apart(given_batches: Batches) -> None:
+    """As if all keys folded into the same 64 bits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cells, "_FOLD", np.uint64(0))
+        assert as_sums(cells_of(tables(given_batches))) == by_hand(given_batches)
+
+
+def test_where_nearly_every_event_is_a_cell_rows_stay_as_they_are() -> None:
+    """Summing would cost more than it saves; a rebuild asks for one row a cell all the same."""
+    usage = Event(
+        "usage",
+        START_US,
+        b"r" * 16,
+        None,
+        IDS[0],
+        None,
+        None,
+        "chat",
+        "m",
+        "finished",
+        1,
+        0,
+        1,
+        0,
+        None,
+        0,
+        None,
+    )
+    many = [usage._replace(customer=n.to_bytes(16, "big")) for n in range(2_000)]
+    events = events_table([*many, *many[:100]], 1)
+    rows = cells_of_batch("node-1", events, quantities(events))
+    assert (rows.num_rows, merged([rows]).num_rows, cells_of([("node-1", events)]).num_rows) == (
+        2_100,
+        2_100,
+        2_000,
+    )
+    twice = merged([rows, rows])
+    assert as_sums(twice) == by_hand([("node-1", 2 * [*many, *many[:100]])])
 
 
 def test_an_amendment_is_priced_by_the_whole_prompt_of_its_request_and_so_is_what_takes_it_back() -> None:
@@ -141,8 +186,8 @@ def test_an_amendment_that_brings_the_prompt_itself_is_of_the_band_of_the_total(
         kind="amendment", names=b"r" * 16, prompt_tokens=150_000, completion_tokens=0, generated_tokens=2,
         whole_prompt=150_000,
     )  # fmt: skip
-    cells = cells_of(tables([("node-1", [unknown, amendment])])).to_pylist()
-    assert {cell["band"]: cell["completion_tokens"] for cell in cells} == {0: 5, 128_000: 0}
+    found = cells_of(tables([("node-1", [unknown, amendment])])).to_pylist()
+    assert {cell["band"]: cell["completion_tokens"] for cell in found} == {0: 5, 128_000: 0}
 
 
 def test_more_keys_than_an_integer_holds_are_folded_all_the_same() -> None:
