@@ -6,6 +6,7 @@ database needs (checks, triggers, partitions, policies, grants) stands in the SQ
 
 from __future__ import annotations
 
+from adapters.postgres.schema_archive import expiry, legal_hold
 from adapters.postgres.schema_base import metadata
 from adapters.postgres.schema_kafka import kafka_position
 from adapters.postgres.schema_keys import decision, lane_key, node_key
@@ -43,6 +44,7 @@ __all__ = [
     "batch",
     "decision",
     "document",
+    "expiry",
     "held",
     "hourly_usage",
     "import_file",
@@ -53,6 +55,7 @@ __all__ = [
     "late_bound",
     "leaf",
     "leaf_waiting",
+    "legal_hold",
     "log_entry",
     "log_head",
     "metadata",

@@ -75,6 +75,10 @@ GRANT SELECT, INSERT, UPDATE ON log_head TO tally_app;
 -- A restore is the owner's; everybody else only asks whether it is complete.
 GRANT SELECT ON unfinished_restore TO tally_app;
 
+-- The archive: what people decide about it.
+GRANT SELECT, INSERT, UPDATE (removed_at, removed_reason) ON legal_hold TO tally_app;
+GRANT SELECT, INSERT ON expiry TO tally_app;
+
 -- Money: the application only, and what is append-only can only be appended to.
 GRANT SELECT, INSERT ON late_bound, adjustment, settlement, journal_entry, posting, period_close TO tally_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON document TO tally_app;
@@ -91,6 +95,6 @@ REVOKE ALL ON FUNCTION find_api_key FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION find_api_key TO tally_app;
 
 -- Trigger functions run without anyone's right to call them.
-REVOKE ALL ON FUNCTION refuse_change, refuse_change_of_issued, refuse_step_back, refuse_change_of_batch, refuse_change_of_key,
+REVOKE ALL ON FUNCTION refuse_change, refuse_change_of_issued, refuse_step_back, refuse_change_of_batch, refuse_change_of_key, refuse_change_of_hold,
     check_entry_balances, await_number, check_numbered, refuse_change_of_leaf, check_log_grows, add_batch_leaves,
     add_change_leaf FROM PUBLIC;

@@ -40,6 +40,8 @@ APP = {
     "hourly_usage": "SELECT",
     "usage_cell": "SELECT",
     "kafka_position": "SELECT",
+    "legal_hold": "SELECT INSERT UPDATE(removed_at) UPDATE(removed_reason)",
+    "expiry": "SELECT INSERT",
     "late_bound": "SELECT INSERT",
     "document": "SELECT INSERT UPDATE DELETE",
     "number_series": "SELECT INSERT UPDATE",
