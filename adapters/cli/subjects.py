@@ -41,6 +41,7 @@ SUBJECTS: Mapping[str, Mapping[str, str]] = {
         "settlement": "Revenue shares of partners.",
         "ledger": "The double-entry journal.",
     },
+    "log": {"log": "The append-only logs: checkpoints, proofs and their check."},
     "report": {"report": "Reports as files."},
     "up": {"up": "Run sidecar, intake and API for one machine."},
     "servers": {
@@ -49,6 +50,10 @@ SUBJECTS: Mapping[str, Mapping[str, str]] = {
     "intake": {
         "intake": "Take sealed batches into the ledger, exactly once, until it is stopped.",
     },
+    "shipping": {
+        "shipper": "Send what the spool holds to Kafka, and delete what intake has accepted, until it is stopped.",
+    },
+    "kafka": {"kafka": "Kafka between sites and intake."},
     "api_server": {"api": "Serve usage, invoices, settlements and reports over HTTP, to keys with a role."},
     "backup": {
         "backup": "Write the whole database, as it is at one moment, and what is held into one file.",
