@@ -62,12 +62,15 @@ PARTITION_FETCH_BYTES = 4_000_000
 MESSAGES_A_POLL = 200
 #: Without a word from a worker for so long, the group gives its partitions to others.
 SESSION_MS = 10_000
+HEARTBEAT_MS = 1_000  # by these a worker hears that others come and go, and they wait for it
 MOST_BETWEEN_POLLS_MS = 120_000
 #: How soon new partitions and a topic that was made again are noticed.
 METADATA_EVERY_MS = 5_000
 COMMIT_EVERY_S = 5.0
 #: So long nobody hears that Kafka is away: brokers are started again, topics are made.
 SILENT_FOR_S = 5.0
+_JOIN_WITHIN_S = 30.0
+_CONNECT_WITHIN_S = 5.0
 _CLOSE_WITHIN_MS = 2_000
 _DAMAGED_TRIES = 3
 
@@ -141,7 +144,7 @@ class KafkaSource:
         consumer = self._open()
         self._place(consumer)
         try:
-            read = consumer.poll(timeout_ms=QUIET_MS, max_records=MESSAGES_A_POLL)
+            read = self._read(consumer)
         except CorruptRecordError as damaged:
             self._pass_over(consumer, damaged)
             return []
@@ -154,6 +157,23 @@ class KafkaSource:
             came += self._progress.read(partition.partition, [_bytes_of(message) for message in messages])
         self._commit(consumer)
         return came
+
+    def _read(self, consumer: Any) -> Mapping[TopicPartition, Sequence[Any]]:
+        """What comes within a moment; while the group shares out its partitions anew, that is waited for.
+
+        Waited for, because the library forgets a share that it is given while nobody polls, and asks for another one; and
+        said to it, because it forgets why it asked where the reason was a change of the topic.
+        """
+        until = time.monotonic() + _JOIN_WITHIN_S
+        while True:
+            if consumer._coordinator.need_rejoin():
+                consumer._coordinator.request_rejoin()
+            read: Mapping[TopicPartition, Sequence[Any]] = consumer.poll(
+                timeout_ms=QUIET_MS, max_records=MESSAGES_A_POLL
+            )
+            is_in = read or not consumer._coordinator.need_rejoin()
+            if is_in or self._leaving.is_set() or time.monotonic() > until:
+                return read
 
     def _open(self) -> Any:
         if self._consumer is None:
@@ -168,12 +188,17 @@ class KafkaSource:
                 fetch_max_bytes=FETCH_BYTES,
                 max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
                 session_timeout_ms=SESSION_MS,
+                heartbeat_interval_ms=HEARTBEAT_MS,
                 max_poll_interval_ms=MOST_BETWEEN_POLLS_MS,
                 metadata_max_age_ms=METADATA_EVERY_MS,
             )
             self._given = Given(consumer, self._progress)
             consumer.subscribe([self._settings.batches], listener=self._given)
             self._consumer = consumer
+            # Who joins before it knows the topic gets nothing of it, and has all the others join again.
+            until = time.monotonic() + _CONNECT_WITHIN_S
+            while not (self._identity(consumer) or self._leaving.is_set() or time.monotonic() > until):
+                time.sleep(0.01)
         return self._consumer
 
     def _place(self, consumer: Any) -> None:
