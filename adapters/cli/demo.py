@@ -6,6 +6,7 @@ site files ─▶ engine ─▶ `tally up` ─▶ requests over HTTP ─▶ drai
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Sequence
@@ -89,6 +90,8 @@ def register(app: typer.Typer) -> None:
         """
         said = TraceOptions(mapped or [], set_to or [], time_unit, time_origin, time_zone, limit)
         _check_options(trace, said, engine, fault)
+        # A folder of its own is read where it is, whatever Kafka the environment names.
+        os.environ.pop("TALLY_KAFKA", None)
         requests = read_trace(trace, said, now()) if trace is not None else _sample()
         root = _new_root()
         try:

@@ -12,6 +12,7 @@ import uvloop
 
 from adapters.cli.capture_options import CaptureOptions, Sync, takes_capture_options
 from adapters.cli.framework import Context, Result, command
+from adapters.cli.kafka import settings_if_any
 from adapters.cli.serving import (
     SIDECAR_LISTEN,
     Address,
@@ -25,6 +26,7 @@ from adapters.cli.serving import (
     settle,
     stop_signal,
 )
+from adapters.cli.shipping import keep_shipping, shipper_child
 from adapters.cli.wiring import DataFolder, now
 from adapters.importing.ledger import operator_of_node
 from adapters.postgres import keys
@@ -62,7 +64,8 @@ def register(app: typer.Typer) -> None:
     ) -> Result:
         """Stand between clients and a vLLM engine: check keys, count every request, seal the counts.
 
-        Prints one line of JSON when ready. SIGTERM and Ctrl-C let running requests end.
+        Prints one line of JSON when ready. SIGTERM and Ctrl-C let running requests end. Where TALLY_KAFKA is set it
+        brings a shipper of its spool, as a process of its own.
         """
         log_to_stderr()
         address = Address.parse(listen, "--listen")
@@ -74,6 +77,7 @@ def register(app: typer.Typer) -> None:
         check_lane_name(lane)
         capture.check()
         certificate = capture.certificate()
+        settings = settings_if_any()
         folder = DataFolder(context.data)
         folder.make()
         with stop_signal() as stop:
@@ -111,11 +115,16 @@ def register(app: typer.Typer) -> None:
                     addresses["metrics"] = f"{_show_metrics(server, watched, stack)}/metrics"
                 settle()
                 ready(addresses)
+                shipper = None if settings is None else shipper_child(context)
+                if shipper is not None:
+                    renewing.append(asyncio.create_task(keep_shipping(context, stop, shipper)))
                 await _first_of(stop, server.failed)
                 await server.drain()
                 for task in renewing:
                     task.cancel()
                 await asyncio.gather(*renewing, return_exceptions=True)
+                if shipper is not None:  # the last: what the sidecar sealed while draining, it still sends
+                    await shipper.stop()
                 if server.failed.is_set():
                     raise Unavailable(
                         "capture_failed",

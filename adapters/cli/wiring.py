@@ -20,6 +20,7 @@ from pathlib import Path
 from adapters.archive import BatchObjects
 from adapters.archive_reading import BatchReader
 from adapters.importing.seal_lane import ImportPlace
+from adapters.kafka.settings import kafka_settings
 from adapters.objects import FolderObjects
 from adapters.postgres.database import Database
 from adapters.postgres.intake import PostgresLedger
@@ -82,7 +83,12 @@ class DataFolder:
 
     def intake_key(self, operator: str) -> Path:
         """What intake signs its acknowledgements to this operator's nodes with."""
-        return self.keys / "intake" / f"{operator}.key"
+        return self.intake_keys / f"{operator}.key"
+
+    @property
+    def intake_keys(self) -> Path:
+        """OPERATOR.key where intake runs, OPERATOR.pub where its acknowledgements are read."""
+        return self.keys / "intake"
 
     @property
     def node_secret(self) -> Path:
@@ -126,8 +132,11 @@ async def take_what_waits(folder: DataFolder, database: Database) -> None:
     """Takes in what waits in the folder's spool, so that an answer misses nothing that is here.
 
     Where nothing waits here, whoever asks needs no login of tally_intake: intake then runs elsewhere, or as its own
-    command. Refusal `no_intake_login` where something waits and this command may not take it in.
+    command. Refusal `no_intake_login` where something waits and this command may not take it in. With Kafka the spool
+    is its shipper's: what waits is on its way to intake, and leaves the spool when intake has said so.
     """
+    if kafka_settings(os.environ) is not None:
+        return
     waits = any(True for _ in Spool(folder.spool).pending())
     if waits or database.urls.intake is not None:
         await make_intake(folder, database).take_pending()

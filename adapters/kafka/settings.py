@@ -1,4 +1,4 @@
-"""How Kafka is reached, from the environment: `TALLY_KAFKA` and what begins with `TALLY_KAFKA_`.
+"""How Kafka is reached, from the environment: `TALLY_KAFKA` and the variables whose names begin like it.
 
     TALLY_KAFKA                     brokers to begin with: HOST:PORT[,HOST:PORT…]; unset: no Kafka, the spool is read
     TALLY_KAFKA_PREFIX              of the topics' names: `tally` makes `tally.batches` and `tally.accepted`

@@ -44,7 +44,8 @@ STORY = (
     ),
 )
 SERVERS = ("sidecar", "intake", "api", "up")
-ELSEWHERE = ("demo", "backup")  # test_demo.py and test_backup.py run their examples
+# test_demo.py, test_backup.py and test_kafka_commands.py run their examples
+ELSEWHERE = ("demo", "backup", "shipper", "kafka prepare")
 PLACEHOLDER_KEY = "8d7f9c2e-0000-4000-8000-000000000000"
 
 
