@@ -16,7 +16,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -66,13 +66,19 @@ async def close_periods(
     `tax_case_not_supported`.
     """
     rows: list[dict[str, Any]] = []
+    opened: list[Book] = []
     async with AsyncExitStack() as stack:
         # Locks are taken in one order, so that two closes of several operators wait instead of locking up.
         for operator in sorted(operators):
             book = await stack.enter_async_context(books.write(operator))
+            opened.append(book)
             accepted = Accepted(accept_unfinished, accept_gaps)
             rows.append(await _close_book(book, operator, period, now, issue=issue, accepted=accepted))
         check_named_gaps(rows, accept_gaps)
+        for book in opened:
+            await (
+                book.archive()
+            )  # all of them before the first commits: an archive that is away refuses the whole
         if issue:
             step("issue")
     if issue:
@@ -163,10 +169,12 @@ async def _close(
     outcome = _draft_all(
         facts, operator, period, rated, await book.adjustments(period), documents, may_wait=may_wait
     )
-    await book.replace_drafts(period, outcome.drafts)
-    made: Sequence[Document] = outcome.drafts
+    checkpoint = await book.checkpoint()
+    drafts = [replace(draft, checkpoint=checkpoint) for draft in outcome.drafts]
+    await book.replace_drafts(period, drafts)
+    made: Sequence[Document] = drafts
     if issue:
-        made = await issue_drafts(book, facts, outcome.drafts, now)
+        made = await issue_drafts(book, facts, drafts, now)
     row = _row(operator, period, rated, outcome, made, gaps, issue=issue, unfinished=unfinished)
     last = await book.last_close(period)
     await book.add_close(
@@ -178,6 +186,7 @@ async def _close(
             facts=_versions(rated),
             result=row,
             unfinished=unfinished,
+            checkpoint=checkpoint,
         )
     )
     return row

@@ -4,6 +4,7 @@ decides).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from billing.credit import credit, mirror
@@ -63,6 +64,7 @@ async def credit_invoice(
                 at=now,
             )
             await book.add_adjustment(adjustment)
+        note = replace(note, checkpoint=await book.checkpoint())
         await book.add_drafts([note])
         if issue:
             [note] = await issue_drafts(book, facts, [note], now)

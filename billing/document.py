@@ -5,8 +5,8 @@ The JSON's keys are D of docs/commands.md with `lines`, `allowances`, `charges` 
 and percents shortest text.
 
 A credit note's figures are positive as printed; `sign` is −1, and Σ sign × net of all documents is the
-revenue. An issued document never changes: `paid`, `checkpoint` and `files` are told beside it by whoever
-reads it.
+revenue. An issued document never changes: `paid` and `files` are told beside it by whoever reads it.
+`checkpoint` is the newest signed one of the operator's log at the close that drafted it, the whole note.
 """
 
 from __future__ import annotations

@@ -33,7 +33,8 @@ class PeriodClose:
     """That a period was closed (for the nth time): over which usage, with which facts, to what effect.
 
     `heads` maps "node/lane" to the seal hash that its accepted chain ended with; `facts` holds the versions
-    that priced the period; `result` is the JSON row that `period close` printed.
+    that priced the period; `result` is the JSON row that `period close` printed; `checkpoint` is the newest signed one
+    of the operator's log, which its documents name.
     """
 
     period: Period
@@ -43,6 +44,7 @@ class PeriodClose:
     facts: Mapping[str, Any]
     result: Mapping[str, Any]
     unfinished: bool
+    checkpoint: str | None = None
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -87,6 +89,16 @@ class Book(Protocol):
 
     async def lane_heads(self) -> Mapping[str, str]:
         """ "node/lane" -> hash of the last accepted seal."""
+        ...
+
+    async def checkpoint(self) -> str | None:
+        """The newest signed checkpoint of the operator's log, the whole note."""
+        ...
+
+    async def archive(self) -> None:
+        """Puts what this transaction has added to the log into the archive: nothing of money is visible that is not
+        archived. Raises `Unavailable` where the archive is. Leaving `Books.write` does it too.
+        """
         ...
 
     async def usage(self, start: datetime, end: datetime) -> pa.Table:

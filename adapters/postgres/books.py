@@ -1,7 +1,13 @@
-"""One operator's books in PostgreSQL: billing's ports over the functions of this folder, one transaction a book."""
+"""One operator's books in PostgreSQL: billing's ports over the functions of this folder, one transaction a book.
+
+Before it commits, what its leaves commit to is put into the archive (billing/log.py): a document that is issued is
+archived before anybody sees it. A process that dies in between leaves an object that no leaf speaks of, which harms
+nobody.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -9,7 +15,8 @@ from datetime import UTC, datetime
 import pyarrow as pa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from adapters.postgres import closes, documents, journal, settlements
+from adapters.log_archive import put_contents
+from adapters.postgres import closes, documents, journal, log, settlements
 from adapters.postgres.database import Database
 from adapters.postgres.lane_ends import lane_ends
 from adapters.postgres.site import book_lock, operator_facts
@@ -20,6 +27,7 @@ from billing.document import Document
 from billing.facts import Facts
 from billing.gaps import Gap
 from billing.journal import Entry
+from billing.objects import Objects
 from billing.period import Period
 from billing.ports import PeriodClose, Series
 from billing.settlement import Settlement
@@ -30,17 +38,23 @@ def _now() -> datetime:
 
 
 class PostgresBooks:
-    """`billing.ports.Books`. `clock` says when drafts were made."""
+    """`billing.ports.Books`. `clock` says when drafts were made. `objects` is the archive; without it, who writes leaves
+    archiving to the sequencer, as tests of the books alone do."""
 
-    def __init__(self, database: Database, clock: Callable[[], datetime] = _now) -> None:
+    def __init__(
+        self, database: Database, clock: Callable[[], datetime] = _now, *, objects: Objects | None = None
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._objects = objects
 
     @asynccontextmanager
     async def write(self, operator: str) -> AsyncIterator[PostgresBook]:
         """The operator's book under its lock, which is taken before the snapshot and outlasts the commit."""
         async with self._database.alone(operator, book_lock(operator)) as connection:
-            yield PostgresBook(connection, operator, self._clock)
+            book = PostgresBook(connection, operator, self._clock, self._objects)
+            yield book
+            await book.archive()
 
     @asynccontextmanager
     async def read(self, operator: str) -> AsyncIterator[PostgresBook]:
@@ -53,11 +67,17 @@ class PostgresBook:
     """`billing.ports.Book`: each method is the function of the same subject, for this operator and transaction."""
 
     def __init__(
-        self, connection: AsyncConnection, operator: str, clock: Callable[[], datetime] = _now
+        self,
+        connection: AsyncConnection,
+        operator: str,
+        clock: Callable[[], datetime] = _now,
+        objects: Objects | None = None,
     ) -> None:
         self._connection = connection
         self._operator = operator
         self._clock = clock
+        self._objects = objects
+        self._archived = 0
 
     async def facts(self) -> Facts:
         return await operator_facts(self._connection, self._operator)
@@ -76,6 +96,19 @@ class PostgresBook:
 
     async def lane_heads(self) -> Mapping[str, str]:
         return await closes.lane_heads(self._connection, self._operator)
+
+    async def checkpoint(self) -> str | None:
+        return await log.newest_checkpoint(self._connection, self._operator)
+
+    async def archive(self) -> None:
+        if self._objects is None or await log.own_leaves(self._connection, self._operator) == self._archived:
+            return
+        made = await log.own_contents(self._connection, self._operator)
+        for of_transaction in made:
+            await asyncio.to_thread(
+                put_contents, self._objects, self._operator, of_transaction.day, of_transaction.contents
+            )
+        self._archived = await log.own_leaves(self._connection, self._operator)
 
     async def usage(self, start: datetime, end: datetime) -> pa.Table:
         return await usage_table(self._connection, self._operator, start, end)

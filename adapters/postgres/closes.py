@@ -114,6 +114,7 @@ async def load_closes(
             facts=row.facts,
             result=row.result,
             unfinished=row.unfinished,
+            checkpoint=row.checkpoint,
         )
         for row in await conn.execute(query)
     ]
@@ -131,6 +132,7 @@ async def add_close(conn: AsyncConnection, operator: str, close: PeriodClose) ->
             facts=dict(close.facts),
             result=dict(close.result),
             unfinished=close.unfinished,
+            checkpoint=close.checkpoint,
         )
     )
 

@@ -37,6 +37,10 @@ _CONTENTS = """
 """
 _CONTENTS_OF = text(_CONTENTS.format(which="ANY (CAST(:transactions AS bigint[]))"))
 _OWN_CONTENTS = text(_CONTENTS.format(which="pg_current_xact_id_if_assigned()::text::bigint"))
+_OWN_LEAVES = text("""
+    SELECT count(*) FROM leaf_waiting
+    WHERE operator = :operator AND transaction = pg_current_xact_id_if_assigned()::text::bigint
+""")
 _NUMBER = text("""
     WITH taken AS (
         DELETE FROM leaf_waiting
@@ -132,6 +136,12 @@ async def contents_of(conn: AsyncConnection, operator: str, transactions: Sequen
 async def own_contents(conn: AsyncConnection, operator: str) -> list[ContentsOf]:
     """The same of the transaction that asks, before it commits."""
     return _by_transaction((await conn.execute(_OWN_CONTENTS, {"operator": operator})).all())
+
+
+async def own_leaves(conn: AsyncConnection, operator: str) -> int:
+    """How many leaves the transaction that asks has made."""
+    found: int = (await conn.execute(_OWN_LEAVES, {"operator": operator})).scalar_one()
+    return found
 
 
 def _by_transaction(rows: Sequence[Any]) -> list[ContentsOf]:

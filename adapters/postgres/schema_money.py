@@ -127,6 +127,7 @@ period_close = Table(
     Column("facts", JSONB, nullable=False),
     Column("result", JSONB, nullable=False),
     Column("unfinished", Boolean, nullable=False),
+    Column("checkpoint", Text),
 )
 
 late_bound = Table(

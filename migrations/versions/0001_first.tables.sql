@@ -467,6 +467,7 @@ CREATE TABLE period_close (
     facts jsonb NOT NULL,           -- the versions that priced it
     result jsonb NOT NULL,          -- what the command printed
     unfinished boolean NOT NULL,    -- closed before the period was over
+    checkpoint text,                -- the newest signed one of the log: what it was computed from is in there
     PRIMARY KEY (operator, period, number),
     CONSTRAINT period_close_number CHECK (number >= 1),
     CONSTRAINT period_close_period CHECK (period ~ '^[0-9]{4}-(0[1-9]|1[0-2])$')

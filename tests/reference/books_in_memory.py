@@ -44,6 +44,7 @@ class BookInMemory:
     unmetered: list[Gap] = field(default_factory=list)
     lanes: list[LaneEnd] = field(default_factory=list)
     heads: dict[str, str] = field(default_factory=dict)
+    signed: str | None = None
     papers: dict[str, Document] = field(default_factory=dict)
     made_adjustments: list[Adjustment] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
@@ -66,6 +67,12 @@ class BookInMemory:
 
     async def lane_ends(self) -> Sequence[LaneEnd]:
         return list(self.lanes)
+
+    async def checkpoint(self) -> str | None:
+        return self.signed
+
+    async def archive(self) -> None:
+        """Nothing is kept here that could be lost."""
 
     async def lane_heads(self) -> Mapping[str, str]:
         return dict(self.heads)
