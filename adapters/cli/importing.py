@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -9,11 +14,18 @@ from typing import Annotated
 import typer
 
 from adapters.cli.framework import Context, Result, command, counted, instant_text
-from adapters.cli.progress import progress_bar
+from adapters.cli.progress import Told, progress_bar
 from adapters.cli.wiring import DataFolder, import_place, now
 from adapters.importing.mapping import COLUMNS, read_options
 from adapters.importing.run import ImportRequest, ImportResult, import_file
+from adapters.importing.seal_lane import ImportPlace
 from adapters.importing.void import void_import
+from adapters.kafka.settings import kafka_settings
+from adapters.postgres.database import Database
+
+NoWaitOption = Annotated[
+    bool, typer.Option("--no-wait", help="Return when everything is sealed; intake takes it in by itself.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -68,19 +80,19 @@ def register(app: typer.Typer) -> None:
         skip_bad: Annotated[
             Path | None, typer.Option(metavar="FILE", help="List bad rows there and import the good ones.")
         ] = None,
+        no_wait: NoWaitOption = False,
     ) -> Result:
         """Import requests that were served elsewhere, through the same seal, intake and archive.
 
         The same content again adds nothing. A bad row refuses the file, named by its line. Returns when the last
-        batch is accepted.
+        batch is accepted: where TALLY_KAFKA is set, when intake has said so; with --no-wait when it is sealed.
         """
         options = read_options(mapped or [], set_to or [], time_unit, time_origin, time_zone)
         asked = ImportRequest(path, node, options, create_customers, dry_run, also, skip_bad)
         async with context.database() as database:
             with progress_bar(context.stderr) as told:
-                result = await import_file(
-                    import_place(DataFolder(context.data), database, told), asked, now()
-                )
+                async with _place(context, database, told, no_wait) as place:
+                    result = await import_file(place, asked, now())
         return Result(import_document(result), _said(result))
 
     @command(group, "void", path="import void", example='tally import void ID --reason "wrong node"')
@@ -88,13 +100,43 @@ def register(app: typer.Typer) -> None:
         context: Context,
         id: Annotated[str, typer.Argument(metavar="ID", help="As `tally import` printed it.")],
         reason: Annotated[str, typer.Option(help="Why; kept with the import.")],
+        no_wait: NoWaitOption = False,
     ) -> Result:
         """Take an import back, by negative facts that name its events. The same file may be imported again then."""
         async with context.database() as database:
             with progress_bar(context.stderr) as told:
-                place = import_place(DataFolder(context.data), database, told)
-                result = await void_import(place, id, reason, now())
-        return Result(import_document(result), f"{result.id}: {counted(result.events, 'event')} taken back")
+                async with _place(context, database, told, no_wait) as place:
+                    result = await void_import(place, id, reason, now())
+        said = f"{result.id}: {counted(result.events, 'event')} taken back{_on_its_way(result)}"
+        return Result(import_document(result), said)
+
+
+@asynccontextmanager
+async def _place(
+    context: Context, database: Database, told: Told, no_wait: bool
+) -> AsyncIterator[ImportPlace]:
+    """Where imports work. With Kafka the spool is shipped meanwhile, unless another shipper does it already."""
+    folder = DataFolder(context.data)
+    place = replace(import_place(folder, database, told), waits=not no_wait)
+    settings = kafka_settings(os.environ)
+    if settings is None:
+        yield place
+        return
+    from adapters.cli.shipping import ship  # whoever has no Kafka shall not wait for its library
+
+    stop = asyncio.Event()
+    shipping = asyncio.create_task(ship(folder, settings, stop))
+
+    async def sweep() -> None:
+        if shipping.done():
+            shipping.result()  # it was refused, and says why
+
+    try:
+        yield replace(place, sweep=sweep, is_shipped=True)
+    finally:
+        stop.set()
+        await asyncio.wait([shipping])
+    shipping.result()
 
 
 def import_document(result: ImportResult) -> dict[str, object]:
@@ -113,6 +155,7 @@ def import_document(result: ImportResult) -> dict[str, object]:
         "completion_tokens": totals.completion_tokens,
         "reasoning_tokens": totals.reasoning_tokens,
         "generated_tokens": totals.generated_tokens,
+        "accepted": result.is_accepted and not result.dry_run,
     }
 
 
@@ -134,4 +177,8 @@ def _said(result: ImportResult) -> str:
         parts.append(f"{result.already_known} known already")
     if result.skipped:
         parts.append(f"{counted(result.skipped, 'bad row')} skipped")
-    return ", ".join(parts)
+    return ", ".join(parts) + _on_its_way(result)
+
+
+def _on_its_way(result: ImportResult) -> str:
+    return "" if result.is_accepted else "; sealed, and on its way to intake"

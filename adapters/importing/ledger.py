@@ -23,7 +23,10 @@ _ACCEPTED = text("""
     SELECT coalesce(sum(events), 0)::bigint AS events, count(*) FILTER (WHERE events > 0) AS batches
     FROM batch WHERE operator = :o AND node = :n AND lane = :l
 """)
-_HELD = text("SELECT code, what FROM held WHERE operator = :o AND node = :n AND lane = :l ORDER BY number")
+# A hole ends by itself, with the batch that is still on its way.
+_HELD = text("""
+    SELECT code, what FROM held WHERE operator = :o AND node = :n AND lane = :l AND code <> 'hole' ORDER BY number
+""")
 # What follows a seal is later than the seal's complete_to: so much is known of a batch's first event without reading it.
 _PATHS = text("""
     SELECT path FROM (
@@ -107,7 +110,7 @@ async def slugs_of(database: Database, operator: str) -> dict[bytes, str]:
 
 @dataclass(frozen=True, slots=True)
 class LaneState:
-    """How far a lane has been accepted (`number`: of its newest batch), and what of it is held."""
+    """How far a lane has been accepted (`number`: of its newest batch), and what of it is held until a person decides."""
 
     ended: bool
     number: int | None

@@ -54,7 +54,8 @@ class ImportRequest:
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """What became of it. `first` and `last` are the instants of the rows that were added (or would be)."""
+    """What became of it. `first` and `last` are the instants of the rows that were added (or would be). `is_accepted` not:
+    they are sealed, and on their way to intake."""
 
     id: str
     events: int = 0
@@ -65,6 +66,7 @@ class ImportResult:
     last: datetime | None = None
     totals: Totals = field(default_factory=Totals)
     dry_run: bool = False
+    is_accepted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ class _Content:
 
 
 async def import_file(place: ImportPlace, asked: ImportRequest, now: datetime) -> ImportResult:
-    """Imports a file and returns when intake has accepted its last batch. Refusals name file, line and remedy."""
+    """Imports a file and returns when intake has accepted its last batch, or when that is sealed where nobody waits.
+    Refusals name file, line and remedy."""
     operator, node = await ledger.operator_of_node(place.database, asked.node)
     source = open_source(asked.path)
     with scratch_folder(place.scratch) as scratch:
@@ -147,9 +150,10 @@ async def _seal(
         return event_columns(wanted.slice(start, count), subjects)
 
     laid = LaneRows(operator, content.node, result.id, content.epoch, wanted.count, wanted.last_us(), columns)
-    state = await seal_and_accept(place, laid, now)
-    await listing.mark_accepted(place.database, operator, result.id)
-    return replace(result, batches=state.batches)
+    sealed = await seal_and_accept(place, laid, now)
+    if sealed.is_accepted:
+        await listing.mark_accepted(place.database, operator, result.id)
+    return replace(result, batches=sealed.batches, is_accepted=sealed.is_accepted)
 
 
 def _refuse_unknown_customers(unknown: Sequence[str], operator: str) -> None:

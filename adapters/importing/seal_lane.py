@@ -7,6 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ from metering.identity import LaneKey
 from metering.import_lane import ImportLane
 from metering.lane_folder import LaneFolder, lane_path
 from metering.refusal import Fault, Refusal, Unavailable
+from metering.spool import LaneRef, Spool
 
 SWEEP_EVERY_S = 0.2
 PATIENCE_SWEEPS = (
@@ -29,7 +31,10 @@ PATIENCE_SWEEPS = (
 @dataclass(frozen=True, slots=True)
 class ImportPlace:
     """Where imports work. `sweep` makes intake take what waits in the spool; `read_archived` opens an archived body;
-    `create_customers` makes private customers of an operator; `progress` is told (what, done, of how many)."""
+    `create_customers` makes private customers of an operator; `progress` is told (what, done, of how many).
+
+    `is_shipped`: the spool's batches go to intake over Kafka, and leave it when intake's acknowledgement has come; that is
+    waited for however long it takes. `waits` not: what is sealed is enough."""
 
     database: Database
     spool: Path
@@ -39,6 +44,16 @@ class ImportPlace:
     read_archived: Callable[[str], pa.Table]
     create_customers: Callable[[str, list[str]], Awaitable[None]]
     progress: Callable[[str, int, int], None] = lambda _what, _done, _total: None
+    is_shipped: bool = False
+    waits: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What became of a lane: how many of its batches hold events, and whether intake has accepted all of them."""
+
+    batches: int
+    is_accepted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +70,9 @@ class LaneRows:
     columns: Callable[[int, int], dict[str, pa.Array]]
 
 
-async def seal_and_accept(place: ImportPlace, rows: LaneRows, now: datetime) -> ledger.LaneState:
-    """Seals what is not sealed yet while intake takes what is; returns when the last batch is accepted.
+async def seal_and_accept(place: ImportPlace, rows: LaneRows, now: datetime) -> Sealed:
+    """Seals what is not sealed yet while intake takes what is; returns when the last batch is accepted, or is sealed
+    where nobody waits.
 
     Refusals: batch_held, where intake cannot accept one of the lane's batches; lane_in_use, by another import of the
     same content that runs now.
@@ -81,7 +97,10 @@ async def seal_and_accept(place: ImportPlace, rows: LaneRows, now: datetime) -> 
         await asyncio.wait([sealing])
         sealing.exception()  # it was raised above, or what was raised there came first
         writer.close()
-    return await _accepted(place, rows.operator, rows.node, rows.lane, lambda state: state.ended)
+    if not place.waits:
+        return Sealed(writer.batches, is_accepted=False)
+    state = await _accepted(place, rows.operator, rows.node, rows.lane, lambda state: state.ended)
+    return Sealed(state.batches, is_accepted=True)
 
 
 async def accept_sealed(place: ImportPlace, operator: str, node: str, lane: str) -> None:
@@ -120,7 +139,9 @@ async def _accepted(
     lane: str,
     reached: Callable[[ledger.LaneState], bool],
 ) -> ledger.LaneState:
-    for _ in range(PATIENCE_SWEEPS):
+    spooled = Spool(place.spool)
+    patience = count() if place.is_shipped else range(PATIENCE_SWEEPS)
+    for _ in patience:
         await place.sweep()
         state = await ledger.lane_state(place.database, operator, node, lane)
         if state is not None and state.held:
@@ -131,8 +152,10 @@ async def _accepted(
                 remedy="`tally streams` shows them",
                 faults=[Fault(what) for what in state.held],
             )
-        if state is not None and reached(state):
+        left = len(spooled.waiting(LaneRef(operator, node, lane))) if place.is_shipped else 0
+        if state is not None and reached(state) and not left:
             return state
+        place.progress("waiting for intake", 0, left)
         await asyncio.sleep(SWEEP_EVERY_S)
     raise Unavailable(
         "intake_waits",

@@ -40,7 +40,8 @@ async def void_import(place: ImportPlace, id: str, reason: str, now: datetime) -
         await listing.mark_voiding(place.database, operator, id, reason, now)
         batches = await ledger.lane_batches(place.database, operator, node, id)
         result = await _take_back(place, operator, node, id, batches, now) if batches else ImportResult(id)
-        await listing.mark_voided(place.database, operator, id)
+        if result.is_accepted:
+            await listing.mark_voided(place.database, operator, id)
         return result
 
 
@@ -57,17 +58,18 @@ async def _take_back(
         last[-1].value,
         _negative_columns(batches, place.read_archived),
     )
-    accepted = await seal_and_accept(place, laid, now)
+    sealed = await seal_and_accept(place, laid, now)
     taken_back = Totals()
     for batch in batches:
         taken_back += batch.totals
     return ImportResult(
         id,
         laid.count,
-        accepted.batches,
+        sealed.batches,
         first=datetime.fromtimestamp(first[0].value // 1_000_000, UTC),
         last=datetime.fromtimestamp(last[-1].value // 1_000_000, UTC),
         totals=Totals(**{name: -getattr(taken_back, name) for name in QUANTITIES}),
+        is_accepted=sealed.is_accepted,
     )
 
 
