@@ -155,8 +155,8 @@ def _summed(rows: pa.Table, keys: Sequence[Folded], folded: Folded | None) -> pa
         codes, count = groups.indices.to_numpy().astype(np.int64), len(groups.dictionary)
     first = np.empty(count, np.int64)
     first[codes[::-1]] = np.arange(rows.num_rows - 1, -1, -1)  # of a row that is set twice the last one stays
-    at = first[codes]
-    if any((key[at] != key).any() for key in keys):
+    at = first.take(codes)
+    if not all(np.array_equal(key.take(at), key) for key in keys):
         return _summed_by_keys(rows)
     found = rows.select(list(KEYS)).take(pa.array(first))
     return pa.Table.from_arrays(

@@ -5,29 +5,32 @@ and each field as a 32-bit length (-1: null) and its bytes, big-endian, then a 1
 
     0002 | 00000008 0000000000000007 | 00000001 61
 
-Neighbouring columns of fixed width become one numpy array of packed rows; texts are encoded once per dictionary entry;
-Arrow joins the pieces row by row into one buffer, which is the payload as it stands.
-Measured with cells of 18 columns: encoded at 3 M rows/s on one core; with PostgreSQL beside it 0.6 M rows/s in all,
-where asyncpg's `copy_records_to_table` from Python values takes in 0.06 M.
+Rows whose texts are equally long and whose nulls are in the same columns have the same layout, and there are few
+layouts: each is one numpy array of packed rows, filled column by column. So rows leave in another order than they came.
+Measured with cells of 19 columns, among them three texts: 0.1 µs a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters.postgres.database import driver
+from metering.columns import valid
 
 _HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _TRAILER = b"\xff\xff"
-_NULL = b"\xff\xff\xff\xff"
+_NULL = -1
 _EPOCH_2000_US = 946_684_800_000_000
-_CHUNK_BYTES = 1 << 19
+_CHUNK_ROWS = 1 << 14  # some megabytes: they stay in the processor's cache
+
+Values = npt.NDArray[np.generic]
+Rows = npt.NDArray[np.int64]
 
 
 async def copy_table(conn: AsyncConnection, name: str, rows: pa.Table) -> None:
@@ -40,86 +43,125 @@ async def copy_table(conn: AsyncConnection, name: str, rows: pa.Table) -> None:
         return
     raw = await driver(conn)
     assert raw.is_in_transaction(), "rows are only ever written in the transaction that accepts their batch"
-    await raw.copy_to_table(
-        name, source=_chunks(binary_rows(rows)), columns=rows.column_names, format="binary"
-    )
+    await raw.copy_to_table(name, source=_sent(rows), columns=rows.column_names, format="binary")
 
 
 def binary_rows(rows: pa.Table) -> bytes:
     """The whole COPY payload of `rows`, header and trailer included."""
-    if not rows.num_rows:
-        return _HEADER + _TRAILER
-    pieces: list[pa.Array] = []
-    packed: list[tuple[str, npt.NDArray[np.generic]]] = [
-        (">i2", np.full(rows.num_rows, rows.num_columns, np.int16))
-    ]
-    for column in rows.columns:
-        array = column.combine_chunks()
-        fixed = _fixed(array) if array.null_count == 0 else None
-        if fixed is not None:
-            packed.append((">i4", np.full(len(array), fixed[1].dtype.itemsize, np.int32)))
-            packed.append(fixed)
-            continue
-        if packed:
-            pieces.append(_packed(packed))
-            packed = []
-        pieces.append(_variable(array))
-    if packed:
-        pieces.append(_packed(packed))
-    joined = pc.binary_join_element_wise(*pieces, pa.scalar(b"", pa.large_binary()))
-    _, offsets, values = joined.buffers()
-    ends = np.frombuffer(offsets, np.int64)
-    return b"".join((_HEADER, values.slice(ends[joined.offset], ends[joined.offset + len(joined)]), _TRAILER))
+    return b"".join((_HEADER, *_pieces(rows), _TRAILER))
 
 
-def _fixed(array: pa.Array) -> tuple[str, npt.NDArray[np.generic]] | None:
-    """The big-endian type and the values of a column of fixed width, or None for text."""
+async def _sent(rows: pa.Table) -> AsyncIterator[bytes]:
+    yield _HEADER
+    for piece in _pieces(rows):
+        yield piece
+    yield _TRAILER
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """One column: `values` as they are written, or places in `words`; `lengths` of each row's bytes, −1 for null, and
+    where all rows have one, that."""
+
+    values: Values
+    lengths: Rows | int
+    words: tuple[bytes, ...] | None = None
+
+
+def _pieces(rows: pa.Table) -> Iterator[bytes]:
+    for start in range(0, rows.num_rows, _CHUNK_ROWS):
+        chunk = rows.slice(start, _CHUNK_ROWS).unify_dictionaries().combine_chunks()
+        fields = [_field(column.chunk(0)) for column in chunk.columns]
+        for place, lengths in _layouts(fields, chunk.num_rows):
+            yield _packed(fields, place, lengths)
+
+
+def _layouts(fields: list[_Field], count: int) -> Iterator[tuple[Rows | None, list[int]]]:
+    """Each layout that rows have: its rows (None: all of them), and the length of each field."""
+    vary = [field for field in fields if not isinstance(field.lengths, int)]
+    if not vary:
+        yield None, [field.lengths for field in fields if isinstance(field.lengths, int)]
+        return
+    code = np.zeros(count, np.int64)
+    for field in vary:
+        lengths = _dense(np.asarray(field.lengths) + 1)
+        code = _dense(code * (int(lengths.max()) + 1) + lengths)
+    order = np.argsort(code.astype(np.uint16), kind="stable")  # of so few bits it is a radix sort
+    ends = np.cumsum(np.bincount(code))
+    for first, end in zip([0, *ends[:-1]], ends, strict=True):
+        place = order[first:end]
+        yield place, [int(f.lengths if isinstance(f.lengths, int) else f.lengths[place[0]]) for f in fields]
+
+
+def _dense(numbers: Rows) -> Rows:
+    """Small numbers as 0, 1, 2, … in the same order: at most as many as there are rows in a chunk."""
+    present = np.bincount(numbers) > 0
+    return (np.cumsum(present) - 1).take(numbers)
+
+
+def _packed(fields: list[_Field], place: Rows | None, lengths: list[int]) -> bytes:
+    """The rows at `place`, whose fields have these lengths."""
+    layout: list[tuple[str, str]] = [("fields", ">i2")]
+    for n, (field, length) in enumerate(zip(fields, lengths, strict=True)):
+        layout.append((f"length {n}", ">i4"))
+        if length > 0:
+            kind = field.values.dtype.newbyteorder(">").str if field.words is None else f"V{length}"
+            layout.append((f"value {n}", kind))
+    row = np.zeros((), np.dtype(layout))
+    row["fields"] = len(fields)
+    for n, length in enumerate(lengths):
+        row[f"length {n}"] = length
+    # What is the same in all rows, at once; then the values, column by column.
+    count = len(fields[0].values) if place is None else len(place)
+    rows = np.frombuffer(bytearray(row.tobytes() * count), row.dtype)
+    for n, (field, length) in enumerate(zip(fields, lengths, strict=True)):
+        if length > 0:
+            values = field.values if place is None else field.values.take(place)
+            rows[f"value {n}"] = values if field.words is None else _words(field.words, length)[values]
+    return rows.tobytes()
+
+
+def _words(words: tuple[bytes, ...], length: int) -> Values:
+    """`words` as an array of fixed width; what is not of this length is never asked for."""
+    return np.frombuffer(b"".join(word[:length].ljust(length) for word in words), f"V{length}")
+
+
+def _field(array: pa.Array) -> _Field:
     kind = array.type
-    if pa.types.is_int64(kind):
-        return ">i8", array.to_numpy()
-    if pa.types.is_int32(kind):
-        return ">i4", array.to_numpy()
+    if pa.types.is_string(kind):
+        array = array.dictionary_encode()
+    if isinstance(array, pa.DictionaryArray):
+        return _text(array)
+    known = valid(array)
+    if array.null_count == len(array):
+        return _Field(np.zeros(len(array), np.int8), _NULL)
+    values = _fixed(array)
+    width = values.dtype.itemsize
+    return _Field(values, width if array.null_count == 0 else np.where(known, width, _NULL))
+
+
+def _text(array: pa.DictionaryArray) -> _Field:
+    words = tuple(word.encode() for word in array.dictionary.to_pylist())
+    if array.null_count == len(array):
+        return _Field(np.zeros(len(array), np.int8), _NULL)
+    codes = array.indices.fill_null(0).to_numpy() if array.null_count else array.indices.to_numpy()
+    lengths = np.array([len(word) for word in words], np.int64)
+    if array.null_count == 0 and (lengths == lengths[0]).all():
+        return _Field(codes, int(lengths[0]), words)
+    return _Field(codes, np.where(valid(array), lengths.take(codes), _NULL), words)
+
+
+def _fixed(array: pa.Array) -> Values:
+    """The values of a column of fixed width; what stands for nulls is never asked for."""
+    kind, count = array.type, len(array)
     if pa.types.is_boolean(kind):
-        return "?", array.to_numpy(zero_copy_only=False)
+        return np.asarray(array.fill_null(False).to_numpy(zero_copy_only=False)).view(np.uint8)
+    width = kind.bit_width // 8
+    stored = array.buffers()[1].slice(array.offset * width, count * width)
     if pa.types.is_timestamp(kind):
         assert kind.unit == "us"
-        return ">i8", array.cast(pa.int64()).to_numpy() - _EPOCH_2000_US
+        return np.frombuffer(stored, np.int64) - _EPOCH_2000_US
     if pa.types.is_fixed_size_binary(kind):
-        start = array.offset * kind.byte_width
-        raw = array.buffers()[1].slice(start, len(array) * kind.byte_width)
-        return f"V{kind.byte_width}", np.frombuffer(raw, f"V{kind.byte_width}")
-    return None
-
-
-def _packed(columns: list[tuple[str, npt.NDArray[np.generic]]]) -> pa.Array:
-    """Columns of fixed width side by side, as one column of byte strings."""
-    rows = np.empty(len(columns[0][1]), np.dtype([(f"f{n}", kind) for n, (kind, _) in enumerate(columns)]))
-    for n, (_, values) in enumerate(columns):
-        rows[f"f{n}"] = values
-    kind = pa.binary(rows.dtype.itemsize)
-    return pa.FixedSizeBinaryArray.from_buffers(kind, len(rows), [None, pa.py_buffer(rows)]).cast(
-        pa.large_binary()
-    )
-
-
-def _variable(array: pa.Array) -> pa.Array:
-    """A column of text, or of fixed width with nulls, each value with its length before it."""
-    fixed = None if array.null_count == len(array) else _fixed(array.drop_null())
-    if fixed is not None:
-        lengths = np.full(len(fixed[1]), fixed[1].dtype.itemsize, np.int32)
-        present = _packed([(">i4", lengths), fixed])
-        places = pc.if_else(
-            array.is_valid(), pc.subtract(pc.cumulative_sum(array.is_valid().cast(pa.int64())), 1), None
-        )
-        return present.take(places).fill_null(_NULL)
-    if array.null_count == len(array):
-        return pa.nulls(len(array), pa.large_binary()).fill_null(_NULL)
-    if not pa.types.is_dictionary(array.type):
-        array = array.dictionary_encode()
-    entries = [len(text).to_bytes(4, "big") + text for text in map(str.encode, array.dictionary.to_pylist())]
-    return pa.array(entries, pa.large_binary()).take(array.indices).fill_null(_NULL)
-
-
-async def _chunks(payload: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(payload), _CHUNK_BYTES):
-        yield payload[start : start + _CHUNK_BYTES]
+        return np.frombuffer(stored, f"V{width}")
+    assert kind in (pa.int64(), pa.int32())
+    return np.frombuffer(stored, f"i{width}")

@@ -21,6 +21,7 @@ ALLOWED = {
 BILLING_TAKES = {
     "refusal",
     "event",
+    "columns",
     "batch",
     "seal",
     "fact",
