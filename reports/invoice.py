@@ -149,8 +149,14 @@ def invoice_html(document: Document, operator: Operator, customer: Customer | No
         groups=tuple(_groups(page)),
         totals=tuple(_totals(page)),
         payment=_payment(page, operator),
+        checkpoint=_checkpoint_line(document),
         tax_reasons=tuple(dict.fromkeys(tax.reason for tax in document.taxes if tax.reason)),
     )
+
+
+def _checkpoint_line(document: Document) -> str | None:
+    """Origin, size and root of the log's checkpoint: what `tally log check --seen` takes. The signature stays out."""
+    return None if document.checkpoint is None else " ".join(document.checkpoint.split("\n")[:3])
 
 
 def _facts(page: _Page) -> Iterator[tuple[str, str]]:

@@ -27,8 +27,7 @@ from adapters.cli.demo_show import shown
 from adapters.cli.demo_trace import TraceOptions, read_trace
 from adapters.cli.framework import DIFFERENCE, Context, Result, command
 from adapters.cli.progress import progress_bar
-from adapters.cli.wiring import DataFolder, make_intake, now
-from adapters.postgres.books import PostgresBooks
+from adapters.cli.wiring import DataFolder, make_books, make_intake, now
 from adapters.postgres.database import Database
 from adapters.postgres.embedded import discard
 from adapters.postgres.keys import create_customer_key
@@ -212,7 +211,8 @@ async def _bill(context: Context, database: Database, out: Path, served: Served,
     difference = served.counters - told - gone + late
     zone = (await answers.facts_of(database, OPERATOR)).operator[-1].zone
     period = Period.holding(now(), zone)
-    books = PostgresBooks(database)
+    await context.sign(database)  # as `tally period close` does
+    books = make_books(folder, database)
     await close_periods(books, [OPERATOR], period, now(), issue=True, accept_unfinished=True)
     found = await answers.found_documents(database, operator=OPERATOR, period=period)
     settled = await run_settlement(books, OPERATOR, period, now())

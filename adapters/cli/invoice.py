@@ -12,8 +12,7 @@ from adapters import answers, rendering
 from adapters.cli.framework import Context, Result, command, table
 from adapters.cli.options import CustomerOption, OperatorOption, PeriodOption, read_period
 from adapters.cli.progress import progress_bar
-from adapters.cli.wiring import now
-from adapters.postgres.books import PostgresBooks
+from adapters.cli.wiring import DataFolder, make_books, now
 from billing.correct import credit_invoice
 from billing.document import Document, to_json
 from billing.issue import issue_documents, issue_period
@@ -89,7 +88,7 @@ def register(app: typer.Typer) -> None:
         month = read_period(period)
         issued: list[Document] = []
         async with context.database() as database:
-            books = PostgresBooks(database)
+            books = make_books(DataFolder(context.data), database)
             if month is not None:
                 for owner in await answers.named_operators(database, operator):
                     issued += await issue_period(books, owner, month, now())
@@ -130,7 +129,7 @@ def register(app: typer.Typer) -> None:
         async with context.database() as database:
             found = await answers.find_document(database, reference)
             note = await credit_invoice(
-                PostgresBooks(database),
+                make_books(DataFolder(context.data), database),
                 found.operator,
                 found.id,
                 now(),

@@ -9,8 +9,7 @@ import typer
 from adapters import answers
 from adapters.cli.framework import DIFFERENCE, Context, Result, command, table
 from adapters.cli.options import OperatorOption, PeriodOption, read_period, read_time
-from adapters.cli.wiring import now
-from adapters.postgres.books import PostgresBooks
+from adapters.cli.wiring import DataFolder, make_books, now
 from billing.period import Period
 from billing.run_settlement import run_settlement
 from billing.settlement import settlement_json
@@ -31,7 +30,9 @@ def register(app: typer.Typer) -> None:
         made: list[dict[str, Any]] = []
         async with context.database() as database:
             for owner in await answers.named_operators(database, operator):
-                found = await run_settlement(PostgresBooks(database), owner, month, now())
+                found = await run_settlement(
+                    make_books(DataFolder(context.data), database), owner, month, now()
+                )
                 if found is not None:
                     made.append(settlement_json(found))
         said: list[Any] = [line for row in made for line in _said(row)]

@@ -9,8 +9,7 @@ import typer
 from adapters import answers
 from adapters.cli.framework import Context, Result, command, counted, table
 from adapters.cli.options import OperatorOption
-from adapters.cli.wiring import DataFolder, now, take_what_waits
-from adapters.postgres.books import PostgresBooks
+from adapters.cli.wiring import DataFolder, make_books, now, take_what_waits
 from adapters.postgres.streams import read_streams
 from billing.close import close_periods
 from billing.gaps import asked, gap_sentence
@@ -61,9 +60,11 @@ def register(app: typer.Typer) -> None:
             operators = await answers.named_operators(database, operator)
             if not operators:
                 raise Refusal("no_operator", "no operator is declared", remedy="tally apply examples/vilnius")
-            await take_what_waits(DataFolder(context.data), database)
+            folder = DataFolder(context.data)
+            await take_what_waits(folder, database)
+            await context.sign(database)  # so that the checkpoint that documents name covers what they bill
             rows = await close_periods(
-                PostgresBooks(database),
+                make_books(folder, database),
                 operators,
                 month,
                 now(),

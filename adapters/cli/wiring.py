@@ -21,7 +21,8 @@ from adapters.archive import BatchObjects
 from adapters.archive_reading import BatchReader
 from adapters.importing.seal_lane import ImportPlace
 from adapters.kafka.settings import kafka_settings
-from adapters.objects import FolderObjects
+from adapters.objects import ArrowObjects, FolderObjects
+from adapters.postgres.books import PostgresBooks
 from adapters.postgres.database import Database
 from adapters.postgres.intake import PostgresLedger
 from adapters.postgres.site import site_store
@@ -29,7 +30,6 @@ from adapters.site_files.apply import add_private_customers
 from adapters.spool_source import SpoolSource
 from billing.intake import Intake
 from billing.intake_ports import Source
-from billing.objects import Objects
 from metering.durable import make_folder
 from metering.refusal import Refusal
 from metering.spool import Spool
@@ -99,17 +99,17 @@ class DataFolder:
         return self.keys / f"snapshot-{operator}.json"
 
 
-def archive_objects(folder: DataFolder) -> Objects:
+def archive_objects(folder: DataFolder) -> ArrowObjects:
     """The archive: the folder or bucket of TALLY_ARCHIVE, else the data folder's own."""
     return _objects("TALLY_ARCHIVE", folder.archive)
 
 
-def held_objects(folder: DataFolder) -> Objects:
+def held_objects(folder: DataFolder) -> ArrowObjects:
     """Where held batches wait: the folder or bucket of TALLY_HELD, else the data folder's own."""
     return _objects("TALLY_HELD", folder.held)
 
 
-def _objects(variable: str, default: Path) -> Objects:
+def _objects(variable: str, default: Path) -> ArrowObjects:
     named = os.environ.get(variable, "")
     if "://" in named:
         from adapters.s3_objects import bucket_objects  # few commands on few machines need the S3 client
@@ -128,6 +128,11 @@ def make_intake(folder: DataFolder, database: Database, source: Source | None = 
     )
 
 
+def make_books(folder: DataFolder, database: Database) -> PostgresBooks:
+    """The operators' books; what they add to the logs is in the folder's archive before it is visible."""
+    return PostgresBooks(database, objects=archive_objects(folder))
+
+
 async def take_what_waits(folder: DataFolder, database: Database) -> None:
     """Takes in what waits in the folder's spool, so that an answer misses nothing that is here.
 
@@ -135,7 +140,7 @@ async def take_what_waits(folder: DataFolder, database: Database) -> None:
     command. Refusal `no_intake_login` where something waits and this command may not take it in. With Kafka the spool
     is its shipper's: what waits is on its way to intake, and leaves the spool when intake has said so.
     """
-    if kafka_settings(os.environ) is not None:
+    if kafka_settings(os.environ) is not None or database.read_only is not None:
         return
     waits = any(True for _ in Spool(folder.spool).pending())
     if waits or database.urls.intake is not None:
