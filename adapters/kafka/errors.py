@@ -49,12 +49,39 @@ _KNOWN: tuple[tuple[tuple[type[Exception], ...], str, str, str], ...] = (
 )
 
 
+# The library has one class for all that a connection may suffer, and tells them apart by their texts.
+_HANDSHAKE, _CLOSED = "Handshake failed: ", "socket disconnected"
+
+
+class ClosedAgainError(errors.KafkaConnectionError):
+    """Brokers took each connection, and closed it before it was of any use."""
+
+
+def how_telling(problem: Exception) -> int | None:
+    """Of failures to connect, the lowest says best what is wrong; None: nothing but that it failed."""
+    if isinstance(problem, (errors.SaslAuthenticationFailedError, errors.UnsupportedSaslMechanismError)):
+        return 0
+    if isinstance(problem, errors.KafkaConnectionError):
+        # Over TLS a broker's "no" to a password is mostly lost in the closing that follows it.
+        return 1 if _HANDSHAKE in str(problem) else 2 if _CLOSED in str(problem) else None
+    return None
+
+
 def unavailable(problem: Exception, settings: KafkaSettings) -> Unavailable:
     """The failure of a call to Kafka, in words."""
     where = ",".join(settings.brokers)
     for kinds, code, what, remedy in _KNOWN:
         if isinstance(problem, kinds):
             return Unavailable(code, what, where=where, remedy=remedy)
+    if isinstance(problem, ClosedAgainError):
+        remedy = "a wrong password, user or mechanism looks so, and so does a port that wants TLS"
+        return Unavailable(
+            "kafka_closed", "Kafka takes the connection and closes it again", where=where, remedy=remedy
+        )
+    if how_telling(problem) == 1:
+        why = str(problem).partition(_HANDSHAKE)[2]
+        remedy = "see TALLY_KAFKA_CA_FILE, and whether the brokers' names are those in their certificates"
+        return Unavailable("kafka_tls", f"no TLS with Kafka: {why}", where=where, remedy=remedy)
     # The library's own texts name nodes and sockets, never a password; only the kind is kept all the same.
     return Unavailable(
         "kafka_down",

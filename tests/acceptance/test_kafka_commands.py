@@ -76,10 +76,13 @@ def test_over_tls_with_a_password_and_never_without_the_right_one(secure: Tally,
     assert len(secure("kafka", "prepare")["created"]) == 2
     (tmp_path / "password").write_text("guessed")
     refused = secure.refused("kafka", "prepare", exit_code=4)
-    assert refused["code"] == "kafka_login"
+    assert refused["code"] in (
+        "kafka_login",
+        "kafka_closed",
+    )  # whether its answer is read before it has closed
     assert "guessed" not in json.dumps(refused)
     untrusting = secure.refused("kafka", "prepare", exit_code=4, TALLY_KAFKA_CA_FILE="")
-    assert untrusting["code"] == "kafka_down"
+    assert untrusting["code"] == "kafka_tls"
 
 
 def test_a_shipper_serves_before_kafka_has_topics_and_stops_cleanly(tally: Tally) -> None:
