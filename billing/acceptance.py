@@ -12,6 +12,7 @@ number and by the seal that it names as previous. What comes out is one of:
     unknown_customer  nobody knows a customer of its events: held, and taken up when the subject is there
     revoked  its key was revoked, and it comes after the last good seal: held, and sealed again under the new key
     old_key  a seal of the lane's newer key was accepted before it: held
+    dropped  a person decided that it never counts: it stays held, and is named no more
     …        anything else that is wrong with it: held by the name of the check
 
 A batch that is refused while a whole copy of it is accepted beside it (its body was damaged on one of two ways) is a
@@ -45,6 +46,7 @@ UNKNOWN_CUSTOMER = "unknown_customer"
 FORK = "fork"
 REVOKED = "revoked"
 OLD_KEY = "old_key"
+DROPPED = "dropped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,8 @@ class Mark:
     """A lane's high-water mark: what its last accepted seal said, and what people decided about the lane since.
 
     `epoch` is None before the first. `key_rank`: of the key that signed the last accepted seal; `revoked`: ranks of keys
-    of which nothing more is accepted; `adopts`: hash of the batch with which the lane goes on, whatever seal it names.
+    of which nothing more is accepted; `adopts`: hash of the batch with which the lane goes on, whatever seal it names;
+    `dropped`: hashes of batches that never will be accepted.
     """
 
     kind: str
@@ -67,6 +70,7 @@ class Mark:
     key_rank: int = 0
     revoked: frozenset[int] = frozenset()
     adopts: str | None = None
+    dropped: frozenset[str] = frozenset()
 
     def after(self, seal: Seal, seal_hash: str, key_rank: int = 0) -> Mark:
         """The mark once `seal` is accepted."""
@@ -163,7 +167,7 @@ def _why_not(
     """Names what is wrong with a batch that neither goes on from the mark nor repeats anything."""
     here = f"{batch.place} ({batch.hash})"
     where = f"{batch.name} {batch.place}"
-    unwelcome = _key(mark, batch)
+    unwelcome = _unwelcome(mark, batch)
     if unwelcome is not None:
         return Refusal(*unwelcome, where=where)
     taken = places.get(batch.place)
@@ -181,7 +185,7 @@ def _why_not(
 
 def _misfit(mark: Mark, batch: Inspected, now: datetime) -> Refusal | None:
     """What does not hold between a lane's mark and the batch that names its head, by the name of the check."""
-    misfit = _key(mark, batch) or _ahead(batch, now)
+    misfit = _unwelcome(mark, batch) or _ahead(batch, now)
     if misfit is None and batch.adopted:
         misfit = _ending(mark, batch.seal)
     elif misfit is None:
@@ -189,7 +193,9 @@ def _misfit(mark: Mark, batch: Inspected, now: datetime) -> Refusal | None:
     return None if misfit is None else Refusal(*misfit, where=f"{batch.name} {batch.place}")
 
 
-def _key(mark: Mark, batch: Inspected) -> tuple[str, str] | None:
+def _unwelcome(mark: Mark, batch: Inspected) -> tuple[str, str] | None:
+    if batch.hash in mark.dropped:
+        return DROPPED, "a person decided that it never counts"
     if batch.key_rank in mark.revoked:
         return REVOKED, "its key was revoked, and it comes after the last good seal"
     if batch.key_rank < mark.key_rank:

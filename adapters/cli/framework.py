@@ -55,20 +55,26 @@ class Result:
 
 @dataclass(slots=True)
 class Context:
-    """Where a command works: the data folder, and whether it speaks JSON."""
+    """Where a command works: the data folder, whether it speaks JSON, and which command it is (`period close`)."""
 
     data: Path
     json: bool
+    path: str = ""
     stderr: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
 
     @asynccontextmanager
     async def database(self) -> AsyncIterator[Database]:
         # Imported here: a help text, a usage error and `--version` shall not wait for SQLAlchemy.
+        from adapters.cli.guard import guard
         from adapters.postgres.open import open_database
 
         async with open_database(self.data, os.environ) as database:
+            warning = await guard(self.path, self.data, database)
+            if warning is not None:
+                self.say(f"warning: {warning}")
             yield database
-            await self.sign(database)
+            if database.read_only is None:
+                await self.sign(database)
 
     async def sign(self, database: Database) -> None:
         """Signs the logs whose keys are here over what is committed; a failure is said, and fails no command."""
@@ -128,7 +134,7 @@ Handler = Callable[..., Result | Awaitable[Result]]
 
 def command(
     app: typer.Typer,
-    name: str,
+    name: str | None,
     *,
     path: str,
     example: str,
@@ -136,14 +142,19 @@ def command(
 ) -> Callable[[Handler], Handler]:
     """Registers a command as `path` (for instance `period close`), with an example that its help shows and a test runs.
 
-    `loop_factory` makes the event loop that it runs on, where asyncio's own will not do.
+    Without a `name` it is what the group `app` itself does where no command of it is named. `loop_factory` makes the event
+    loop that it runs on, where asyncio's own will not do.
     """
     EXAMPLES[path] = example
 
     def register(handler: Handler) -> Handler:
         @functools.wraps(handler)
-        def run(*args: Any, data: Path | None, json: bool, **kwargs: Any) -> None:
-            context = Context(data=(data or default_data()).absolute(), json=json)
+        def run(
+            *args: Any, data: Path | None, json: bool, within: typer.Context | None = None, **kwargs: Any
+        ) -> None:
+            if within is not None and within.invoked_subcommand is not None:
+                return
+            context = Context(data=(data or default_data()).absolute(), json=json, path=path)
             made = handler(context, *args, **kwargs)
             if inspect.isawaitable(made):
                 with asyncio.Runner(loop_factory=loop_factory) as runner:
@@ -160,10 +171,16 @@ def command(
             inspect.Parameter("data", keyword, default=None, annotation=DataOption),
             inspect.Parameter("json", keyword, default=False, annotation=JsonOption),
         ]
+        if name is None:
+            shared.append(inspect.Parameter("within", keyword, annotation=typer.Context))
         run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]  # how typer reads options
         run.__annotations__ = {p.name: p.annotation for p in (*own, *shared)}
         del run.__wrapped__  # else typer reads the handler's own signature
-        app.command(name, epilog=f"Example:  {example}")(run)
+        epilog = f"Example:  {example}"
+        if name is None:
+            app.callback(invoke_without_command=True, epilog=epilog)(run)
+        else:
+            app.command(name, epilog=epilog)(run)
         return handler
 
     return register

@@ -16,6 +16,7 @@ import typer
 
 from adapters.cli.children import Child, start_all, watch
 from adapters.cli.framework import Context, Result, command
+from adapters.cli.repair import register_repair
 from adapters.cli.serving import log_to_stderr, ready, stop_signal
 from adapters.cli.signing import signing
 from adapters.cli.wiring import DataFolder, archive_objects, make_intake
@@ -30,7 +31,11 @@ _MOST_WORKERS = 256
 
 
 def register(app: typer.Typer) -> None:
-    @command(app, "intake", path="intake", example="tally intake --workers 2")
+    group = typer.Typer()
+    app.add_typer(group, name="intake")
+    register_repair(group)
+
+    @command(group, None, path="intake", example="tally intake --workers 2")
     async def intake(
         context: Context,
         workers: Annotated[

@@ -64,7 +64,8 @@ _DUE = text(f"""
         SELECT h.*, due.turn + 1 FROM due JOIN held h USING (operator, node, lane)
             WHERE {_MAY_GO_ON} AND h.previous = due.hash AND due.turn < :most)
     SELECT path FROM (
-        SELECT path, operator, node, lane, turn FROM due
+        SELECT path, operator, node, lane, turn FROM due WHERE NOT EXISTS (SELECT FROM decision d
+            WHERE (d.operator, d.node, d.lane, d.hash) = (due.operator, due.node, due.lane, due.hash) AND d.kind = 'drop')
         UNION ALL
         SELECT s.path, l.operator, l.node, l.lane, 0 FROM set_aside s
             JOIN lane_key l ON (l.operator, l.node, l.lane, l.key_hash) = (s.claimed, s.node, s.lane, s.key_hash)
@@ -118,7 +119,9 @@ class PostgresLedger:
             found = await conn.execute(_LOCKED, _columns(names, ("operators", "nodes", "lanes")))
             marks = {rows.lane_name(row): rows.mark(row) for row in found}
             for name, said in (await lane_keys.decided(conn, names)).items():
-                marks[name] = replace(marks[name], revoked=said.revoked, adopts=said.adopts)
+                marks[name] = replace(
+                    marks[name], revoked=said.revoked, adopts=said.adopts, dropped=said.dropped
+                )
             yield LockedLanes(conn, marks)
 
     async def set_aside(self, batches: Sequence[SetAside], at: datetime) -> None:

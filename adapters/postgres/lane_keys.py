@@ -34,7 +34,9 @@ _DECIDED = text("""
         (SELECT d.hash FROM decision d
             WHERE (d.operator, d.node, d.lane) = (l.operator, l.node, l.lane)
                 AND d.kind IN ('keep', 'accept_hole') AND d.after = coalesce(l.head, 'genesis')
-            ORDER BY d.decided_at DESC LIMIT 1) AS adopts
+            ORDER BY d.decided_at DESC LIMIT 1) AS adopts,
+        ARRAY(SELECT d.hash FROM decision d
+            WHERE (d.operator, d.node, d.lane) = (l.operator, l.node, l.lane) AND d.kind = 'drop') AS dropped
     FROM unnest(CAST(:operators AS text[]), CAST(:nodes AS text[]), CAST(:lanes AS text[])) AS w(operator, node, lane)
     JOIN lane l USING (operator, node, lane)
     WHERE EXISTS (SELECT FROM lane_key k
@@ -45,10 +47,13 @@ _DECIDED = text("""
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What people decided about a lane: ranks of its revoked keys, and the batch that it goes on with, if any."""
+    """What people decided about a lane: ranks of its revoked keys, the batch that it goes on with, if any, and those that
+    never count.
+    """
 
     revoked: frozenset[int]
     adopts: str | None
+    dropped: frozenset[str]
 
 
 async def enrolled(conn: AsyncConnection, names: Collection[LaneName]) -> Mapping[LaneName, Enrolment]:
@@ -60,7 +65,10 @@ async def enrolled(conn: AsyncConnection, names: Collection[LaneName]) -> Mappin
 async def decided(conn: AsyncConnection, names: Collection[LaneName]) -> Mapping[LaneName, Decided]:
     """What was decided about these lanes, which the transaction has locked; nothing of most."""
     found = await conn.execute(_DECIDED, _columns(names))
-    return {LaneName(*row[:3]): Decided(frozenset(row.revoked), row.adopts) for row in found}
+    return {
+        LaneName(*row[:3]): Decided(frozenset(row.revoked), row.adopts, frozenset(row.dropped))
+        for row in found
+    }
 
 
 async def enroll_lane(

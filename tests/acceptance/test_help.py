@@ -44,8 +44,8 @@ STORY = (
     ),
 )
 SERVERS = ("sidecar", "intake", "api", "up")
-# test_demo.py, test_backup.py and test_kafka_commands.py run their examples
-ELSEWHERE = ("demo", "backup", "shipper", "kafka prepare")
+# test_demo.py, test_backup.py, test_kafka_commands.py and test_repair_commands.py run their examples
+ELSEWHERE = ("demo", "backup", "restore", "shipper", "kafka prepare", "intake repair")
 PLACEHOLDER_KEY = "8d7f9c2e-0000-4000-8000-000000000000"
 
 
@@ -53,6 +53,8 @@ def commands(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[st
     """(path, command) of every command there is."""
     group = group or typer.main.get_command(app)
     for name, each in group.commands.items():
+        if getattr(each, "invoke_without_command", False):  # a command that has others below it
+            yield " ".join((*path, name)), each
         if hasattr(each, "commands"):
             yield from commands(each, (*path, name))
         else:

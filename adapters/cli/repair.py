@@ -1,0 +1,113 @@
+"""`tally intake repair`: a person decides about batches that are held; intake acts on it at once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from adapters import answers
+from adapters.archive import BatchObjects
+from adapters.archive_reading import BatchReader
+from adapters.cli.framework import Context, Result, command, counted
+from adapters.cli.options import OperatorOption
+from adapters.cli.wiring import DataFolder, archive_objects, held_objects, now, take_what_waits
+from adapters.postgres.decisions import named_lane
+from adapters.postgres.streams import read_streams
+from adapters.repairing import repair_lane
+from billing import repair
+from billing.repair import Decision
+from metering.instant import time_text
+from metering.refusal import Refusal
+
+
+def register_repair(group: typer.Typer) -> None:
+    @command(
+        group,
+        "repair",
+        path="intake repair",
+        example="tally intake repair --node vilnius-1 --drop 3f9a1c0d5e7b2846 --reason 'a clone of the machine ran'",
+    )
+    async def repair_(
+        context: Context,
+        reason: Annotated[str, typer.Option(metavar="R", help="Why; kept for good.")],
+        node: Annotated[str | None, typer.Option(metavar="N", help="The lane's node.")] = None,
+        lane: Annotated[str | None, typer.Option(metavar="L", help="The lane.")] = None,
+        keep: Annotated[
+            str | None,
+            typer.Option(metavar="HASH", help="Of a fork: bill this branch too, from this batch on."),
+        ] = None,
+        drop: Annotated[
+            str | None,
+            typer.Option(metavar="HASH", help="Leave out this held batch and what is held behind it."),
+        ] = None,
+        accept_hole: Annotated[
+            str | None,
+            typer.Option(
+                metavar="HASH", help="Go on with this batch; what is missing before it never comes."
+            ),
+        ] = None,
+        operator: OperatorOption = None,
+    ) -> Result:
+        """Decide about batches that are held and cannot go on by themselves. `tally streams` names them and the command.
+
+        Nothing is deleted: what is left out stays in held/, is listed with its reason, and is named by every close of a
+        month whose usage it was.
+        """
+        asked = [(kind, hash) for kind, hash in _asked(keep, drop, accept_hole) if hash is not None]
+        if len(asked) != 1 or not reason.strip():
+            raise Refusal(
+                "which_decision",
+                "one decision at a time, with a reason",
+                where="--keep, --drop, --accept-hole, --reason",
+                remedy="`tally streams` names the command for each case",
+            )
+        [(kind, hash)] = asked
+        folder = DataFolder(context.data)
+        async with context.database() as database:
+            operators = await answers.named_operators(database, operator)
+            await take_what_waits(folder, database)
+            name = await named_lane(database, operators, node, lane)
+
+            held, archive = BatchObjects(held_objects(folder)), BatchReader(archive_objects(folder))
+            decisions = await repair_lane(database, held, archive, name, kind, hash, reason, now())
+            await take_what_waits(folder, database)
+            document: Any = await read_streams(database, now(), name.operator)
+        [row] = [each for each in document["lanes"] if (each["node"], each["lane"]) == (name.node, name.lane)]
+        said = [_said(each) for each in decisions]
+        said.append(
+            f"{name}: complete up to {row['complete_to']}; {counted(row['held'], 'batch', 'batches')} held"
+        )
+        return Result({"decisions": [_json(each) for each in decisions], "lane": row}, said)
+
+
+def _asked(keep: str | None, drop: str | None, accept_hole: str | None) -> list[tuple[str, str | None]]:
+    return [(repair.KEEP, keep), (repair.DROP, drop), (repair.ACCEPT_HOLE, accept_hole)]
+
+
+def _json(made: Decision) -> dict[str, Any]:
+    lost = made.lost
+    return {
+        "kind": made.kind,
+        **made.name._asdict(),
+        "epoch": None if made.place is None else made.place.epoch,
+        "number": None if made.place is None else made.place.number,
+        "hash": made.hash,
+        "after": made.after,
+        "from": None if lost is None else time_text(lost.begins_us),
+        "to": None if lost is None else time_text(lost.ends_us),
+        "requests": None if lost is None else lost.requests,
+        "reason": made.reason,
+    }
+
+
+def _said(made: Decision) -> str:
+    batch = f"{made.name} {made.place}"
+    if made.kind == repair.KEEP:
+        return f"{batch}: the lane goes on with this branch"
+    lost = made.lost
+    what = "dropped" if made.kind == repair.DROP else "the lane goes on with it"
+    if lost is None:
+        return f"{batch}: {what}; nothing is lost by it"
+    many = "requests" if lost.requests is None else counted(lost.requests, "request")
+    return f"{batch}: {what}; {many} from {time_text(lost.begins_us)} to {time_text(lost.ends_us)} are not billed"
