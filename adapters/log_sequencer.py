@@ -86,6 +86,8 @@ async def check_extends(database: Database, objects: Objects, operator: str) -> 
     found = await asyncio.to_thread(archived_note, objects, operator)
     async with database.app(operator) as connection:
         standing = await log.standing(connection, operator)
+    if standing.is_being_restored:
+        raise unfinished_restore(operator)
     archived = None if found is None else split_checkpoint(found)[0]
     await _check_begins(database, objects, operator, standing, archived)
 
@@ -106,6 +108,8 @@ class _Sequencer:
             standing = await log.standing(connection, self.operator)
         if standing.is_signed:
             return None
+        if standing.is_being_restored:
+            raise unfinished_restore(self.operator)
         key = self._key(first=found is None and standing.head is None)
         archived = None if found is None else self._own(found, key)
         await _check_begins(self.database, self.objects, self.operator, standing, archived)
@@ -234,6 +238,16 @@ async def _check_begins(
         there = await asyncio.to_thread(lambda: list(tiles.leaves(known, archived.size)))
         if leaves != there:
             raise _differs(operator, f"the leaves from {known} to {archived.size}")
+
+
+def unfinished_restore(operator: str) -> Refusal:
+    """The refusal where a backup was restored and not brought forward yet."""
+    return Refusal(
+        "behind_archive",
+        f"the ledger of {operator} was restored from a backup and is not brought forward yet",
+        where=operator,
+        remedy=_RESTORE,
+    )
 
 
 def _differs(operator: str, what: str) -> Refusal:

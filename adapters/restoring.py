@@ -8,13 +8,14 @@ backup's: a ledger is never mixed with another. What has happened since the back
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import asyncpg
 
 from adapters.backup import HELD, KEYS
 from adapters.backup_file import Backup, TableRows
-from adapters.postgres.database import Database
+from adapters.postgres.database import INSTALLATION, Database
 from adapters.postgres.dump import (
     Connection,
     as_owner,
@@ -27,6 +28,7 @@ from adapters.postgres.dump import (
     unguarded,
 )
 from adapters.postgres.migrate import HEAD
+from adapters.postgres.replay import mark_unfinished
 from billing.objects import Objects
 from metering.durable import create_once, make_folder
 from metering.refusal import Fault, Refusal
@@ -42,9 +44,13 @@ async def ensure_empty(database: Database) -> None:
 
 
 async def restore_rows(
-    database: Database, backup: Backup, progress: Progress = lambda _what, _done, _total: None
+    database: Database,
+    backup: Backup,
+    now: datetime,
+    progress: Progress = lambda _what, _done, _total: None,
 ) -> int:
-    """Puts every row of the backup into the empty database; returns how many.
+    """Puts every row of the backup into the empty database, which is read-only until it is brought forward; returns how
+    many.
 
     Refusals, with nothing changed: `backup_version` (another schema), `not_empty`, `bad_backup`, `no_owner_login`.
     """
@@ -76,6 +82,9 @@ async def restore_rows(
         wrong = await unbalanced(connection)
         if wrong is not None:
             raise _bad(backup, f"an entry of its journal does not balance ({wrong})")
+        made_at = datetime.fromisoformat(manifest.made_at)
+        for operator in (INSTALLATION, *manifest.operators):
+            await mark_unfinished(connection, operator, made_at, now)
         step("restoring")
     step("restored")
     return rows

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from enum import StrEnum
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from adapters.archive import BatchObjects
 from adapters.backup import Taken, held_files, key_files, take_backup
+from adapters.backup_file import Backup, verified
+from adapters.bring_forward import Brought, archived_logs, archived_operators, bring_forward
 from adapters.cli.framework import Context, Result, command, counted
-from adapters.cli.progress import progress_bar
-from adapters.cli.wiring import DataFolder, held_objects, now
+from adapters.cli.progress import Told, progress_bar
+from adapters.cli.wiring import DataFolder, archive_objects, held_objects, now
 from adapters.objects import FolderObjects
+from adapters.postgres.database import INSTALLATION, Database
+from adapters.restoring import restore_files, restore_rows
+from adapters.uncovered import Uncovered
+
+
+class _Uncovered(StrEnum):
+    """How `adapters.uncovered.decide` is told."""
+
+    refuse = "refuse"
+    take = "take"
+    leave = "leave"
 
 
 def register(app: typer.Typer) -> None:
@@ -55,6 +72,89 @@ def register(app: typer.Typer) -> None:
         if with_keys:
             context.say(f"{out} holds private keys: whoever reads it can sign in your name.")
         return Result(_document(taken), _said(taken))
+
+    @command(app, "restore", path="restore", example="tally restore")
+    async def restore(
+        context: Context,
+        backup: Annotated[
+            Path | None,
+            typer.Argument(metavar="[BACKUP]", help="A file that `tally backup` wrote. Default: none."),
+        ] = None,
+        uncovered: Annotated[
+            _Uncovered,
+            typer.Option(
+                "--uncovered",
+                help="What to do with changes that were archived and that no checkpoint covers: refuse and name them,"
+                " take them, or leave them.",
+            ),
+        ] = _Uncovered.refuse,
+    ) -> Result:
+        """Make the database of a backup, and bring it forward from the archive: same numbers, same totals.
+
+        Without a backup the database is brought forward as it is; an empty one is made of the archive alone. What does
+        not fit is refused by name, and the database then stays read-only.
+        """
+        folder = DataFolder(context.data)
+        folder.make()
+        with progress_bar(context.stderr) as told:
+            found = None if backup is None else await asyncio.to_thread(_checked, backup)
+            async with context.database() as database:
+                rows = 0
+                if found is not None:
+                    rows = await restore_rows(database, found, now(), told)
+                    restore_files(found, folder.root, held_objects(folder))
+                brought = await _forward(folder, database, uncovered.value, told)
+        document = {
+            "backup": None if found is None else {"file": str(found.path), "made_at": found.manifest.made_at},
+            "rows": rows,
+            "operators": [asdict(each) for each in brought],
+        }
+        return Result(document, _restored(found, rows, brought))
+
+
+async def _forward(folder: DataFolder, database: Database, uncovered: Uncovered, told: Told) -> list[Brought]:
+    objects = archive_objects(folder)
+    operators = {*await database.operators(), INSTALLATION}
+    operators |= await asyncio.to_thread(archived_operators, objects)
+    return await bring_forward(
+        database,
+        objects,
+        await asyncio.to_thread(archived_logs, objects, folder.keys, operators),
+        now=now(),
+        held=BatchObjects(held_objects(folder)),
+        uncovered=uncovered,
+        progress=told,
+    )
+
+
+def _checked(path: Path) -> Backup:
+    """The backup, read to its last bit before anything is made of it."""
+    backup = verified(path)
+    backup.check()
+    return backup
+
+
+def _restored(backup: Backup | None, rows: int, brought: Sequence[Brought]) -> list[str]:
+    lines = []
+    if backup is not None:
+        lines.append(f"{counted(rows, 'row')} of the backup of {backup.manifest.made_at}")
+    for each in brought:
+        name = "the installation" if each.operator == INSTALLATION else each.operator
+        lines.append(
+            f"{name}: {counted(each.leaves, 'change')} brought forward from the archive, of them"
+            f" {counted(each.batches, 'batch', 'batches')} with {counted(each.events, 'event')}; its log has"
+            f" {counted(each.size, 'leaf', 'leaves')} as signed"
+            + ("" if each.proved else ", by whom was not checked: its key is not here")
+        )
+        if each.drafts_dropped:
+            lines.append(
+                f"  {counted(each.drafts_dropped, 'draft')} dropped: close the period again to draft them"
+            )
+        if each.uncovered_taken:
+            lines.append(f"  {counted(each.uncovered_taken, 'change')} taken that no checkpoint covers")
+        if each.uncovered_left:
+            lines.append(f"  {counted(each.uncovered_left, 'change')} left that no checkpoint covers")
+    return lines or ["nothing to restore: the archive holds no log"]
 
 
 def _files(folder: DataFolder, with_keys: bool) -> Callable[[], Iterator[tuple[str, Callable[[], bytes]]]]:

@@ -41,6 +41,7 @@ SUBJECTS: Mapping[str, Mapping[str, str]] = {
         "settlement": "Revenue shares of partners.",
         "ledger": "The double-entry journal.",
     },
+    "archive": {"archive": "The archive of sealed batches: ask, join, rebuild, expire."},
     "log": {"log": "The append-only logs: checkpoints, proofs and their check."},
     "report": {"report": "Reports as files."},
     "up": {"up": "Run sidecar, intake and API for one machine."},
@@ -57,6 +58,7 @@ SUBJECTS: Mapping[str, Mapping[str, str]] = {
     "api_server": {"api": "Serve usage, invoices, settlements and reports over HTTP, to keys with a role."},
     "backup": {
         "backup": "Write the whole database, as it is at one moment, and what is held into one file.",
+        "restore": "Make the database of a backup, and bring it forward from the archive: same numbers, same totals.",
     },
     "doctor": {
         "doctor": "Say what is configured, reachable, behind or unsafe.",

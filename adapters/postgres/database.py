@@ -72,6 +72,8 @@ class Database:
         # command could wait for connections that it holds itself.
         self._apart = engine(urls.app)
         self._intake = engine(urls.intake, _INTAKE_POOL) if urls.intake is not None else None
+        #: Why nothing may be written, where that is so: PostgreSQL then refuses it too.
+        self.read_only: Refusal | None = None
 
     @classmethod
     async def open(cls, urls: DatabaseUrls, revive: Revive | None = None) -> Self:
@@ -111,12 +113,16 @@ class Database:
             if snapshot:
                 await connection.execution_options(isolation_level="REPEATABLE READ")
             async with connection.begin():
+                if self.read_only is not None:
+                    await connection.execute(text("SET TRANSACTION READ ONLY"))
                 await see(connection, operator)
                 yield connection
 
     @asynccontextmanager
     async def intake(self) -> AsyncIterator[AsyncConnection]:
         """A transaction as `tally_intake`: all operators' streams and usage, nothing of keys or money."""
+        if self.read_only is not None:
+            raise self.read_only
         if self._intake is None:
             raise Refusal(
                 "no_intake_login",
@@ -142,6 +148,8 @@ class Database:
         One connection for both, and not of the pool, so that a command may hold as many as PostgreSQL has. The lock is
         the session's and ends with it. Raises `Unavailable` (`too_many_connections`) where PostgreSQL has none left.
         """
+        if self.read_only is not None:
+            raise self.read_only
         async with self._connection(self._apart) as connection:
             await connection.execute(
                 text("SELECT pg_advisory_lock(hashtextextended(:name, 0))"), {"name": f"tally.{name}"}

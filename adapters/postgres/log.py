@@ -21,6 +21,7 @@ from billing.log import Content
 _STANDING = text("""
     SELECT EXISTS (SELECT FROM leaf_waiting WHERE operator = :operator) AS waits,
         (SELECT coalesce(max(index), -1) + 1 FROM log_entry WHERE operator = :operator) AS numbered,
+        EXISTS (SELECT FROM unfinished_restore WHERE operator = :operator) AS being_restored,
         h.size, h.root, h.checkpoint, h.signed_at
     FROM (VALUES (1)) AS one LEFT JOIN log_head h ON h.operator = :operator
 """)
@@ -74,11 +75,13 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a log stands: whether leaves wait for a number, how many have one, and what is signed."""
+    """How a log stands: whether leaves wait for a number, how many have one, what is signed, and whether the ledger was
+    restored and is not brought forward yet."""
 
     waits: bool
     numbered: int
     head: Head | None
+    is_being_restored: bool = False
 
     @property
     def is_signed(self) -> bool:
@@ -105,7 +108,7 @@ async def standing(conn: AsyncConnection, operator: str) -> Standing:
     head = None
     if row.size is not None:
         head = Head(row.size, bytes(row.root), row.checkpoint.encode(), row.signed_at)
-    return Standing(row.waits, row.numbered, head)
+    return Standing(row.waits, row.numbered, head, row.being_restored)
 
 
 async def newest_checkpoint(conn: AsyncConnection, operator: str) -> str | None:
