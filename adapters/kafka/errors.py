@@ -53,7 +53,7 @@ _KNOWN: tuple[tuple[tuple[type[Exception], ...], str, str, str], ...] = (
 _HANDSHAKE, _CLOSED = "Handshake failed: ", "socket disconnected"
 
 
-class ClosedAgainError(errors.KafkaConnectionError):
+class ClosedAgainError(errors.KafkaConnectionError):  # type: ignore[misc]  # the library has no types
     """Brokers took each connection, and closed it before it was of any use."""
 
 
