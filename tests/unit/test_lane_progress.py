@@ -43,9 +43,9 @@ def test_after_a_minute_without_a_word_the_oldest_goes_again_and_then_ever_more_
             progress = handed_over(progress, going, second * SECOND)
     assert list(went)[:4] == [60, 60 + 120, 60 + 120 + 240, 60 + 120 + 240 + 480]
     assert list(went)[-1] - list(went)[-2] == LONGEST_PATIENCE_US // SECOND == 3_600
-    first, second, third = names(1, 3)
-    assert list(went.values())[:4] == [[first], [first, second], [first, third], [first, second]]
-    assert len(went) == 11
+    oldest, next_one, last = names(1, 3)
+    assert list(went.values())[:4] == [[oldest], [oldest, next_one], [oldest, last], [oldest, next_one]]
+    assert len(went) == 10
 
 
 def test_what_was_lost_is_there_again_in_a_dozen_rounds() -> None:
