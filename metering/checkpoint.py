@@ -11,7 +11,7 @@ Example, a log of one leaf:
 
     vilnius.tallygrid/log
     1
-    bjQLnP+zepicpUTmu3gKLHiQHT+zNzh2hRGjBvevoB0=
+    bjQLnP+zepicpUTmu3gKLHiQHT+zNzh2hRGjBhevoB0=
 
 The origin names the log and is its key's name too: `<operator>.tallygrid/log`, and `_installation.tallygrid/log` for
 what belongs to no operator. A log never signs two trees that do not begin with each other. Like a seal, a checkpoint
