@@ -72,6 +72,7 @@ async def decide(
     for transaction in open_:
         for content in sorted(transaction, key=_rank):
             await replay.apply(operator, _told(content)["table"], content, _said(content))
+        await replay.check(_at(transaction[0]).isoformat())
     return count, 0
 
 

@@ -13,12 +13,14 @@ from typing import Annotated, Any
 import typer
 
 from adapters.archive import BatchObjects
+from adapters.archived_logs import archived_logs, archived_operators
 from adapters.backup import Taken, held_files, key_files, take_backup
 from adapters.backup_file import Backup, verified
-from adapters.bring_forward import Brought, archived_logs, archived_operators, bring_forward
+from adapters.bring_forward import bring_forward
 from adapters.cli.framework import Context, Result, command, counted
 from adapters.cli.progress import Told, progress_bar
 from adapters.cli.wiring import DataFolder, archive_objects, held_objects, now
+from adapters.log_replay import Brought
 from adapters.objects import FolderObjects
 from adapters.postgres.database import INSTALLATION, Database
 from adapters.restoring import restore_files, restore_rows

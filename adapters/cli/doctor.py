@@ -177,6 +177,8 @@ async def _check_database(database: Database) -> list[Check]:
     outside = outside_urls(os.environ)
     where = f"the server of {APP_URL}" if outside is not None else "embedded, on a Unix socket of its own"
     checks = [Check("database", OK, where)]
+    if database.read_only is not None:
+        checks.append(Check("archive", FAULT, database.read_only.what, database.read_only.remedy))
     operators = await database.operators()
     checks.append(
         Check("operators", OK, ", ".join(operators))

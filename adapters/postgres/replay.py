@@ -144,6 +144,19 @@ class Replay:
             ) from error
         return datetime.fromisoformat(told["at"])
 
+    async def check(self, where: str) -> None:
+        """That what was written is whole: entries balance. Refusal: replay_differs."""
+        try:
+            await self._connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            await self._connection.execute("SET CONSTRAINTS ALL DEFERRED")
+        except asyncpg.PostgresError as error:
+            raise Refusal(
+                "replay_differs",
+                f"these changes are not whole, so they were never committed: {str(error).splitlines()[0]}",
+                where=where,
+                remedy="--uncovered leave does without them",
+            ) from error
+
     async def is_taken(self, content: Content) -> bool:
         """Whether the row that a content inserts is there already, or the number that it takes was taken."""
         told = json.loads(content.content)

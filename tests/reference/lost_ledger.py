@@ -28,8 +28,10 @@ from small_books import BASE, OCTOBER, SHARES, TARIFF
 from sqlalchemy import text
 
 from adapters.archive import BatchObjects
+from adapters.archived_logs import archived_logs
 from adapters.backup import Taken, held_files, take_backup
-from adapters.bring_forward import Brought, archived_logs, bring_forward
+from adapters.bring_forward import bring_forward
+from adapters.log_replay import Brought
 from adapters.log_sequencer import sequence
 from adapters.objects import FolderObjects
 from adapters.postgres.books import PostgresBooks

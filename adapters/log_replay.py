@@ -1,0 +1,292 @@
+"""What one operator's archived log holds beyond the database's, done again in its order.
+
+A batch goes through intake at the instant of its acceptance; what intake accepted together it takes together. A change
+is its row. Each brings its leaf, as it was. See bring_forward.py for what that is for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from adapters.archived_batches import ArchivedBatches
+from adapters.archived_contents import ArchivedContents
+from adapters.archived_logs import ArchivedLog
+from adapters.log_archive import archived_log
+from adapters.postgres import replay
+from adapters.postgres.dump import Connection
+from adapters.postgres.intake import PostgresLedger
+from adapters.postgres.replay import OneTransaction, Replay
+from adapters.uncovered import Uncovered, decide
+from billing.inspection import Delivery
+from billing.intake import Intake
+from billing.intake_ports import StoredBatch
+from billing.log import BatchLeaf, ChangeLeaf, parse_leaf
+from billing.objects import Objects
+from metering.instant import time_us_of
+from metering.merkle import leaf_hashes, root_of_hashes
+from metering.refusal import Fault, Refusal
+from metering.steps import step
+
+Progress = Callable[[str, int, int], None]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_AT_ONCE = 100  # batches that intake takes together
+
+
+@dataclass(slots=True)
+class Brought:
+    """What was done for one operator. `proved`: the checkpoint's signature was checked, its key being here."""
+
+    operator: str
+    size: int
+    proved: bool
+    leaves: int = 0
+    batches: int = 0
+    events: int = 0
+    changes: int = 0
+    drafts_dropped: int = 0
+    uncovered_taken: int = 0
+    uncovered_left: int = 0
+
+
+class Nowhere:
+    """Source, archive and held store of a replay: what it takes lies in the archive already, and nothing is held.
+
+    `settled`: what was held when the backup was made and is accepted now; it may go once that is committed.
+    """
+
+    def __init__(self) -> None:
+        self.settled: list[str] = []
+
+    def deliveries(self) -> Any:
+        return iter(())
+
+    def positions(self, tokens: Sequence[object]) -> Sequence[Any]:
+        del tokens
+        return ()
+
+    def acknowledge(self, tokens: Sequence[object], marks: object) -> None:
+        """Nobody waits."""
+
+    def put(self, batches: Sequence[StoredBatch]) -> None:
+        """A batch that is held after all is a difference, which is named, and nothing of it stays."""
+
+    def get(self, path: str) -> StoredBatch | None:
+        del path
+        return None
+
+    def remove(self, paths: Sequence[str]) -> None:
+        self.settled += paths
+
+
+@dataclass(slots=True)
+class _Pending:
+    """Batches of one acceptance that wait to be taken together, with the places of their leaves."""
+
+    accepted_at: str = ""
+    batches: list[tuple[int, bytes, BatchLeaf, Delivery]] = field(default_factory=list)
+
+
+class Forward:
+    """One operator's way forward."""
+
+    def __init__(
+        self,
+        database: OneTransaction,
+        raw: Connection,
+        objects: Objects,
+        log: ArchivedLog,
+        now: datetime,
+        nowhere: Nowhere,
+        progress: Progress,
+    ) -> None:
+        self._nowhere = nowhere
+        self._database = database
+        self._raw = raw
+        self._objects = objects
+        self._log = log
+        self._operator = log.operator
+        self._now = now
+        self._progress = progress
+        self._replay = Replay(raw)
+        self._done = Brought(log.operator, log.checkpoint.size, log.proved)
+        self._pending = _Pending()
+        self._lacking: list[Fault] = []
+
+    async def run(self, uncovered: Uncovered) -> Brought:
+        size = self._log.checkpoint.size
+        hashes = await replay.numbered_hashes(self._raw, self._operator)
+        entries = await asyncio.to_thread(self._further, hashes)
+        if entries:
+            await self._write(len(hashes), entries)
+            hashes = await replay.numbered_hashes(self._raw, self._operator)
+            assert root_of_hashes(hashes[:size]) == self._log.checkpoint.root, (
+                "what was written is what was read"
+            )
+        if len(hashes) <= size:
+            await replay.set_archived_head(
+                self._raw, self._operator, size, self._log.checkpoint.root, self._log.note, self._now
+            )
+        if not self._replay.told:
+            async with self._replay.silenced():
+                pass  # to learn which tables the log tells of
+        self._done.uncovered_taken, self._done.uncovered_left = await decide(
+            self._raw, self._replay, self._objects, self._operator, uncovered
+        )
+        await self._compare()
+        return self._done
+
+    def _further(self, hashes: list[bytes]) -> list[bytes]:
+        """The archived leaves that the database lacks. Refusals: log_differs, damaged_log."""
+        checkpoint = self._log.checkpoint
+        tiles = archived_log(self._objects, self._operator, checkpoint.size)
+        entries = list(tiles.leaves(len(hashes), checkpoint.size)) if len(hashes) < checkpoint.size else []
+        if root_of_hashes(hashes[: checkpoint.size] + leaf_hashes(entries)) == checkpoint.root:
+            return entries
+        common = min(len(hashes), checkpoint.size)
+        if common and tiles.root(common) != root_of_hashes(hashes[:common]):
+            raise Refusal(
+                "log_differs",
+                f"the first {common} leaves of {self._operator}'s log in the database are not those of the archive",
+                where=self._operator,
+                remedy="name the archive that belongs to this database (TALLY_ARCHIVE), or another backup",
+            )
+        raise Refusal(
+            "damaged_log",
+            f"the archived leaves of {self._operator} do not have the root that was signed",
+            where=self._operator,
+            remedy="restore the archive from its backup",
+        )
+
+    async def _write(self, first: int, entries: Sequence[bytes]) -> None:
+        leaves = [parse_leaf(data) for data in entries]
+        waiting = await replay.waiting_leaves(self._raw, self._operator)
+        lacking = [leaf for data, leaf in zip(entries, leaves, strict=True) if data not in waiting]
+        batches = contents = None
+        if any(isinstance(leaf, BatchLeaf) for leaf in lacking):
+            batches = await asyncio.to_thread(ArchivedBatches, self._objects, self._operator)
+        if any(isinstance(leaf, ChangeLeaf) for leaf in lacking):
+            contents = await asyncio.to_thread(ArchivedContents, self._objects, self._operator)
+            self._name_missing(contents, first, leaves, entries, waiting)
+        async with self._replay.silenced():
+            for index, (data, leaf) in enumerate(zip(entries, leaves, strict=True), first):
+                self._progress(f"bring {self._operator} forward", index - first + 1, len(entries))
+                if data in waiting:
+                    await self._take_waiting()
+                    await replay.number_leaf(self._raw, self._operator, index, waiting[data])
+                elif isinstance(leaf, BatchLeaf):
+                    assert batches is not None
+                    await self._add_batch(index, data, leaf, batches)
+                else:
+                    assert contents is not None
+                    await self._take_waiting()
+                    await self._add_change(index, data, leaf, contents)
+                self._done.leaves += 1
+                step("replayed")
+            await self._take_waiting()
+            await self._replay.finish_sequences()
+
+    def _name_missing(
+        self,
+        contents: ArchivedContents,
+        first: int,
+        leaves: Sequence[BatchLeaf | ChangeLeaf],
+        entries: Sequence[bytes],
+        waiting: Mapping[bytes, int],
+    ) -> None:
+        """All of them at once, before anything is written."""
+        faults = [
+            Fault(f"leaf {index}: what changed in {leaf.table} is not in the archive", where=leaf.commitment)
+            for index, (data, leaf) in enumerate(zip(entries, leaves, strict=True), first)
+            if isinstance(leaf, ChangeLeaf) and data not in waiting and contents.get(leaf.commitment) is None
+        ]
+        if faults:
+            raise Refusal(
+                "content_missing",
+                f"{len(faults)} changes of {self._operator} are in the log, but what changed is not in the archive"
+                " (any more): it was erased, or lost",
+                where=self._operator,
+                remedy="restore the archive from its backup, or take a backup of the database that is newer",
+                faults=faults[:100],
+            )
+
+    async def _add_batch(self, index: int, data: bytes, leaf: BatchLeaf, batches: ArchivedBatches) -> None:
+        pending = self._pending
+        if pending.accepted_at != leaf.accepted_at or len(pending.batches) >= _AT_ONCE:
+            await self._take_waiting()
+        delivery = await asyncio.to_thread(batches.get, leaf)
+        self._pending.accepted_at = leaf.accepted_at
+        self._pending.batches.append((index, data, leaf, delivery))
+
+    async def _take_waiting(self) -> None:
+        """The batches of one acceptance, through intake; each has to be accepted as it was."""
+        pending, self._pending = self._pending, _Pending()
+        if not pending.batches:
+            return
+        accepted_at = _EPOCH + timedelta(microseconds=time_us_of(pending.accepted_at))
+        nothing = Nowhere()
+        intake = Intake(nothing, PostgresLedger(self._database), nothing, nothing, clock=lambda: accepted_at)
+        summary = await intake.take([delivery for *_, delivery in pending.batches])
+        if summary.accepted != len(pending.batches):
+            raise await self._not_taken([leaf for _, _, leaf, _ in pending.batches])
+        for index, data, _, _ in pending.batches:
+            await self._replay.add_leaf(self._operator, index, "batch", data, None, accepted_at)
+        self._done.batches += summary.accepted
+        self._done.events += summary.events
+
+    async def _not_taken(self, leaves: Sequence[BatchLeaf]) -> Refusal:
+        listed = await self._raw.fetch(
+            "SELECT hash FROM batch WHERE operator = $1 AND hash = ANY ($2)",
+            self._operator,
+            [leaf.hash for leaf in leaves],
+        )
+        there = {row["hash"] for row in listed}
+        faults = [
+            Fault(
+                await replay.why_not_accepted(self._raw, self._operator, leaf.hash),
+                f"{leaf.node}/{leaf.lane}/{leaf.epoch}-{leaf.number}",
+            )
+            for leaf in leaves
+            if leaf.hash not in there
+        ] or [Fault("it is listed already, without its leaf", leaf.hash) for leaf in leaves]
+        return Refusal(
+            "replay_differs",
+            f"{len(faults)} batches that were accepted are not accepted again",
+            where=faults[0].where,
+            remedy="restore the archive from its backup, or take an older backup of the database",
+            faults=faults,
+        )
+
+    async def _add_change(
+        self, index: int, data: bytes, leaf: ChangeLeaf, contents: ArchivedContents
+    ) -> None:
+        content = await asyncio.to_thread(contents.get, leaf.commitment)
+        assert content is not None, "missing contents were named before"
+        if leaf.table == "period_close":
+            period = json.loads(content.content)["row"]["period"]
+            self._done.drafts_dropped += await self._replay.drop_drafts(self._operator, period)
+        made_at = await self._replay.apply(self._operator, leaf.table, content, f"leaf {index}")
+        await self._replay.add_leaf(self._operator, index, leaf.table, data, content, made_at)
+        self._done.changes += 1
+
+    async def _compare(self) -> None:
+        """The sums are those that the seals say, the marks are those of the batches. Refusal: totals_differ."""
+        differing = await replay.control_totals_differ(self._raw, self._operator)
+        marks = await replay.marks_differ(self._raw, self._operator)
+        if differing or marks:
+            what = (
+                f"hourly usage has {differing}"
+                if differing
+                else f"the marks of {', '.join(marks)} are others"
+            )
+            raise Refusal(
+                "totals_differ",
+                f"{what} than the sealed batches of {self._operator} say",
+                where=self._operator,
+                remedy="restore a backup that is older; `tally archive rebuild` finds what differs",
+            )
