@@ -24,7 +24,7 @@ from adapters.postgres.copying import copy_table
 from adapters.postgres.database import Database
 from adapters.postgres.kafka_positions import move, positions_of
 from adapters.postgres.roll_up import roll_up
-from adapters.postgres.schema import batch, held, late_bound, operator, seal_fact, seal_sum, set_aside
+from adapters.postgres.schema import batch, held, late_bound, operator, partial_hour, seal_fact, set_aside
 from billing.acceptance import Known, Mark
 from billing.inspection import Enrolment, LaneName, Place
 from billing.intake_ports import Lateness, Position, SetAside, Taking
@@ -188,12 +188,13 @@ class LockedLanes:
             )
             moves = [rows.mark_row(name, mark, accepted_at) for name, mark in taking.marks.items()]
             await self._conn.execute(rows.MOVE_MARK, moves)
-            for beside, found in ((seal_fact, rows.fact_rows), (seal_sum, rows.sum_rows)):
-                listed = [row for entry in taking.accepted for row in found(entry)]
-                if listed:
-                    await self._conn.execute(insert(beside), listed)
+            facts = [row for entry in taking.accepted for row in rows.fact_rows(entry)]
+            if facts:
+                await self._conn.execute(insert(seal_fact), facts)
+            await copy_table(self._conn, "seal_sum", rows.sum_rows(taking.accepted))
         for owner, table in taking.cells.items():
             await copy_table(self._conn, "partial_sum", rows.usage_rows(owner, table))
+            await self._conn.execute(insert(partial_hour), rows.hour_rows(owner, table))
         if taking.held:
             holds = [rows.held_row(entry, accepted_at) for entry in taking.held]
             await self._conn.execute(insert_or_not(held).on_conflict_do_nothing(), holds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,6 +22,7 @@ from metering.fact import Span, Unmetered, kind_of, parse_fact
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_PLACE = ("operator", "node", "lane", "epoch", "number")
 _MARK_COLUMNS = (
     "epoch",
     "number",
@@ -100,7 +101,7 @@ def batch_row(entry: Accepted, accepted_at: datetime) -> dict[str, object]:
         "complete_to": _EPOCH + timedelta(microseconds=seal.complete_to_us),
         **asdict(seal.totals),
         "path": entry.path,
-        "bytes": len(delivery.note) + len(delivery.body),
+        "bytes": len(delivery.note) + seal.body_bytes,
         "accepted_at": accepted_at,
         "root_checked": entry.inspected.root_checked,
         "adopted": entry.inspected.adopted,
@@ -132,23 +133,24 @@ def fact_rows(entry: Accepted) -> list[dict[str, object]]:
     return rows
 
 
-def sum_rows(entry: Accepted) -> list[dict[str, object]]:
-    """The sums by model of a sidecar's batch."""
-    return [
-        {
-            **_place(entry),
-            "model": found.model,
-            "first_time": _EPOCH + timedelta(microseconds=found.first_time_us),
-            "last_time": _EPOCH + timedelta(microseconds=found.last_time_us),
-            **{name: getattr(found, name) for name in SUMMED},
-        }
-        for found in entry.sums
-    ]
+def sum_rows(entries: Sequence[Accepted]) -> pa.Table:
+    """The sums by model of the sidecars' batches, as columns of `seal_sum`."""
+    sums = [(entry.inspected.seal, found) for entry in entries for found in entry.sums]
+    instant = pa.timestamp("us", "UTC")
+    columns: dict[str, pa.Array] = {
+        name: pa.array([getattr(seal, name) for seal, _ in sums]) for name in _PLACE
+    }
+    columns["model"] = pa.array([found.model for _, found in sums], pa.string())
+    columns["first_time"] = pa.array([found.first_time_us for _, found in sums], pa.int64()).view(instant)
+    columns["last_time"] = pa.array([found.last_time_us for _, found in sums], pa.int64()).view(instant)
+    for name in SUMMED:
+        columns[name] = pa.array([getattr(found, name) for _, found in sums], pa.int64())
+    return pa.table(columns)
 
 
 def _place(entry: Accepted) -> dict[str, object]:
     seal = entry.inspected.seal
-    return {name: getattr(seal, name) for name in ("operator", "node", "lane", "epoch", "number")}
+    return {name: getattr(seal, name) for name in _PLACE}
 
 
 def held_row(entry: Held, held_at: datetime) -> dict[str, object]:
@@ -193,3 +195,8 @@ def usage_rows(operator: str, cells: pa.Table) -> pa.Table:
     operators = pa.DictionaryArray.from_arrays(np.zeros(cells.num_rows, np.int32), [operator])
     band = cells.column_names.index("band")
     return cells.set_column(band, "band", cells["band"].cast(pa.int32())).append_column("operator", operators)
+
+
+def hour_rows(operator: str, cells: pa.Table) -> list[dict[str, object]]:
+    """The hours of the cells, as rows of `partial_hour`."""
+    return [{"operator": operator, "hour": hour} for hour in cells["hour"].unique().to_pylist()]

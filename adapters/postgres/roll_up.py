@@ -1,6 +1,6 @@
 """Roll-up: the partial sums of a whole hour become one row a cell, and a late batch's are added in the same way.
 
-One statement deletes an hour's partial sums and its rolled-up cells and inserts their sums. A SUM followed by a DELETE
+One statement deletes an hour's partial sums, marks and rolled-up cells and inserts their sums. A SUM followed by a DELETE
 would lose what a late batch commits between the two (under READ COMMITTED each statement has its own snapshot: 30 was
 kept of 35); here what is deleted is what is summed. Whoever reads `usage_cell` sees the hour before or after.
 
@@ -37,18 +37,13 @@ _WHOLE_TO = text("""
     FROM operator o LEFT JOIN lane l ON l.operator = o.operator AND NOT l.ended AND l.last_accepted_at > :silent_since
     WHERE o.operator <> '*' GROUP BY o.operator ORDER BY o.operator
 """)
-# The distinct hours with partial sums, one step down the index each, however many rows an hour has.
 _HOURS = text("""
-    WITH RECURSIVE found AS (
-        (SELECT hour FROM partial_sum WHERE operator = :operator AND hour < :bound ORDER BY hour LIMIT 1)
-        UNION ALL
-        SELECT (SELECT p.hour FROM partial_sum p
-                WHERE p.operator = :operator AND p.hour > found.hour AND p.hour < :bound ORDER BY p.hour LIMIT 1)
-        FROM found WHERE found.hour IS NOT NULL)
-    SELECT hour FROM found WHERE hour IS NOT NULL ORDER BY hour LIMIT :most
+    SELECT DISTINCT hour FROM partial_hour WHERE operator = :operator AND hour < :bound ORDER BY hour LIMIT :most
 """)
 _ROLL_UP = text(f"""
-    WITH parts AS (
+    WITH marks AS (
+        DELETE FROM partial_hour WHERE operator = :operator AND hour = ANY(CAST(:hours AS timestamptz[]))),
+    parts AS (
         DELETE FROM partial_sum WHERE operator = :operator AND hour = ANY(CAST(:hours AS timestamptz[]))
             AND hour BETWEEN :first AND :last RETURNING {_KEYS}, {_QUANTITIES}),
     before AS (

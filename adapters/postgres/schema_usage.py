@@ -219,7 +219,14 @@ def _usage(name: str, into: MetaData) -> Table:
 
 partial_sum = _usage("partial_sum", metadata)
 hourly_usage = _usage("hourly_usage", metadata)
-Index("partial_sum_hour", partial_sum.c.operator, partial_sum.c.hour)
+Index(
+    "partial_sum_hour",
+    partial_sum.c.hour,
+    postgresql_using="brin",
+    postgresql_with={"autosummarize": "on"},
+)
+partial_hour = Table("partial_hour", metadata, Column("operator", Text, nullable=False), instant("hour"))
+Index("partial_hour_hour", partial_hour.c.operator, partial_hour.c.hour)
 Index(
     "hourly_usage_hour",
     hourly_usage.c.hour,

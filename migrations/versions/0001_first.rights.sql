@@ -51,11 +51,11 @@ GRANT SELECT, INSERT, UPDATE (root_checked) ON batch TO tally_intake;
 GRANT SELECT, INSERT ON import_file, seal_fact, seal_sum TO tally_intake;
 -- What was held for a missing batch is accepted when that one has come, and is then listed in batch.
 GRANT SELECT, INSERT, DELETE ON held, set_aside TO tally_intake;
-GRANT SELECT, INSERT, DELETE ON partial_sum, hourly_usage TO tally_intake;
+GRANT SELECT, INSERT, DELETE ON partial_sum, partial_hour, hourly_usage TO tally_intake;
 GRANT SELECT, INSERT, UPDATE ON kafka_position TO tally_intake;
 GRANT SELECT ON kafka_position TO tally_app;
 GRANT SELECT ON usage_cell, late_bound TO tally_intake;
-GRANT SELECT ON lane, batch, seal_fact, seal_sum, held, set_aside, partial_sum, hourly_usage, usage_cell TO tally_app;
+GRANT SELECT ON lane, batch, seal_fact, seal_sum, held, set_aside, partial_sum, partial_hour, hourly_usage, usage_cell TO tally_app;
 GRANT SELECT, UPDATE (state, voided_at, void_reason) ON import_file TO tally_app;
 
 -- Keys and decisions: a sidecar enrols its own lane, and intake reads the rest; what people do, the application writes.

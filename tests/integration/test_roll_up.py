@@ -150,6 +150,7 @@ async def test_sums_that_the_database_refuses_stay_and_stop_no_other_operator(
             ),
             {"hour": START},
         )
+        await conn.execute(text("INSERT INTO partial_hour VALUES ('aukstis', :hour)"), {"hour": START})
     world.now = NOW + timedelta(hours=2)
     assert await world.intake().roll_up() == 1, "telecentras comes after aukstis, and is rolled up"
     assert await _sizes(world) == (10, 1)
