@@ -7,7 +7,7 @@ names (`archive_sums`). The cells of a day of usage are collected in a scratch f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -42,11 +42,13 @@ _HELD_CELLS = 1_000_000
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """What the ledger says of an operator's lanes: (node, lane) -> hash of the newest batch; hash -> the seal behind which
-    a decision put that batch; the day before which bodies may have expired."""
+    a decision put that batch; the day before which bodies may have expired; hashes of batches that came too late to be
+    billed, where those are not to be summed."""
 
     heads: Mapping[tuple[str, str], str]
     adopted: Mapping[str, str] = field(default_factory=dict)
     expired_before: date | None = None
+    late: Collection[str] = ()
 
 
 @dataclass(slots=True)
@@ -109,6 +111,7 @@ def rebuild(
     span_us: tuple[int, int] | None = None,
     *,
     root: bool = False,
+    progress: Callable[[Rebuilt], None] = lambda _made: None,
 ) -> Rebuilt:
     """Follows every lane of the ledger up to its head and adds the cells of the hours [start, end) to `cells`."""
     made = Rebuilt(lanes=len(ledger.heads))
@@ -127,6 +130,7 @@ def rebuild(
             head,
             span_us,
             adopted=ledger.adopted,
+            left_out=ledger.late,
             root=root,
         )
         standings[lane] = summed.standing
@@ -135,6 +139,7 @@ def rebuild(
         made.findings += summed.findings
         cells.add(summed.cells)
         _tell_gone(made, summed.gone, day.day, ledger.expired_before)
+        progress(made)
     for lane, head in sorted(ledger.heads.items()):
         standing = standings.get(lane, Standing())
         if not standing.at_head:

@@ -7,7 +7,7 @@ is missing, that is named and the chain is taken up behind it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -92,6 +92,7 @@ def sum_lane_day(
     span_us: tuple[int, int] | None = None,
     *,
     adopted: Mapping[str, str] | None = None,
+    left_out: Collection[str] = (),
     root: bool = False,
 ) -> LaneDaySums:
     """Follows the chain through the day and sums the events of the batches on it.
@@ -99,6 +100,7 @@ def sum_lane_day(
     `standing`: None where it is not known yet (the day then begins where the folder does). `head`: the hash at which the
     chain ends. `span_us`: only events of these hours [start, end) are summed. `root`: recompute roots of loose bodies
     too; a joined file's always are. `adopted`: hash -> the seal behind which a person's decision put that batch.
+    `left_out`: hashes of batches that are followed and not summed.
     """
     read = contents(objects, day)
     made = LaneDaySums(day, "", standing or Standing())
@@ -108,7 +110,7 @@ def sum_lane_day(
     for place, before_us in chain:
         made.batches += 1
         made.events += place.seal.events
-        if not place.seal.events or not _touches(place, before_us, span_us):
+        if not place.seal.events or not _touches(place, before_us, span_us) or _hash(place) in left_out:
             continue
         path = f"{day.folder}/{place.name}"
         if place.is_gone:

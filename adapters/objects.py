@@ -12,14 +12,26 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from billing.objects import Objects
 from metering.durable import fsync_folder, make_folder, write_file
 from metering.refusal import Refusal, Unavailable
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
 
 #: fsyncs that wait beside each other.
 _THREADS = 8
 _T = TypeVar("_T")
+
+
+class ArrowObjects(Objects, Protocol):
+    """Objects that pyarrow can read as datasets."""
+
+    def arrow(self) -> tuple[FileSystem, str]:
+        """The same as pyarrow's readers take it: a file system, and what names begin with there."""
+        ...
 
 
 class FolderObjects:
@@ -76,6 +88,12 @@ class FolderObjects:
                     folders[place.parent] = None
             for folder in folders:
                 fsync_folder(folder)
+
+    def arrow(self) -> tuple[FileSystem, str]:
+        """See `ArrowObjects`."""
+        from pyarrow.fs import LocalFileSystem  # whoever only stores batches need not wait for it
+
+        return LocalFileSystem(), str(self.root)
 
     def _children(self, folder: str) -> Sequence[tuple[str, bool]]:
         with _translated(self.root):

@@ -76,6 +76,10 @@ class BucketObjects:
     def remove(self, paths: Sequence[str]) -> None:
         each(self._remove_one, paths, _THREADS)
 
+    def arrow(self) -> tuple[fs.FileSystem, str]:
+        """See `adapters.objects.ArrowObjects`."""
+        return self.system, self.base
+
     def _put_one(self, item: tuple[str, bytes]) -> None:
         path, content = item
         there = self.get(path)

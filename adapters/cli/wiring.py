@@ -81,6 +81,14 @@ class DataFolder:
         """A folder a node: names hold dots, so `a` with `b.c` and `a.b` with `c` would share a file."""
         return self.keys / "lanes" / node / f"{lane}.key"
 
+    def node_key(self, node: str) -> Path:
+        """What the node signs its enrolment requests with."""
+        return self.keys / "node" / f"{node}.key"
+
+    def node_answer(self, node: str) -> Path:
+        """The answer to the node's request, where it has no database at hand: who enrolled it."""
+        return self.keys / "node" / f"{node}.enrolled"
+
     def intake_key(self, operator: str) -> Path:
         """What intake signs its acknowledgements to this operator's nodes with."""
         return self.intake_keys / f"{operator}.key"

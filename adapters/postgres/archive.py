@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from uuid import UUID
@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from adapters.postgres.schema import decision, expiry, lane, legal_hold, period_close, subject
+from adapters.postgres.schema import batch, decision, expiry, lane, legal_hold, period_close, subject
 from billing.period import Period
 
 
@@ -62,10 +62,26 @@ async def adopted(conn: AsyncConnection, operator: str) -> dict[str, str]:
     return {row.hash: row.after for row in rows}
 
 
-async def accepted_since(conn: AsyncConnection, operator: str, moment: datetime) -> set[str]:
-    """Hashes of the batches that were accepted after `moment`."""
+async def straddling(conn: AsyncConnection, operator: str, moment: datetime) -> list[str]:
+    """Of each lane the path of the first batch that is complete to `moment` or later: with the events just before it."""
     rows = await conn.execute(
-        text("SELECT hash FROM batch WHERE operator = :o AND accepted_at > :t"), {"o": operator, "t": moment}
+        text(
+            "SELECT DISTINCT ON (node, lane) path FROM batch WHERE operator = :o AND complete_to >= :t"
+            " ORDER BY node, lane, complete_to, epoch, number"
+        ),
+        {"o": operator, "t": moment},
+    )
+    return list(rows.scalars())
+
+
+async def late_batches(conn: AsyncConnection, operator: str, period: Period) -> set[str]:
+    """Hashes of the batches that were accepted too late for this month's usage in them to be billed."""
+    rows = await conn.execute(
+        text(
+            "SELECT hash FROM batch b JOIN late_bound l ON l.operator = b.operator AND l.period = :p"
+            " WHERE b.operator = :o AND b.events > 0 AND b.accepted_at > l.late_after"
+        ),
+        {"o": operator, "p": str(period)},
     )
     return set(rows.scalars())
 
@@ -89,17 +105,24 @@ async def add_expiry(
     )
 
 
-async def last_closed(conn: AsyncConnection, operator: str) -> tuple[Period, Mapping[str, str]] | None:
-    """The newest month that was closed when it was over, and the lanes' heads ("node/lane") that its last close read."""
-    row = (
-        await conn.execute(
-            select(period_close.c.period, period_close.c.heads)
-            .where(period_close.c.operator == operator, period_close.c.unfinished.is_(False))
-            .order_by(period_close.c.period.desc(), period_close.c.number.desc())
-            .limit(1)
+async def closed_heads(conn: AsyncConnection, operator: str) -> dict[Period, Mapping[str, str]]:
+    """Of each month that was closed when it was over: the lanes' heads ("node/lane" -> hash) that its last close read."""
+    rows = await conn.execute(
+        select(period_close.c.period, period_close.c.heads)
+        .where(period_close.c.operator == operator, period_close.c.unfinished.is_(False))
+        .order_by(period_close.c.period, period_close.c.number)
+    )
+    return {Period.parse(row.period): row.heads for row in rows}
+
+
+async def complete_to_of(conn: AsyncConnection, operator: str, hashes: Sequence[str]) -> dict[str, datetime]:
+    """Hash -> how far the batch is complete, of those that are accepted."""
+    rows = await conn.execute(
+        select(batch.c.hash, batch.c.complete_to).where(
+            batch.c.operator == operator, batch.c.hash.in_(hashes)
         )
-    ).one_or_none()
-    return None if row is None else (Period.parse(row.period), row.heads)
+    )
+    return {row.hash: row.complete_to for row in rows}
 
 
 async def holds(conn: AsyncConnection, operator: str, *, standing: bool = False) -> list[LegalHold]:

@@ -44,8 +44,16 @@ STORY = (
     ),
 )
 SERVERS = ("sidecar", "intake", "api", "up")
-# test_demo.py, test_backup.py, test_kafka_commands.py and test_repair_commands.py run their examples
-ELSEWHERE = ("demo", "backup", "restore", "shipper", "kafka prepare", "intake repair")
+# test_demo.py, test_backup.py, test_kafka_commands.py, test_repair_commands.py, test_archive_commands.py run their examples
+ELSEWHERE = (
+    "demo",
+    "backup",
+    "restore",
+    "shipper",
+    "kafka prepare",
+    "intake repair",
+    *(path for path in EXAMPLES if path.startswith("archive ")),
+)
 PLACEHOLDER_KEY = "8d7f9c2e-0000-4000-8000-000000000000"
 
 
