@@ -1,0 +1,116 @@
+"""Having others vouch for checkpoints: witnesses cosign them, an authority stamps their time, where the operator names any.
+
+What they answered is kept beside the log, under the size that it speaks of:
+
+    _log/cosigned/000000000011-<first 16 digits of its SHA-256>.note     the checkpoint with all cosignatures got
+    _log/timestamp/000000000011-<…>.tsr                                  the authority's answer for the log's own note
+
+Nobody's silence stops anything here: what failed is told, and asked again with a later checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from adapters.log_archive import archived_log, archived_note
+from adapters.timestamp import ROOTS, URL, Authority, read_authority, stamp
+from adapters.witness import WITNESSES, AskedWitness, ask, read_witnesses
+from billing.log import log_folder
+from billing.objects import Objects
+from metering.checkpoint import Checkpoint, split_checkpoint
+from metering.merkle import consistency_ranges
+from metering.refusal import Refusal, Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Attesters:
+    """Whom the operator named."""
+
+    witnesses: tuple[AskedWitness, ...] = ()
+    authority: Authority | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.witnesses) or self.authority is not None
+
+
+def read_attesters(environ: Mapping[str, str]) -> Attesters:
+    """Those of TALLY_WITNESSES and TALLY_TIMESTAMP_URL; none by default. Refusals: bad_witnesses, bad_key,
+    bad_timestamp_settings, bad_address."""
+    witnesses, url = environ.get(WITNESSES), environ.get(URL)
+    return Attesters(
+        tuple(read_witnesses(Path(witnesses))) if witnesses else (),
+        read_authority(url, environ.get(ROOTS)) if url else None,
+    )
+
+
+def attest(objects: Objects, operator: str, attesters: Attesters) -> list[Refusal | Unavailable]:
+    """Has the newest archived checkpoint vouched for, unless it is already; what failed."""
+    signed = archived_note(objects, operator)
+    if signed is None:
+        return []
+    checkpoint, _ = split_checkpoint(signed)
+    failed: list[Refusal | Unavailable] = []
+    if attesters.witnesses and newest_cosigned(objects, operator) < checkpoint.size:
+        failed += _have_cosigned(objects, operator, attesters.witnesses, signed, checkpoint)
+    if attesters.authority is not None and newest_stamped(objects, operator) < checkpoint.size:
+        try:
+            _keep(objects, operator, "timestamp", checkpoint.size, stamp(attesters.authority, signed), "tsr")
+        except (Refusal, Unavailable) as problem:
+            failed.append(problem)
+    return failed
+
+
+def newest_cosigned(objects: Objects, operator: str) -> int:
+    """The size of the newest checkpoint that a witness signed; 0 for none."""
+    return _newest(objects, operator, "cosigned")
+
+
+def newest_stamped(objects: Objects, operator: str) -> int:
+    """The size of the newest checkpoint with a time stamp; 0 for none."""
+    return _newest(objects, operator, "timestamp")
+
+
+def _have_cosigned(
+    objects: Objects,
+    operator: str,
+    witnesses: tuple[AskedWitness, ...],
+    signed: bytes,
+    checkpoint: Checkpoint,
+) -> list[Refusal | Unavailable]:
+    tiles = archived_log(objects, operator, checkpoint.size)
+    known = newest_cosigned(objects, operator)
+    failed: list[Refusal | Unavailable] = []
+    lines: list[bytes] = []
+    for asked in witnesses:
+        try:
+            lines.append(
+                ask(
+                    asked,
+                    signed,
+                    checkpoint,
+                    known,
+                    lambda size: [
+                        tiles.range_hash(*part) for part in consistency_ranges(size, checkpoint.size)
+                    ],
+                )
+            )
+        except (Refusal, Unavailable) as problem:
+            failed.append(problem)
+    if lines:
+        _keep(objects, operator, "cosigned", checkpoint.size, signed + b"".join(lines), "note")
+    return failed
+
+
+def _keep(objects: Objects, operator: str, kind: str, size: int, content: bytes, suffix: str) -> None:
+    name = f"{size:012d}-{sha256(content).hexdigest()[:16]}.{suffix}"
+    objects.put([(f"{log_folder(operator)}{kind}/{name}", content)])
+
+
+def _newest(objects: Objects, operator: str, kind: str) -> int:
+    newest = 0
+    for path in objects.list(f"{log_folder(operator)}{kind}/"):
+        newest = int(path.rpartition("/")[2].partition("-")[0])
+    return newest
