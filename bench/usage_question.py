@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters import answers
 from adapters.postgres.database import Database
+from adapters.postgres.embedded import discard
 from adapters.postgres.open import open_database
 from bench.results import Measured
 from billing.period import Period
@@ -54,7 +55,10 @@ _DECLARED = text("""
 def measure(quick: bool) -> Measured:
     """Fills a database of its own, asks, and says how long the answers took."""
     with tempfile.TemporaryDirectory() as scratch:
-        return asyncio.run(_measured(Path(scratch), quick))
+        try:
+            return asyncio.run(_measured(Path(scratch), quick))
+        finally:
+            discard(Path(scratch))
 
 
 async def _measured(data: Path, quick: bool) -> Measured:
