@@ -1,4 +1,4 @@
-"""What docs/streams.md tells a stranger to do with an archive: its query and its program, run as they stand there."""
+"""What docs/archive.md tells a stranger to do with an archive: its query and its program, run as they stand there."""
 
 from __future__ import annotations
 
@@ -6,24 +6,29 @@ import hashlib
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import pandas
+import pyarrow.parquet
 import pytest
 from cryptography.hazmat.primitives import serialization
 from lane_examples import KEY, NAMES, HandClock, audit, open_lane, serve
 
 from adapters.archive import BatchObjects
+from adapters.archive_compact import compact
 from adapters.objects import FolderObjects
 from billing.intake_ports import StoredBatch
 
-PAGE = (Path(__file__).parents[2] / "docs" / "streams.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "archive.md").read_text(encoding="utf-8")
 LANE = "/".join(NAMES.values())
 
 
 def block(language: str) -> str:
-    [found] = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    return str(found)
+    """The last one of a language: the program is the only Python of more than a line."""
+    return str(re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)[-1])
 
 
 @pytest.fixture
@@ -73,6 +78,28 @@ def test_the_pages_program_finds_a_changed_body(archive: Path) -> None:
     content[20] ^= 1
     body.write_bytes(content)
     assert check(archive).returncode != 0
+
+
+def test_the_pages_program_finds_joined_batches_as_good_and_a_changed_one_among_them(archive: Path) -> None:
+    closed = datetime(2027, 1, 1, tzinfo=UTC)
+    [done] = compact(FolderObjects(archive), NAMES["operator"], lambda _node, _lane: closed, closed)
+    assert (done.batches, done.objects_after) == (4, 2)
+    ran = check(archive)
+    assert (ran.returncode, ran.stdout) == (0, f"{LANE}: 4 batches, 7 events, signed\n"), ran.stderr
+
+    [body] = archive.rglob("joined-*.parquet")
+    events = pyarrow.parquet.ParquetFile(body).read()
+    finished = events.column("endpoint").to_pylist()
+    changed = events.set_column(8, "endpoint", [["rerank", *finished[1:]]])
+    pyarrow.parquet.write_table(changed, body)
+    assert "AssertionError" in check(archive).stderr
+
+
+def test_the_pages_line_of_pandas_reads_a_day(archive: Path) -> None:
+    line = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)[0]
+    names: dict[str, Any] = {"pandas": pandas}
+    exec(line.replace("archive/telecentras/", f"{archive}/{NAMES['operator']}/"), names)
+    assert len(names["events"]) == 7
 
 
 def test_the_pages_program_finds_a_changed_seal_under_a_name_that_fits(archive: Path) -> None:
