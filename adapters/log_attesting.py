@@ -12,17 +12,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
 from adapters.log_archive import archived_log, archived_note
-from adapters.timestamp import ROOTS, URL, Authority, read_authority, stamp
+from adapters.timestamp import ROOTS, URL, Authority, read_authority, stamp, stamped_at
 from adapters.witness import WITNESSES, AskedWitness, ask, read_witnesses
 from billing.log import log_folder
 from billing.objects import Objects
-from metering.checkpoint import Checkpoint, split_checkpoint
+from metering.checkpoint import Checkpoint, checkpoint_text, split_checkpoint
+from metering.cosignature import cosignatures
 from metering.merkle import consistency_ranges
 from metering.refusal import Refusal, Unavailable
+
+_LOOKED_AT = (
+    20  # kept notes among which a witness is looked for: one that is in none of them was away for hours
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,33 @@ def newest_cosigned(objects: Objects, operator: str) -> int:
 def newest_stamped(objects: Objects, operator: str) -> int:
     """The size of the newest checkpoint with a time stamp; 0 for none."""
     return _newest(objects, operator, "timestamp")
+
+
+def last_vouched(objects: Objects, operator: str, attesters: Attesters) -> dict[str, datetime | None]:
+    """When each that is named vouched last, by its own clock, as what is kept says: witnesses by name, the authority by
+    address. None for never, or for another's word."""
+    last: dict[str, datetime | None] = {asked.witness.name: None for asked in attesters.witnesses}
+    known = [asked.witness for asked in attesters.witnesses]
+    paths = list(objects.list(f"{log_folder(operator)}cosigned/")) if known else []
+    for path in reversed(paths[-_LOOKED_AT:]):
+        kept = objects.get(path)
+        if kept is None:
+            continue
+        checkpoint, signatures = split_checkpoint(kept)
+        for found in cosignatures(checkpoint_text(checkpoint), signatures, known):
+            if last[found.witness.name] is None:
+                last[found.witness.name] = datetime.fromtimestamp(found.time_s, UTC)
+    if attesters.authority is not None:
+        last[attesters.authority.url] = _last_stamped(objects, operator)
+    return last
+
+
+def _last_stamped(objects: Objects, operator: str) -> datetime | None:
+    newest = None
+    for path in objects.list(f"{log_folder(operator)}timestamp/"):
+        newest = path
+    reply = None if newest is None else objects.get(newest)
+    return None if reply is None else stamped_at(reply)
 
 
 def _have_cosigned(

@@ -70,6 +70,14 @@ def stamp(authority: Authority, message: bytes) -> bytes:
     return answer
 
 
+def stamped_at(answer: bytes) -> datetime | None:
+    """When an answer that was kept says that it was made; unchecked."""
+    try:
+        return decode_timestamp_response(answer).tst_info.gen_time
+    except ValueError:
+        return None
+
+
 def read_stamp(
     answer: bytes, message: bytes, roots: tuple[Certificate, ...], request: TimeStampRequest | None = None
 ) -> datetime:

@@ -13,6 +13,8 @@ from typing import Any
 import typer
 
 from adapters.cli.checks import FAULT, OK, WARNING, Check
+from adapters.cli.doctor_kafka import check_kafka
+from adapters.cli.doctor_log import check_logs
 from adapters.cli.doctor_spool import check_disks, check_spool
 from adapters.cli.framework import DIFFERENCE, Context, Result, command, counted, instant_text, table
 from adapters.cli.wiring import DataFolder, now
@@ -43,9 +45,11 @@ def register(app: typer.Typer) -> None:
         """Say what is configured, reachable, behind or unsafe. Exit 3 if anything is at fault."""
         folder = DataFolder(context.data)
         checks = await asyncio.to_thread(_check_folder, folder)
+        checks += await asyncio.to_thread(check_kafka, folder)
         try:
             async with context.database() as database:
                 checks += await _check_database(database)
+                checks += await check_logs(folder, database, os.environ, now())
         except (Refusal, Unavailable) as problem:
             checks.append(Check("database", FAULT, problem.what, problem.remedy))
         rows = [[check.state, check.name, check.what, check.remedy] for check in checks]

@@ -12,8 +12,9 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adapters.postgres import log
 from adapters.postgres.database import INSTALLATION, Database
@@ -21,9 +22,13 @@ from adapters.postgres.open import APP_URL
 from billing.objects import Objects
 from metering.refusal import Refusal, Unavailable
 
+if TYPE_CHECKING:
+    from adapters.log_attesting import Attesters
+
 _log = logging.getLogger(__name__)
 
 _EVERY_S = 1.0
+_ASK_EVERY_S = 600.0
 
 
 async def sign_logs(
@@ -69,30 +74,65 @@ def unsigned_text(failed: dict[str, Refusal | Unavailable]) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def signing(data: Path, database: Database, objects: Objects) -> AsyncIterator[None]:
-    """Signs every second while the block runs, and once more when it ends. What fails is logged once, and tried again."""
+    """Signs every second while the block runs, and once more when it ends; every ten minutes those whom the operator
+    named are asked to vouch. What fails is logged once, and tried again. Refusals: as `read_attesters`."""
+    from adapters.log_attesting import read_attesters
+
+    attesters = read_attesters(os.environ)
     stop = asyncio.Event()
-    task = asyncio.create_task(_keep_signing(data, database, objects, stop))
+
+    async def sign() -> Sequence[str]:
+        return unsigned_text(await sign_logs(data, database, objects, make_keys=True))
+
+    async def ask() -> Sequence[str]:
+        return await _ask(database, objects, attesters)
+
+    tasks = [asyncio.create_task(_repeat(sign, _EVERY_S, stop, "the logs are signed again", once_more=True))]
+    if attesters:
+        tasks.append(asyncio.create_task(_repeat(ask, _ASK_EVERY_S, stop, "the logs are vouched for again")))
     try:
         yield
     finally:
         stop.set()
-        await task
+        await asyncio.gather(*tasks)
 
 
-async def _keep_signing(data: Path, database: Database, objects: Objects, stop: asyncio.Event) -> None:
+async def _repeat(
+    act: Callable[[], Awaitable[Sequence[str]]],
+    every_s: float,
+    stop: asyncio.Event,
+    mended: str,
+    *,
+    once_more: bool = False,
+) -> None:
+    """Acts now and every `every_s` until stopped (`once_more`: and then); logs what it says is wrong when that changes."""
     said: set[str] = set()
     while True:
         ending = stop.is_set()
+        if ending and not once_more:
+            return
         try:
-            texts = set(unsigned_text(await sign_logs(data, database, objects, make_keys=True)))
+            wrong = set(await act())
         except (Refusal, Unavailable) as problem:
-            texts = {f"the logs are not signed: {problem.what}"}
-        for text in sorted(texts - said):
+            wrong = {problem.what}
+        for text in sorted(wrong - said):
             _log.error("%s", text)
-        if said and not texts:
-            _log.info("the logs are signed again")
-        said = texts
+        if said and not wrong:
+            _log.info("%s", mended)
+        said = wrong
         if ending:
             return
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), _EVERY_S)
+            await asyncio.wait_for(stop.wait(), every_s)
+
+
+async def _ask(database: Database, objects: Objects, attesters: Attesters) -> Sequence[str]:
+    """Has the newest checkpoint of each log vouched for; who did not. One process at a time."""
+    from adapters.log_attesting import attest
+
+    wrong: list[str] = []
+    for operator in (*await database.operators(), INSTALLATION):
+        async with database.exclusively(f"attest/{operator}"):
+            failed = await asyncio.to_thread(attest, objects, operator, attesters)
+        wrong += [f"the log of {operator} is not vouched for: {problem.what}" for problem in failed]
+    return wrong

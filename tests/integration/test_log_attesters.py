@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509 import load_pem_x509_certificates
 
 from adapters.log_archive import archived_note, put_checkpoint, put_tiles
-from adapters.log_attesting import attest, newest_cosigned, newest_stamped, read_attesters
+from adapters.log_attesting import attest, last_vouched, newest_cosigned, newest_stamped, read_attesters
 from adapters.objects import FolderObjects
 from adapters.timestamp import read_stamp
 from billing.log import origin
@@ -164,6 +165,22 @@ def test_an_authority_stamps_the_newest_checkpoint_and_openssl_agrees(log: Log, 
         read_stamp(reply, signed + b"x", roots)
     with pytest.raises(Refusal, match="no good time stamp"):
         read_stamp(reply[:-1], signed, roots)
+
+
+def test_what_is_kept_says_who_vouched_and_when(
+    log: Log, witness: WitnessServer, witnesses: dict[str, str], stamps: StampServer
+) -> None:
+    with serving(stamps.answer) as address:
+        asked = read_attesters(
+            {**witnesses, "TALLY_TIMESTAMP_URL": address, "TALLY_TIMESTAMP_ROOTS": str(stamps.roots)}
+        )
+        assert last_vouched(log.objects, "a", asked) == {witness.NAME: None, address: None}
+        assert attest(log.objects, "a", asked) == []
+    last = last_vouched(log.objects, "a", asked)
+    assert last[witness.NAME] == datetime.fromtimestamp(1_791_000_000, UTC)
+    stamped = last[address]
+    assert stamped is not None
+    assert abs(datetime.now(UTC) - stamped) < timedelta(minutes=5)
 
 
 def test_a_stamp_under_another_root_is_not_kept(log: Log, stamps: StampServer, tmp_path: Path) -> None:

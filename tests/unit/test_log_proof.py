@@ -1,0 +1,183 @@
+"""Leaves as text, and proofs that anybody checks: what was changed shows, and whose log it is only a pin tells."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from typing import Any
+
+import pytest
+from event_examples import KEY, PUBLIC_KEY
+from hypothesis import given
+from hypothesis import strategies as st
+
+from billing import log
+from billing.log import BatchLeaf, ChangeLeaf, Content, leaf_data, parse_leaf
+from billing.log_growth import GrowingLog
+from billing.log_proof import check_proof, checkpoint_line, make_proof, read_proof, read_seen
+from billing.log_tiles import LogTiles
+from metering.checkpoint import Checkpoint, sign_checkpoint
+from metering.note import verifier_key
+from metering.refusal import Refusal
+
+ORIGIN = log.origin("vilnius")
+PIN = verifier_key(ORIGIN, PUBLIC_KEY)
+CONTENT = Content(bytes(range(32)), '{"table":"document","op":"insert","row":{"number":"TLC-1"}}')
+LEAVES = [
+    leaf_data(
+        BatchLeaf("vilnius-1", "sidecar-0", "ab" * 16, number, "cd" * 32, "2026-10-05T08:00:10.000000Z")
+    )
+    for number in range(20)
+]
+LEAVES[7] = leaf_data(ChangeLeaf("document", CONTENT.commitment))
+
+
+def grown(size: int) -> tuple[LogTiles, Checkpoint, bytes]:
+    growing = GrowingLog()
+    growing.add(LEAVES[:size])
+    tiles = {name.path: content for name, content in growing.unfinished()}
+    newest = Checkpoint(ORIGIN, size, growing.root())
+    return LogTiles(tiles.get, size), newest, sign_checkpoint(newest, KEY)
+
+
+def proof_of(index: int, seen: Checkpoint | None = None, size: int = 20) -> dict[str, Any]:
+    tiles, _, signed = grown(size)
+    content = CONTENT if index == 7 else None
+    return make_proof(tiles, index, signed=signed, key=PIN, content=content, seen=seen)
+
+
+@given(st.integers(0, 19), st.integers(0, 20))
+def test_every_leaf_is_proved_with_every_checkpoint_seen_before(index: int, seen: int) -> None:
+    _, earlier, earlier_note = grown(seen)
+    proof = read_proof(json.dumps(proof_of(index, earlier)).encode())
+    for shown in (checkpoint_line(earlier), earlier_note.decode()):
+        checked = check_proof(proof, pin=PIN, seen=shown)
+        assert (checked.proves, checked.failures) == (True, ())
+        assert (checked.index, checked.leaf) == (index, LEAVES[index])
+
+
+def test_without_a_pin_a_proof_is_consistent_and_proves_nothing() -> None:
+    checked = check_proof(proof_of(3))
+    assert (checked.failures, checked.pinned, checked.proves) == ((), False, False)
+
+
+def test_a_proof_under_the_makers_own_key_fails_against_the_pin() -> None:
+    other = verifier_key(ORIGIN, bytes(32))
+    checked = check_proof(proof_of(3), pin=other)
+    assert not checked.proves
+    assert "no known key" in checked.failures[0]
+
+
+def change(name: str, value: Any) -> dict[str, Any]:
+    return {**proof_of(7, grown(5)[1]), name: value}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        change("index", 6),
+        change("index", 20),
+        change("leaf", LEAVES[6].decode()),
+        change("content", CONTENT.content.replace("TLC-1", "TLC-2")),
+        change("nonce", "00" * 32),
+        change("nonce", None),
+        change("content", None),
+        change("inclusion", []),
+        change("inclusion", [*proof_of(7)["inclusion"], "00" * 32]),
+        change("checkpoint", grown(19)[2].decode()),
+        change("seen", None),
+        change("seen", checkpoint_line(Checkpoint(ORIGIN, 5, bytes(32)))),
+        change("seen", checkpoint_line(Checkpoint(ORIGIN, 4, grown(5)[1].root))),
+        change("seen", checkpoint_line(Checkpoint(log.origin("kaunas"), 5, grown(5)[1].root))),
+        change("consistency", []),
+    ],
+)
+def test_whatever_is_changed_in_a_proof_shows(changed: dict[str, Any]) -> None:
+    assert not check_proof(changed, pin=PIN).proves
+
+
+def test_every_character_changed_in_a_proof_shows() -> None:
+    text = json.dumps(proof_of(7, grown(5)[1]))
+    key = json.dumps(PIN)
+    for at, old in enumerate(text):
+        changed = text[:at] + ("0" if old != "0" else "1") + text[at + 1 :]
+        try:
+            checked = check_proof(read_proof(changed.encode()), pin=PIN)
+        except Refusal:
+            continue
+        # The key is only told; what counts is the one that was pinned.
+        assert not checked.proves or text.index(key) <= at < text.index(key) + len(key), changed
+
+
+def test_two_trees_of_one_size_are_found_when_one_was_seen() -> None:
+    other = Checkpoint(ORIGIN, 20, bytes(32))
+    checked = check_proof(proof_of(3), pin=PIN, seen=sign_checkpoint(other, KEY).decode())
+    assert "two trees of one size" in checked.failures[0]
+
+
+def test_a_checkpoint_seen_that_the_proof_does_not_speak_of_proves_nothing() -> None:
+    checked = check_proof(proof_of(3), pin=PIN, seen=checkpoint_line(grown(5)[1]))
+    assert "--seen" in checked.failures[0]
+
+
+def test_a_checkpoint_seen_with_a_signature_that_does_not_hold_is_none() -> None:
+    earlier = grown(5)[1]
+    forged = sign_checkpoint(earlier, KEY).replace(b"Az", b"Bz", 1).decode()
+    if forged == sign_checkpoint(earlier, KEY).decode():
+        forged = forged[:-8] + "AAAAAA==\n"
+    with_seen = proof_of(3, earlier)
+    try:
+        assert not check_proof(with_seen, pin=PIN, seen=forged).proves
+    except Refusal as refused:
+        assert refused.code == "bad_checkpoint"  # noqa: PT017 - either is right: which, chance decides
+
+
+@pytest.mark.parametrize(
+    "seen", [Checkpoint(ORIGIN, 21, bytes(32)), Checkpoint(log.origin("x"), 1, bytes(32))]
+)
+def test_a_tree_that_was_never_ours_can_not_be_proved_from(seen: Checkpoint) -> None:
+    with pytest.raises(Refusal) as refused:
+        proof_of(3, seen)
+    assert refused.value.code == "bad_seen"
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"{}", b'{"format": "tallygrid/log-proof/v1"}', b"\xff"])
+def test_what_is_no_proof_is_refused(text: bytes) -> None:
+    with pytest.raises(Refusal) as refused:
+        read_proof(text)
+    assert refused.value.code == "bad_proof"
+
+
+def test_leaves_come_back_as_they_were_written() -> None:
+    assert [leaf_data(parse_leaf(data)) for data in LEAVES] == LEAVES
+    for wrong in (b"", LEAVES[0] + b"\n", LEAVES[0].upper(), LEAVES[7].replace(b"document", b"a b")):
+        with pytest.raises(Refusal):
+            parse_leaf(wrong)
+
+
+def test_contents_of_a_transaction_come_back_and_a_changed_one_is_refused() -> None:
+    contents = [CONTENT, Content(bytes(32), '{"a": "ąžuolas\\u2028"}')]
+    path, stored = log.contents_object("*", date(2026, 10, 5), contents)
+    assert path.startswith("_installation/_log/content/2026-10-05/")
+    assert list(log.read_contents(path, stored).values()) == contents
+    for wrong in (stored.replace(b"TLC-1", b"TLC-2"), stored[:-1], b"{}\n", b"\xff\n"):
+        with pytest.raises(Refusal) as refused:
+            log.read_contents(path, wrong)
+        assert refused.value.code == "bad_content"
+
+
+def test_an_operators_log_has_one_name_and_the_installation_one_that_no_operator_can_have() -> None:
+    for operator in ("vilnius", "a.tallygrid", "*"):
+        assert log.operator_of(log.origin(operator)) == operator
+    assert log.origin("*") == "_installation.tallygrid/log"
+    for wrong in ("vilnius", ".tallygrid/log", "vilnius.tallygrid/log/x"):
+        with pytest.raises(Refusal):
+            log.operator_of(wrong)
+
+
+def test_a_checkpoint_seen_is_read_from_its_line_or_its_note() -> None:
+    _, newest, signed = grown(9)
+    assert read_seen(checkpoint_line(newest) + "\n") == (newest, None)
+    assert read_seen(signed.decode()) == (newest, signed)
+    with pytest.raises(Refusal):
+        read_seen("vilnius")
