@@ -138,6 +138,7 @@ class Forward:
         self._done.uncovered_taken, self._done.uncovered_left = await decide(
             self._raw, self._replay, self._objects, self._operator, uncovered
         )
+        await self._replay.finish_sequences()
         await self._compare()
         return self._done
 
@@ -189,7 +190,6 @@ class Forward:
                 self._done.leaves += 1
                 step("replayed")
             await self._take_waiting()
-            await self._replay.finish_sequences()
 
     def _name_missing(
         self,

@@ -47,7 +47,7 @@ from adapters.site_files.reading import SiteFiles, read_document
 from adapters.uncovered import Uncovered
 from billing.close import close_period
 from billing.correct import credit_invoice
-from billing.document import INVOICE, ISSUED, Document
+from billing.document import INVOICE, ISSUED, Document, to_json
 from billing.intake import Intake
 from billing.period import Period
 from billing.run_settlement import run_settlement
@@ -101,7 +101,7 @@ class LostLedger:
 
     @property
     def books(self) -> PostgresBooks:
-        return PostgresBooks(self.database, lambda: self.now)
+        return PostgresBooks(self.database, lambda: self.now, objects=self.archive)
 
     def later(self, by: timedelta = timedelta(minutes=1)) -> None:
         self.now += by
@@ -151,9 +151,11 @@ class LostLedger:
         return sorted(found, key=lambda each: (each.kind, each.number or ""))
 
     async def credit(self, net: int = 1) -> None:
-        """A credit note over the first invoice that has something left."""
+        """A credit note over the first invoice, if there is one."""
         self.later()
         invoices = [each for each in await self.documents() if each.kind == INVOICE]
+        if not invoices:
+            return
         await credit_invoice(
             self.books,
             OPERATOR,
@@ -199,13 +201,13 @@ class LostLedger:
 
         return await take_backup(self.database, self.data / name, files=files, keys=False, made_at=self.now)
 
-    def on(self, database: Database) -> LostLedger:
-        """The same data folder beside another database."""
+    def on(self, database: Database, data: Path | None = None) -> LostLedger:
+        """What lies beside the database, or a copy of it, beside another database."""
         return LostLedger(
             database,
-            self.data,
+            data or self.data,
             self.now,
-            dict(self.writers),
+            {name: writer.clone() for name, writer in self.writers.items()},
             dict(self.customers),
             list(self.keys),
             self.chance,
@@ -248,6 +250,4 @@ async def rows(database: Database) -> Rows:
 
 
 def documents_json(documents: list[Document]) -> list[str]:
-    from billing.document import to_json
-
     return [json.dumps(to_json(each)) for each in documents]
