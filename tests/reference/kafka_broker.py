@@ -165,7 +165,9 @@ class OwnBroker:
             self._process = None
 
     def _format(self) -> None:
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # Its first bit is 0: an id that began with "-" would be taken for an option.
+        chance = uuid.uuid4().int >> 1
+        cluster = base64.urlsafe_b64encode(chance.to_bytes(16, "big")).decode().rstrip("=")
         properties = str(self.folder / "server.properties")
         scram = f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"
         done = subprocess.run(

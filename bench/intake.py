@@ -1,0 +1,171 @@
+"""Intake's speed: events a second from Kafka to committed hourly usage, on this machine, with everything on it.
+
+Demanded, on two cores: 2,000,000 a second where each of 10,000 customers is on one or two of a hundred nodes, 1,000,000
+where every customer uses every node and model; the same cost of an event from the first million to the hundredth. Load:
+intake_load.py; what runs: intake_site.py. The messages lie in Kafka before intake starts. The rate counts from the first
+commit that is seen to the last; CPU is that of all of the broker's, PostgreSQL's and the workers' processes in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import text
+
+from adapters.postgres.roll_up import roll_up
+from bench.intake_load import CUSTOMERS, MODELS, Shape, messages, pool
+from bench.intake_site import Sample, Site, ship, site, take
+from bench.results import Measured
+from metering.batch import MAX_EVENTS, SealedBatch, check_root, read_body
+
+CHECKED = (
+    "checked in each batch: Ed25519 signature, seal's form, body's SHA-256 and sizes, page sizes before decoding, row count,"
+    " sequence numbers, order of times, complete_to, impossible events, control totals; in the lane: chain, numbers, lane's"
+    " key, customers known; archived and on disk before the commit, synchronous_commit on"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One load: its name in the figures, its shape, lanes a node, and events a second that are demanded."""
+
+    name: str
+    shape: Shape
+    lanes: int
+    demanded: int = 0
+
+    @property
+    def events(self) -> int:
+        return self.lanes * self.shape.nodes * self.shape.slots * self.shape.events
+
+
+def runs(quick: bool) -> list[Run]:
+    if quick:
+        small = Shape(events=2_000, slots=2, nodes=10)
+        return [
+            Run("spread", small, 2),
+            Run("everywhere", Shape(events=2_000, slots=2, nodes=10, everywhere=True), 1),
+            Run("batches of 100", Shape(events=100, slots=2, nodes=10), 2),
+        ]
+    return [
+        Run("spread", Shape(slots=5), 20, 2_000_000),
+        Run("everywhere", Shape(slots=4, everywhere=True), 2, 1_000_000),
+        Run("batches of 100", Shape(events=100, slots=20), 2),
+    ]
+
+
+def measure(quick: bool) -> Measured:
+    return asyncio.run(_measure(quick))
+
+
+async def _measure(quick: bool) -> Measured:
+    found = Measured()
+    found.notes.append(CHECKED)
+    found.notes.append(
+        f"{CUSTOMERS} customers, {len(MODELS)} models; a pool of bodies is sealed for as many lanes as are needed: a body"
+        f" names no lane, so every batch has a place of its own; batches of {MAX_EVENTS} events unless named"
+    )
+    async with site() as here:
+        for run in runs(quick):
+            batches = await asyncio.to_thread(pool, run.shape)
+            lanes = await here.enrol(run.lanes, run.shape.nodes)
+            settings = here.topics()
+            await ship(settings, messages(batches, lanes, by_lane=run.shape.everywhere))
+            _speed(found, run, await take(here, lanes, run.events), quick)
+            if run.name == "batches of 100":
+                continue
+            await _roll_up(found, run, here)
+            await _stages(found, run, here, batches)
+        _root(found, batches)
+    return found
+
+
+def _speed(found: Measured, run: Run, samples: list[Sample], quick: bool) -> None:
+    """Events a second, CPU of an event by process, and how both and the memory hold from beginning to end."""
+    first, last = samples[0], samples[-1]
+    events = last.events - first.events
+    if not events:  # all of them in one commit
+        found.notes.append(f"{run.name}: too few events for a rate")
+        return
+    demanded = f"≥ {run.demanded}" if run.demanded and not quick else ""
+    found.add(f"{run.name}: events", run.events)
+    found.add(f"{run.name}: events a second", round(events / (last.at - first.at)), "/s", demanded)
+    for name, spent in last.used.since(first.used).items():
+        found.add(f"{run.name}: CPU of {name}", spent / events * 1e6, "s per million events")
+    total = sum(last.used.since(first.used).values())
+    found.add(f"{run.name}: CPU in all", total / events * 1e6, "s per million events")
+    found.add(f"{run.name}: CPU of a batch", total / events * run.shape.events * 1e3, "ms")
+    found.add(
+        f"{run.name}: most memory of the workers", max(s.used.workers_kib for s in samples) // 1024, "MiB"
+    )
+    if run.events >= 40_000_000:
+        _flat(found, run, samples)
+
+
+def _flat(found: Measured, run: Run, samples: list[Sample]) -> None:
+    """The first tenth beside the last."""
+    costs, memories = [], []
+    for start, end in ((0.01, 0.1), (0.9, 1.0)):
+        part = [s for s in samples if start * run.events <= s.events <= end * run.events]
+        spent = sum(part[-1].used.since(part[0].used).values())
+        costs.append(spent / (part[-1].events - part[0].events) * 1e6)
+        memories.append(part[-1].used.workers_kib / 1024)
+    found.add(f"{run.name}: CPU in the first tenth", costs[0], "s per million events")
+    found.add(f"{run.name}: CPU in the last tenth", costs[1], "s per million events")
+    found.add(f"{run.name}: last tenth beside the first", 100 * costs[1] / costs[0] - 100, "%", "± 10")
+    found.add(f"{run.name}: memory after the first tenth", round(memories[0]), "MiB")
+    found.add(f"{run.name}: memory at the end", round(memories[1]), "MiB")
+
+
+async def _roll_up(found: Measured, run: Run, here: Site) -> None:
+    """What it costs to make one row a cell of all hours."""
+    async with here.database.intake() as conn:
+        parts = (await conn.execute(text("SELECT count(*) FROM partial_sum"))).scalar_one()
+    # By then no lane has spoken for an hour, so all hours are whole.
+    before, began = here.postgres_cpu_s(), time.perf_counter()
+    hours = await roll_up(here.database, datetime.now(UTC) + timedelta(hours=2))
+    seconds, spent = time.perf_counter() - began, here.postgres_cpu_s() - before
+    found.add(f"{run.name}: partial sums", parts)
+    found.add(f"{run.name}: hours rolled up at the end", hours)
+    if parts:
+        found.add(f"{run.name}: roll-up of a partial sum", spent / parts * 1e6, "µs of CPU")
+        found.add(f"{run.name}: roll-up", seconds, "s")
+
+
+async def _stages(found: Measured, run: Run, here: Site, batches: list[list[SealedBatch]]) -> None:
+    """One worker, its stages timed."""
+    lanes = await here.enrol(1, run.shape.nodes)
+    await ship(here.topics(), messages(batches, lanes, by_lane=True))
+    events = len(lanes) * run.shape.nodes * run.shape.slots * run.shape.events
+    with tempfile.TemporaryDirectory() as scratch:
+        stages = Path(scratch) / "stages.json"
+        program = ("-m", "bench.intake_stages", str(stages))
+        await take(here, lanes, events, workers=1, program=program)
+        spent: dict[str, float] = json.loads(stages.read_text())
+    whole = spent.pop("all")
+    for stage, seconds in spent.items():
+        found.add(f"{run.name}: stage {stage}", seconds / events * 1e6, "s per million events")
+    rest = whole - sum(spent.values())
+    found.add(
+        f"{run.name}: stage all else of the worker, its start too",
+        rest / events * 1e6,
+        "s per million events",
+    )
+
+
+def _root(found: Measured, batches: list[list[SealedBatch]]) -> None:
+    """The second pass over a batch: its root from its events."""
+    some = [chain[0] for chain in batches[:20]]
+    began = time.process_time()
+    for batch in some:
+        check_root(batch.seal, read_body(batch.seal, batch.body))
+    spent = time.process_time() - began
+    found.add(
+        "root pass", spent / sum(batch.seal.events for batch in some) * 1e6, "s of CPU per million events"
+    )
