@@ -69,7 +69,7 @@ class SnapshotKeyBook:
         except FileNotFoundError:
             return cls(path, {})
         try:
-            return cls(path, _parse(text))
+            return cls(path, parse_snapshot(text))
         except (ValueError, KeyError, TypeError, Refusal):
             raise Refusal(
                 "bad_key_snapshot",
@@ -84,6 +84,10 @@ class SnapshotKeyBook:
     def find_id(self, id: bytes) -> KeyEntry | None:
         return self._by_id.get(id)
 
+    def keys(self) -> Keys:
+        """All of them, by the SHA-256 of their secrets."""
+        return dict(self._keys)
+
     def __len__(self) -> int:
         return len(self._keys)
 
@@ -97,7 +101,7 @@ class SnapshotKeyBook:
         self._keys = dict(keys)
         self._by_id = {entry.id: entry for entry in keys.values()}
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(self._path, _text(self._keys).encode(), mode=0o600)
+        replace_file(self._path, snapshot_text(self._keys).encode(), mode=0o600)
         return True
 
     async def refresh(self, source: Callable[[], Awaitable[Keys]], *, every_s: float = 1.0) -> None:
@@ -114,7 +118,8 @@ class SnapshotKeyBook:
             await asyncio.sleep(every_s)
 
 
-def _text(keys: Keys) -> str:
+def snapshot_text(keys: Keys) -> str:
+    """The keys as they stand in the file."""
     rows = [
         {
             "id": id_text(entry.id),
@@ -128,7 +133,8 @@ def _text(keys: Keys) -> str:
     return json.dumps({"format": _FORMAT, "keys": rows}, indent=1)
 
 
-def _parse(text: str) -> dict[bytes, KeyEntry]:
+def parse_snapshot(text: str) -> dict[bytes, KeyEntry]:
+    """The keys of a file's text; ValueError, KeyError, TypeError or Refusal if it is none."""
     document = json.loads(text)
     if document["format"] != _FORMAT:
         raise ValueError(document["format"])

@@ -61,6 +61,7 @@ from metering.lane_warnings import (
 )
 from metering.lane_writer import AHEAD_US, LaneWriter
 from metering.refusal import Refusal, Unavailable
+from metering.reseal import check_not_resealing
 from metering.steps import step
 from metering.told import Joined
 from metering.unmetered_reserve import UnmeteredReserve
@@ -122,9 +123,9 @@ class Lane(LaneWriter):
         ends each. With `wait_for_disk` a disk that has no room for the new epoch is no reason not to open: the lane
         takes nothing, but counts what is served unmetered, until a `sync` succeeds in beginning it.
 
-        Refusals: `lane_in_use`, `lane_ended` (its last seal was final), `lane_state` (write-ahead file and head do not
-        belong together), `write_ahead_damaged`, `unmetered_damaged`, `clock_wrong` (the wall clock lies outside 2020 to
-        2099). Unavailable `write_ahead_failed`, `spool_failed` if the disk refuses.
+        Refusals: `lane_in_use`, `reseal_unfinished`, `lane_ended` (its last seal was final), `lane_state` (write-ahead file
+        and head do not belong together), `write_ahead_damaged`, `unmetered_damaged`, `clock_wrong` (the wall clock lies
+        outside 2020 to 2099). Unavailable `write_ahead_failed`, `spool_failed` if the disk refuses.
         """
         steady = SteadyClock(clock or SystemClock())
         if not EARLIEST_TIME_US <= steady.wall_us() < END_OF_TIME_US:
@@ -134,6 +135,7 @@ class Lane(LaneWriter):
         with ExitStack() as undo, disk_failures(folder):
             taken = LaneFolder.open(folder, operator, node, lane)
             undo.callback(taken.close)
+            check_not_resealing(taken)
             number, path, segment = newest_segment(taken.path)
             state = recovered(segment, taken.head, str(taken.path))
             reserve = UnmeteredReserve.open(taken.path, taken.head.seal if taken.head else None)
@@ -179,6 +181,11 @@ class Lane(LaneWriter):
     def facts_waiting(self) -> int:
         """Facts that no published seal has yet."""
         return len(self._sealer.facts)
+
+    def take_key(self, key: Ed25519PrivateKey) -> None:
+        """Sign with this key from the next seal on; the chain goes on."""
+        with self._sealing:
+            self._sealer.take_key(key)
 
     def seal_due(self) -> bool:
         """Whether `seal` would do something: 10,000 events, 10 s since the last seal, facts, or clocks that came apart.

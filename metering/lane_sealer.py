@@ -47,6 +47,10 @@ class Sealer:
         self._list_from = 0
         self.facts = WaitingFacts()
 
+    def take_key(self, key: Ed25519PrivateKey) -> None:
+        """Sign with this key from now on."""
+        self._key = key
+
     def batch_due(self) -> bool:
         """Whether an empty batch is due: 10 s without a seal, or 1 s while facts wait."""
         passed_us = self._clock.monotonic_us() - self._last_seal_us

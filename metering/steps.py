@@ -20,6 +20,7 @@ The steps, in the order of the road (each is reached when the thing that it name
     making          body and seal are on disk, not named by the head yet
     head            the head names the new seal, which is not visible in the spool yet
     sealed          the batch is visible in the spool
+    resealing       which batches are to be sealed again is on disk
     acknowledged    the spool has marked a batch as done, not deleted it yet
     in-transaction, committed, roll-up      intake
     joined          compaction: the joined file is in the archive, its batches still lie beside it

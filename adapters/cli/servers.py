@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 
 import typer
 import uvloop
@@ -13,6 +15,7 @@ import uvloop
 from adapters.cli.capture_options import CaptureOptions, Sync, takes_capture_options
 from adapters.cli.framework import Context, Result, command
 from adapters.cli.kafka import settings_if_any
+from adapters.cli.node_side import enrolments
 from adapters.cli.serving import (
     SIDECAR_LISTEN,
     Address,
@@ -33,11 +36,12 @@ from adapters.postgres import keys
 from adapters.postgres.database import Database
 from adapters.postgres.lane_keys import enroll_lane
 from adapters.sidecar_metrics import serve_metrics
+from metering.durable import file_signature
 from metering.identity import LaneKey, node_secret
-from metering.keybook import KeyEntry, SnapshotKeyBook
+from metering.keybook import Keys, SnapshotKeyBook
 from metering.lane import Lane
 from metering.lane_folder import check_lane_name
-from metering.refusal import Unavailable
+from metering.refusal import Refusal, Unavailable
 from metering.siblings import FIRST_LANE
 from metering.sidecar import Sidecar
 from metering.sidecar_figures import figures_of
@@ -86,10 +90,13 @@ def register(app: typer.Typer) -> None:
                 if watched is not None:
                     _check_free(watched, "--metrics-listen")
                 ledger = _Ledger(context, stack)
-                operator, node = await _enrolled(folder, ledger, node, lane)
+                afar = _enrolled_afar(folder, node)
+                operator, node = afar or await _enrolled(folder, ledger, node, lane)
                 book = SnapshotKeyBook.load(folder.key_snapshot(operator))
 
-                async def current() -> dict[bytes, KeyEntry]:
+                async def current() -> Keys:
+                    if afar is not None:  # a newer answer brings newer keys (`tally node accept`)
+                        return SnapshotKeyBook.load(folder.key_snapshot(operator)).keys()
                     database = await ledger.open()
                     async with database.app(operator) as connection:
                         return await keys.key_book(connection, operator, now())
@@ -107,7 +114,10 @@ def register(app: typer.Typer) -> None:
                 except OSError as problem:
                     opened.close()
                     raise port_taken(address, problem) from None
-                renewing = [asyncio.create_task(book.refresh(current))]
+                renewing = [
+                    asyncio.create_task(book.refresh(current)),
+                    asyncio.create_task(follow_key(opened, folder.lane_key(node, lane))),
+                ]
                 if certificate is not None:
                     renewing.append(asyncio.create_task(certificate.watch(stack.enter_context(hangup()))))
                 addresses = {"sidecar": address.url(port, tls=certificate is not None)}
@@ -178,6 +188,14 @@ class _Ledger:
         return self._database
 
 
+def _enrolled_afar(folder: DataFolder, node: str | None) -> tuple[str, str] | None:
+    """(operator, node) of a machine that took in the answer to its request, and is given no database: none is opened."""
+    if "TALLY_DATABASE_URL" in os.environ:
+        return None
+    known = [(each.operator, each.node) for each in enrolments(folder) if node in (None, each.node)]
+    return known[0] if len(known) == 1 else None
+
+
 async def _enrolled(folder: DataFolder, ledger: _Ledger, node: str | None, lane: str) -> tuple[str, str]:
     """(operator, node) of the lane, enrolled, its key made at the first start.
 
@@ -196,6 +214,23 @@ async def _enrolled(folder: DataFolder, ledger: _Ledger, node: str | None, lane:
         _log.warning("%s; the sidecar starts with the API keys that it knew", away.what)
         return known[0].operator, known[0].node
     return operator, found
+
+
+async def follow_key(lane: Lane, path: Path, every_s: float = 1.0) -> None:
+    """Lets a running lane sign with the key that its file holds, until cancelled: `tally node rotate` puts another there."""
+    known = file_signature(path)
+    while True:
+        await asyncio.sleep(every_s)
+        found = file_signature(path)
+        if found is None or found == known:
+            continue
+        try:
+            await asyncio.to_thread(lambda: lane.take_key(LaneKey.load_or_create(path)))
+        except Refusal as refused:  # the lane goes on with the key that it has
+            _log.warning("the lane's new key is not taken up: %s", refused.what)
+        else:
+            _log.info("the lane signs with a new key from its next seal on")
+        known = found
 
 
 async def _open_lane(folder: DataFolder, operator: str, node: str, lane: str, sync: Sync) -> Lane:

@@ -27,6 +27,7 @@ SUBJECTS: Mapping[str, Mapping[str, str]] = {
         "get": "Print what is declared, as YAML that `tally apply` takes.",
     },
     "keys": {"key": "API keys of customers and of people's roles."},
+    "node": {"node": "Nodes and the keys of their lanes."},
     "importing": {"import": "Usage from elsewhere: `tally import FILE …`, or take an import back."},
     "usage": {
         "usage": "Totals of usage.",

@@ -44,7 +44,16 @@ STORY = (
     ),
 )
 SERVERS = ("sidecar", "intake", "api", "up")
-# test_demo.py, test_backup.py, test_kafka_commands.py, test_repair_commands.py, test_archive_commands.py run their examples
+NODE = (
+    "node enrol",
+    "node accept",
+    "node list",
+    "node rotate",
+    "node revoke",
+    "node reseal",
+    "node retire",
+)
+# test_demo.py, test_backup.py, test_kafka_commands.py, test_node_commands.py, test_archive_commands.py run their examples
 ELSEWHERE = (
     "demo",
     "backup",
@@ -52,6 +61,7 @@ ELSEWHERE = (
     "shipper",
     "kafka prepare",
     "intake repair",
+    *NODE,
     *(path for path in EXAMPLES if path.startswith("archive ")),
 )
 PLACEHOLDER_KEY = "8d7f9c2e-0000-4000-8000-000000000000"
