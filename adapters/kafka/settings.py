@@ -29,6 +29,9 @@ DEFAULT_PREFIX = "tally"
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
+#: A broker that has not answered after so long is away, for now.
+FOUND_WITHIN_MS = 5_000
+
 _BROKER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:,\[\]/@]+):[0-9]{1,5}")
 # Of a topic's 249 characters, "." and the longer of our two names want eight; "." and "_" would collide in metrics.
 _PREFIX = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9-]{0,99}")
@@ -66,7 +69,7 @@ class KafkaSettings:
             "security_protocol": self.protocol,
             # A broker that is back is found within a second or two, not after half a minute.
             "reconnect_backoff_max_ms": 2_000,
-            "bootstrap_timeout_ms": 5_000,
+            "bootstrap_timeout_ms": FOUND_WITHIN_MS,
             "request_timeout_ms": 15_000,
         }
         if self.protocol.endswith("SSL"):

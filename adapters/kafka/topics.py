@@ -136,7 +136,7 @@ def differences(wanted: Topic, found: Topic) -> list[Difference]:
     if found.replication < wanted.replication:
         tool = "kafka-reassign-partitions.sh of Kafka moves and copies partitions"
         listed.append(
-            Difference(name, f"{found.replication} copies of each message, not {wanted.replication}", tool)
+            Difference(name, f"{found.replication} of {wanted.replication} copies of each message", tool)
         )
     return listed
 

@@ -1,4 +1,4 @@
-"""Kafka from the command line, with a real broker: topics, a shipper, and capture that does not wait for Kafka."""
+"""Kafka from the command line, with a real broker: topics, and a shipper."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from command import Tally
-from kafka_broker import PASSWORD, USER, KafkaBroker, unique_prefix
+from kafka_broker import KafkaBroker, unique_prefix
 
 from adapters.cli.framework import EXAMPLES
 from adapters.cli.subjects import import_all
@@ -20,25 +20,6 @@ def tally(kafka: KafkaBroker, tmp_path: Path) -> Tally:
     """An empty data folder, and topics of its own that are not made yet."""
     named = {"TALLY_KAFKA": kafka.address, "TALLY_KAFKA_PREFIX": unique_prefix()}
     return Tally(tmp_path / "data", environment=named)
-
-
-@pytest.fixture
-def secure(kafka: KafkaBroker, tmp_path: Path) -> Tally:
-    """The same over TLS, with user and password."""
-    password = tmp_path / "password"
-    password.write_text(f"{PASSWORD}\n")
-    return Tally(
-        tmp_path / "data",
-        environment={
-            "TALLY_KAFKA": kafka.secure,
-            "TALLY_KAFKA_PREFIX": unique_prefix(),
-            "TALLY_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
-            "TALLY_KAFKA_CA_FILE": str(kafka.ca),
-            "TALLY_KAFKA_SASL_MECHANISM": "SCRAM-SHA-512",
-            "TALLY_KAFKA_USER": USER,
-            "TALLY_KAFKA_PASSWORD_FILE": str(password),
-        },
-    )
 
 
 def test_topics_are_made_once_and_a_second_time_changes_nothing(tally: Tally) -> None:
@@ -70,19 +51,6 @@ def test_what_differs_is_said_with_its_remedy_and_mended_when_asked_for(tally: T
 def test_more_copies_than_brokers_are_refused(tally: Tally) -> None:
     assert tally.refused("kafka", "prepare", "--replication", "3")["code"] == "too_few_brokers"
     assert tally.refused("kafka", "prepare", "--in-sync", "2")["code"] == "too_few_copies"
-
-
-def test_over_tls_with_a_password_and_never_without_the_right_one(secure: Tally, tmp_path: Path) -> None:
-    assert len(secure("kafka", "prepare")["created"]) == 2
-    (tmp_path / "password").write_text("guessed")
-    refused = secure.refused("kafka", "prepare", exit_code=4)
-    assert refused["code"] in (
-        "kafka_login",
-        "kafka_closed",
-    )  # whether its answer is read before it has closed
-    assert "guessed" not in json.dumps(refused)
-    untrusting = secure.refused("kafka", "prepare", exit_code=4, TALLY_KAFKA_CA_FILE="")
-    assert untrusting["code"] == "kafka_tls"
 
 
 def test_a_shipper_serves_before_kafka_has_topics_and_stops_cleanly(tally: Tally) -> None:
