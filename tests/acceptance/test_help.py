@@ -53,7 +53,8 @@ NODE = (
     "node reseal",
     "node retire",
 )
-# test_demo.py, test_backup.py, test_kafka_commands.py, test_node_commands.py, test_archive_commands.py run their examples
+# test_demo.py, test_backup.py, test_kafka_commands.py, test_node_commands.py, test_archive_commands.py,
+# test_log_command.py run theirs
 ELSEWHERE = (
     "demo",
     "backup",
@@ -62,7 +63,7 @@ ELSEWHERE = (
     "kafka prepare",
     "intake repair",
     *NODE,
-    *(path for path in EXAMPLES if path.startswith("archive ")),
+    *(path for path in EXAMPLES if path.startswith(("archive ", "log "))),
 )
 PLACEHOLDER_KEY = "8d7f9c2e-0000-4000-8000-000000000000"
 
