@@ -60,11 +60,12 @@ class KafkaOutgoing:
         self._settings = settings
         self._clients: _Clients | None = None
         self._sent: list[Any] = []  # the library's futures
-        self._in_flight = 0
+        #: Bytes that were handed over and are not acknowledged.
+        self.in_flight = 0
 
     def send(self, lane: LaneRef, note: bytes, body: bytes) -> None:
         size = len(note) + len(body)
-        if self._in_flight + size > IN_FLIGHT_BYTES:
+        if self.in_flight + size > IN_FLIGHT_BYTES:
             self.flush()
         with self._life() as clients:
             future = clients.producer.send(
@@ -74,7 +75,7 @@ class KafkaOutgoing:
                 headers=[(SEAL_HEADER, note)],
             )
             self._sent.append(future)
-            self._in_flight += size
+            self.in_flight += size
 
     def flush(self) -> None:
         if not self._sent:
@@ -86,7 +87,7 @@ class KafkaOutgoing:
                     raise future.exception
                 if not future.succeeded():
                     raise errors.KafkaTimeoutError("a message was not acknowledged in time")
-            self._sent, self._in_flight = [], 0
+            self._sent, self.in_flight = [], 0
 
     def place(self) -> str:
         with self._life() as clients:
@@ -107,7 +108,7 @@ class KafkaOutgoing:
 
     def close(self) -> None:
         clients, self._clients = self._clients, None
-        self._sent, self._in_flight = [], 0
+        self._sent, self.in_flight = [], 0
         if clients is not None:
             end(clients.producer, clients.consumer, clients.admin)
 
