@@ -35,7 +35,7 @@ LONGEST_PATIENCE_US = 3_600_000_000
 class LaneProgress:
     """`sent_to`: the newest batch that the broker has; `since_us`: when what it has last went over or was acknowledged
     in part, None while nothing is on its way; `again_to`: the newest of those that went again and are not acknowledged;
-    `window`: how many went again, 0 if none did.
+    `window`: how many went again, 0 if none did; `probes`: how many probes nobody has answered.
     """
 
     sent_to: str = ""
