@@ -130,6 +130,24 @@ def test_every_checkpoint_seen_is_proved_to_be_the_beginning_of_the_log(tally: T
     assert tally("log", "check", str(tmp_path / "proof"), "--pin", key, "--seen", seen)["ok"]
 
 
+@pytest.mark.parametrize("step", ["contents", "numbers", "tiles", "checkpoint", "head"])
+def test_a_command_killed_while_it_signs_leaves_a_log_that_the_next_one_goes_on_with(
+    tally: Tally, step: str, tmp_path: Path
+) -> None:
+    before = checkpoint(tally)
+    killed = tally.run("key", "create", "--customer", "acme", TALLY_KILL_AT=f"log-{step}:1")
+    assert killed.exit_code < 0, killed
+    after = checkpoint(tally)
+    assert after["size"] > before["size"]
+    assert after["waiting"] is False
+    (tmp_path / "seen").write_text(before["checkpoint"])
+    asked = ("--leaf", str(after["size"] - 1), "--seen", str(tmp_path / "seen"))
+    proved = tally("log", "prove", *asked, "--out", str(tmp_path / "proof"))
+    assert json.loads(proved["content"])["table"] == "api_key"
+    names = {check["name"]: check["state"] for check in tally.run("doctor", "--json").document["checks"]}
+    assert names["log telecentras"] == "ok"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
