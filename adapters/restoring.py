@@ -90,17 +90,12 @@ async def restore_rows(
     return rows
 
 
-def restore_files(backup: Backup, root: Path, held: Objects) -> int:
-    """Puts back what is held, and private keys, with mode 0600, where the backup has them; returns how many were missing.
-
-    Refusals: `file_differs`, with nothing changed, where another key lies under a key's name; `damaged_object` as `put`.
-    """
-    keys = [path for path in backup.manifest.files if path.startswith(KEYS)]
-    there = [path for path in keys if (root / path).exists()]
+def check_keys(backup: Backup, root: Path) -> None:
+    """Refusal `file_differs` where another key than the backup's lies under a key's name."""
     faults = [
         Fault("another key than the backup's", path)
-        for path in there
-        if (root / path).read_bytes() != backup.file(path)
+        for path in _keys(backup)
+        if (root / path).exists() and (root / path).read_bytes() != backup.file(path)
     ]
     if faults:
         raise Refusal(
@@ -110,14 +105,27 @@ def restore_files(backup: Backup, root: Path, held: Objects) -> int:
             remedy="restore into an empty data folder, or move these away",
             faults=faults,
         )
-    waiting = [path.removeprefix(HELD) for path in backup.manifest.files if path.startswith(HELD)]
-    missing = [path for path in waiting if held.get(path) is None]
-    for path in waiting:
-        held.put([(path, backup.file(HELD + path))])
-    for path in sorted(set(keys) - set(there)):
+
+
+def restore_files(backup: Backup, root: Path, held: Objects) -> int:
+    """Puts back what is held, and private keys, with mode 0600, where the backup has them; returns how many were missing.
+
+    Refusals: as `check_keys`, with nothing changed; `damaged_object` as `Objects.put`.
+    """
+    check_keys(backup, root)
+    missing = [path for path in _keys(backup) if not (root / path).exists()]
+    for path in missing:
         make_folder((root / path).parent)
         create_once(root / path, backup.file(path), mode=0o600)
-    return len(missing) + len(keys) - len(there)
+    waiting = [path.removeprefix(HELD) for path in backup.manifest.files if path.startswith(HELD)]
+    gone = [path for path in waiting if held.get(path) is None]
+    for path in waiting:
+        held.put([(path, backup.file(HELD + path))])
+    return len(missing) + len(gone)
+
+
+def _keys(backup: Backup) -> list[str]:
+    return sorted(path for path in backup.manifest.files if path.startswith(KEYS))
 
 
 async def _copy(connection: Connection, backup: Backup, table: TableRows) -> int:

@@ -29,6 +29,12 @@ The steps, in the order of the road (each is reached when the thing that it name
     decided         expiry: the decision is committed, the bodies still lie there
     expired         … a file of them is gone
     issue           close
+    restored-table  restore: a table's rows are in, nothing is committed
+    restoring       … all of them are
+    restored        … and committed
+    replayed        bringing forward: a leaf of the archived log is done again, nothing is committed
+    brought-forward … all of them are, and compared
+    restore-committed … and committed
     log-contents    what waiting leaves commit to is archived
     log-numbers     leaves have their places in the log, committed
     log-tiles       tiles and entry bundles are archived

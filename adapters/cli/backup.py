@@ -23,7 +23,7 @@ from adapters.cli.wiring import DataFolder, archive_objects, held_objects, now
 from adapters.log_replay import Brought
 from adapters.objects import FolderObjects
 from adapters.postgres.database import INSTALLATION, Database
-from adapters.restoring import restore_files, restore_rows
+from adapters.restoring import check_keys, restore_files, restore_rows
 from adapters.uncovered import Uncovered
 
 
@@ -103,6 +103,7 @@ def register(app: typer.Typer) -> None:
             async with context.database() as database:
                 rows = 0
                 if found is not None:
+                    check_keys(found, folder.root)
                     rows = await restore_rows(database, found, now(), told)
                     restore_files(found, folder.root, held_objects(folder))
                 brought = await _forward(folder, database, uncovered.value, told)

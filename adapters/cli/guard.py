@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 READING = frozenset(
     {
         "api",
+        "archive hold list",
         "archive query",
         "archive rebuild",
         "backup",
