@@ -187,8 +187,7 @@ def register(app: typer.Typer) -> None:
         What was accepted after it is named, and stays: a person has to judge it. What is genuine is sealed again under
         a new key: `tally node rotate`, then `tally node reseal`.
         """
-        async with context.database() as database:
-            await take_what_waits(DataFolder(context.data), database)
+        async with context.database() as database:  # what waits here is not taken in before: it may be the thief's
             name = await named_lane(database, await answers.named_operators(database, operator), node, lane)
             good, revoked, behind = await nodes.revoke(database, name, last, key, reason, now())
         document = {

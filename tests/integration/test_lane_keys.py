@@ -311,7 +311,16 @@ async def test_what_is_held_elsewhere_is_named_when_it_is_sealed_again_without_i
     assert len(reseal_lane(site.folder, LANE, first.hash, [carried])) == 2
 
 
-@pytest.mark.parametrize("step", ["resealing:1", "making:2", "head:1", "sealed:1", "sealed:2"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        "resealing:1",
+        "head:1",
+        "sealed:2",
+        pytest.param("making:2", marks=pytest.mark.proof),
+        pytest.param("sealed:1", marks=pytest.mark.proof),
+    ],
+)
 async def test_sealing_again_that_is_killed_leads_to_the_same_place(site: Site, step: str) -> None:
     first, *_ = await held_under_a_revoked_key(site)
     program = (
