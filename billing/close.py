@@ -33,6 +33,7 @@ from billing.may_close import (
     check_held,
     check_imports,
     check_named_gaps,
+    check_roots,
     check_time,
 )
 from billing.money import format_minor
@@ -61,9 +62,9 @@ async def close_periods(
     with `unfinished`, `rated` (tokens per meter) and `earlier` (rows of periods closed again at the year's end).
 
     What one operator's close refuses, refuses the whole: every book stays open until all are closed, and none
-    is kept then. Refuses `unknown_operator`, `period_not_begun`, `period_not_over`, `held_batches`,
-    `import_unfinished`, `incomplete_lane`, `unmetered_interval`, `no_gap`, `unpriced`, `unknown_customer`,
-    `tax_case_not_supported`.
+    is kept then. Refuses `unknown_operator`, `period_not_begun`, `period_not_over`, `held_batches`, `root_fault`,
+    `roots_unchecked`, `import_unfinished`, `incomplete_lane`, `unmetered_interval`, `no_gap`, `unpriced`,
+    `unknown_customer`, `tax_case_not_supported`.
     """
     rows: list[dict[str, Any]] = []
     opened: list[Book] = []
@@ -123,6 +124,7 @@ async def _close_book(
     gaps: dict[Period, list[Gap]] = {}
     for closed in (*waiting, period):
         await check_imports(book, facts.operator[-1], closed)
+        await check_roots(book, facts.operator[-1], closed)
         running = unfinished and closed == period
         gaps[closed] = await accepted_gaps(
             book, facts.operator[-1], closed, accepted.gaps, unfinished=running

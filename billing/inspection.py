@@ -162,8 +162,9 @@ def inspect(delivery: Delivery, enrolled: Mapping[LaneName, Enrolment], *, with_
             check_root(seal, events)
     except Refusal as fault:
         return Inspected(delivery, seal, named, None, fault, key_rank=rank)
+    checked = with_root or delivery.events is not None or not seal.events
     usage = batch_usage(seal.node, events)
-    return Inspected(delivery, seal, named, usage, None, root_checked=with_root, key_rank=rank)
+    return Inspected(delivery, seal, named, usage, None, root_checked=checked, key_rank=rank)
 
 
 def _rank_of_signer(note: bytes, signer: str, enrolment: Enrolment) -> int:

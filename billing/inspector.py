@@ -21,6 +21,7 @@ from billing.inspection import (
     signing_key_hash,
 )
 from billing.intake_ports import Ledger, SetAside
+from billing.root_pass import ROOTS_AT_ONCE
 from metering.note import key_hash
 from metering.refusal import Refusal
 
@@ -31,14 +32,13 @@ class Inspector:
     lane's lock decides it (acceptance.py).
     """
 
-    def __init__(self, ledger: Ledger, *, with_root: bool) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._with_root = with_root
         self._enrolled: dict[LaneName, Enrolment] = {}
         self._customers: dict[str, set[bytes]] = defaultdict(set)
 
     async def inspect(self, deliveries: Sequence[Delivery]) -> tuple[list[Inspected], list[SetAside]]:
-        """What its lane's key signed, and what is to be set aside."""
+        """What its lane's key signed, and what is to be set aside. Roots are checked where few have come."""
         claims = [(claimed_lane(delivery), delivery) for delivery in deliveries]
         asked = {
             name for name, delivery in claims if name is not None and not self._knows_key(name, delivery)
@@ -46,7 +46,7 @@ class Inspector:
         if asked:
             self._enrolled.update(await self._ledger.enrolled(asked))
         inspected, strays = await asyncio.to_thread(
-            inspect_all, deliveries, self._enrolled, with_root=self._with_root
+            inspect_all, deliveries, self._enrolled, with_root=len(deliveries) <= ROOTS_AT_ONCE
         )
         unknown = await self._unknown_customers(inspected)
         checked = [_checked(batch, unknown.get(batch.seal.operator)) for batch in inspected]

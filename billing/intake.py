@@ -27,16 +27,15 @@ from itertools import chain
 
 import pyarrow as pa
 
-from billing.acceptance import AHEAD, AHEAD_OF_TIME, UNKNOWN_CUSTOMER, Mark, Verdicts, due_at, follow, settle
-from billing.batch_paths import archive_path, aside_path, held_path
+from billing import taking_of
+from billing.acceptance import AHEAD, Mark, Verdicts, follow, settle
+from billing.batch_paths import aside_path
 from billing.cells import mark_late, merged
 from billing.inspection import Delivery, Inspected, LaneName
 from billing.inspector import Inspector
 from billing.intake_ports import (
     Acceptance,
-    Accepted,
     BatchStore,
-    Held,
     Ledger,
     Position,
     SetAside,
@@ -45,7 +44,8 @@ from billing.intake_ports import (
     Taking,
 )
 from billing.polls import next_poll, still_going, survives, take_apart
-from metering.refusal import Refusal, Unavailable
+from billing.root_pass import check_roots
+from metering.refusal import Unavailable
 from metering.steps import step
 
 logger = logging.getLogger(__name__)
@@ -84,19 +84,18 @@ class Intake:
         held: BatchStore,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        with_root: bool = True,
     ) -> None:
         self._source = source
         self._ledger = ledger
         self._archive = archive
         self._held = held
         self._clock = clock
-        self._with_root = with_root
+        self._goes_on = False
         self._forget()
 
     def _forget(self) -> None:
         """Drops what was learnt from the database: it only spared questions, and another one may know less."""
-        self._inspector = Inspector(self._ledger, with_root=self._with_root)
+        self._inspector = Inspector(self._ledger)
         self._months: set[tuple[str, date]] = set()
         self._damaged: set[str] = set()
 
@@ -107,17 +106,33 @@ class Intake:
         loop = asyncio.get_running_loop()
         wait, roll_up_at = poll_every, loop.time()
         while not stop.is_set():
-            well = await survives(self.take_pending)
+            well = await survives(self.turn)
             if loop.time() >= roll_up_at:
                 well = await survives(self.roll_up) and well
                 roll_up_at = loop.time() + ROLL_UP_EVERY.total_seconds()
             wait = poll_every if well else min(max(2 * wait, poll_every), _LONGEST_WAIT)
+            if self._goes_on:
+                continue
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), wait.total_seconds())
-        await survives(self.take_pending)
+        await survives(self.sweep)
+
+    async def turn(self) -> None:
+        """Takes what has come; where that is nothing, some roots are checked."""
+        self._goes_on = False
+        taken = await self.sweep()
+        self._goes_on = not taken.accepted and await check_roots(self._ledger, self._archive) > 0
 
     async def take_pending(self) -> Summary:
-        """One sweep: takes whatever the source has, and what goes on with it, until nothing is left.
+        """One sweep, and the second pass over as many batches as it took: for a command, which has no time without work."""
+        taken = await self.sweep()
+        left = taken.accepted
+        while left > 0 and (checked := await check_roots(self._ledger, self._archive)):
+            left -= checked
+        return taken
+
+    async def sweep(self) -> Summary:
+        """Takes whatever the source has, and what goes on with it, until nothing is left.
 
         Raises `Unavailable` when database or disk are down; what is not committed then comes again. What else fails is
         raised at the end, when the other operators' batches are taken.
@@ -217,7 +232,7 @@ class Intake:
         self, verdicts: Mapping[LaneName, Verdicts], transaction: Acceptance, now: datetime
     ) -> Taking:
         followed = [batch for verdict in verdicts.values() for batch in verdict.accepted]
-        accepted = [_accepted(batch) for batch in followed]
+        accepted = [taking_of.accepted(batch) for batch in followed]
         refused = [pair for verdict in verdicts.values() for pair in verdict.refused]
         repeats = [batch for verdict in verdicts.values() for batch in verdict.repeats]
         again = [batch for batch, _ in refused if batch.delivery.held_path is not None]
@@ -225,7 +240,7 @@ class Intake:
             accepted=accepted,
             marks={name: verdict.mark for name, verdict in verdicts.items() if verdict.accepted},
             cells=await self._cells([entry.inspected for entry in accepted], transaction, now),
-            held=[_held(batch, refusal) for batch, refusal in refused],
+            held=[taking_of.held(batch, refusal) for batch, refusal in refused],
             settled=[
                 (batch.name, batch.place, batch.hash)
                 for batch in chain((entry.inspected for entry in accepted), repeats, again)
@@ -252,7 +267,7 @@ class Intake:
         """Everything on disk, under the lanes' locks and before the commit that lists it."""
         for store, batches in ((self._archive, taking.accepted), (self._held, taking.held)):
             if batches:
-                store.put([_stored(batch.path, batch.inspected.delivery) for batch in batches])
+                store.put([taking_of.stored(batch.path, batch.inspected.delivery) for batch in batches])
 
     async def _after(
         self, taking: Taking, verdicts: Mapping[LaneName, Verdicts], inspected: Sequence[Inspected]
@@ -273,23 +288,3 @@ class Intake:
             held=len(taking.held),
             events=sum(entry.inspected.seal.events for entry in taking.accepted),
         )
-
-
-def _accepted(batch: Inspected) -> Accepted:
-    by_model = batch.usage.by_model if batch.usage and batch.seal.kind == "sidecar" else ()
-    return Accepted(batch, archive_path(batch), by_model)
-
-
-def _held(batch: Inspected, refusal: Refusal) -> Held:
-    """The hold, with what it waits for where it ends by itself."""
-    return Held(
-        batch,
-        refusal,
-        held_path(batch),
-        due_at=due_at(batch) if refusal.code == AHEAD_OF_TIME else None,
-        missing=batch.missing if refusal.code == UNKNOWN_CUSTOMER else frozenset(),
-    )
-
-
-def _stored(path: str, delivery: Delivery) -> StoredBatch:
-    return StoredBatch(path, delivery.note, delivery.body)

@@ -146,6 +146,35 @@ class Acceptance(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Unchecked:
+    """An accepted batch whose root was not recomputed yet, and where it lies in the archive."""
+
+    name: LaneName
+    place: Place
+    hash: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class RootFault:
+    """Why a batch's root does not hold."""
+
+    batch: Unchecked
+    what: str
+
+
+class Roots(Protocol):
+    """One open transaction that holds some unchecked batches: no other worker takes them meanwhile."""
+
+    @property
+    def batches(self) -> Sequence[Unchecked]: ...
+
+    async def settle(self, held: Sequence[Unchecked], faults: Sequence[RootFault]) -> None:
+        """Writes down whose root held, and whose did not."""
+        ...
+
+
 class Ledger(Protocol):
     """The database of intake. Raises `Unavailable` while it is down; nothing half-done stays."""
 
@@ -183,6 +212,10 @@ class Ledger(Protocol):
 
     async def forget_set_aside(self, path: str) -> None:
         """Takes a path off the list of what is set aside."""
+        ...
+
+    def unchecked(self, limit: int) -> AbstractAsyncContextManager[Roots]:
+        """At most `limit` of the batches whose root nobody has checked or is checking; commits on leaving."""
         ...
 
     async def roll_up(self, now: datetime) -> int:

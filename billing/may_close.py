@@ -38,6 +38,26 @@ async def check_held(book: Book, operator: str) -> None:
         )
 
 
+async def check_roots(book: Book, operator: Operator, period: Period) -> None:
+    """Refuses `roots_unchecked` and `root_fault`: what is billed can be proven, event by event."""
+    roots = await book.open_roots(*period.bounds(operator.zone))
+    if roots.faults:
+        raise Refusal(
+            "root_fault",
+            f"the Merkle roots of {roots.faults} batches of {operator.id} do not hold, so nothing can be proven of"
+            f" their events: {roots.first_fault} is one",
+            where=operator.id,
+            remedy="`tally streams` names them and why; restore the archive's files, or void what they brought",
+        )
+    if roots.unchecked:
+        raise Refusal(
+            "roots_unchecked",
+            f"the Merkle roots of {roots.unchecked} batches of {operator.id} are not recomputed yet",
+            where=operator.id,
+            remedy="`tally intake` does it when little comes in; close again when it is through",
+        )
+
+
 async def check_imports(book: Book, operator: Operator, period: Period) -> None:
     """Refuses `import_unfinished`: what a killed import left is not the file's usage."""
     unfinished = await book.unfinished_imports(*period.bounds(operator.zone))

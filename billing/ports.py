@@ -58,6 +58,15 @@ class Series:
     year: int
 
 
+@dataclass(frozen=True, slots=True)
+class OpenRoots:
+    """How many roots the second pass has not recomputed yet, how many do not hold, and one batch of these."""
+
+    unchecked: int
+    faults: int
+    first_fault: str | None = None
+
+
 class Book(Protocol):
     """One operator's books inside one transaction. What is read is of one snapshot."""
 
@@ -69,6 +78,10 @@ class Book(Protocol):
         """How many verified batches of this operator wait for a human decision; a period with any can't
         close.
         """
+        ...
+
+    async def open_roots(self, start: datetime, end: datetime) -> OpenRoots:
+        """Accepted batches that may hold events of [start, end) and whose Merkle root is not known to hold."""
         ...
 
     async def unfinished_imports(self, start: datetime, end: datetime) -> Sequence[str]:

@@ -19,6 +19,7 @@ from adapters.log_archive import put_contents
 from adapters.postgres import closes, documents, journal, log, settlements
 from adapters.postgres.database import Database
 from adapters.postgres.lane_ends import lane_ends
+from adapters.postgres.roots import open_roots
 from adapters.postgres.site import book_lock, operator_facts
 from adapters.postgres.usage import usage_table
 from billing.adjustment import Adjustment
@@ -29,7 +30,7 @@ from billing.gaps import Gap
 from billing.journal import Entry
 from billing.objects import Objects
 from billing.period import Period
-from billing.ports import PeriodClose, Series
+from billing.ports import OpenRoots, PeriodClose, Series
 from billing.settlement import Settlement
 
 
@@ -84,6 +85,9 @@ class PostgresBook:
 
     async def held_batches(self) -> int:
         return await closes.held_batches(self._connection, self._operator)
+
+    async def open_roots(self, start: datetime, end: datetime) -> OpenRoots:
+        return await open_roots(self._connection, self._operator, start, end)
 
     async def unfinished_imports(self, start: datetime, end: datetime) -> Sequence[str]:
         return await closes.unfinished_imports(self._connection, self._operator, start, end)

@@ -8,7 +8,7 @@ appends to the list of batches and to the partial sums, and moves the mark of th
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import date, datetime
 from uuid import UUID
@@ -24,6 +24,7 @@ from adapters.postgres.copying import copy_table
 from adapters.postgres.database import Database
 from adapters.postgres.kafka_positions import move, positions_of
 from adapters.postgres.roll_up import roll_up
+from adapters.postgres.roots import LockedRoots, unchecked
 from adapters.postgres.schema import batch, held, late_bound, operator, partial_hour, seal_fact, set_aside
 from billing.acceptance import Known, Mark
 from billing.inspection import Enrolment, LaneName, Place
@@ -147,6 +148,9 @@ class PostgresLedger:
     async def forget_set_aside(self, path: str) -> None:
         async with self._database.intake() as conn:
             await conn.execute(delete(set_aside).where(set_aside.c.path == path))
+
+    def unchecked(self, limit: int) -> AbstractAsyncContextManager[LockedRoots]:
+        return unchecked(self._database, limit)
 
     async def roll_up(self, now: datetime) -> int:
         return await roll_up(self._database, now)

@@ -7,6 +7,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    DateTime,
     ForeignKeyConstraint,
     Index,
     Integer,
@@ -91,7 +92,24 @@ Index(
     postgresql_where=text("NOT adopted"),
 )
 
+Index(
+    "batch_root_unchecked", batch.c.operator, batch.c.accepted_at, postgresql_where=text("NOT root_checked")
+)
+
 _BATCH_KEY = ["operator", "node", "lane", "epoch", "number"]
+
+root_fault = Table(
+    "root_fault",
+    metadata,
+    operator_column(registered=False),
+    Column("node", Text, primary_key=True),
+    Column("lane", Text, primary_key=True),
+    Column("epoch", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("what", Text, nullable=False),
+    Column("found_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+    ForeignKeyConstraint(_BATCH_KEY, [f"batch.{name}" for name in _BATCH_KEY]),
+)
 
 seal_fact = Table(
     "seal_fact",

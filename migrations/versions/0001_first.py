@@ -16,5 +16,16 @@ depends_on = None
 
 def upgrade() -> None:
     """Makes everything; `alembic_version` is there already."""
-    for part in ("tables", "triggers", "keys", "log", "usage", "kafka", "restore", "archive", "rights"):
+    for part in (
+        "tables",
+        "triggers",
+        "keys",
+        "log",
+        "usage",
+        "kafka",
+        "roots",
+        "restore",
+        "archive",
+        "rights",
+    ):
         run_script(f"0001_first.{part}.sql")

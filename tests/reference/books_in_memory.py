@@ -23,7 +23,7 @@ from billing.facts import Facts
 from billing.gaps import Gap
 from billing.journal import Entry
 from billing.period import Period
-from billing.ports import PeriodClose, Series
+from billing.ports import OpenRoots, PeriodClose, Series
 from billing.settlement import Settlement
 
 
@@ -47,6 +47,7 @@ class BookInMemory:
     signed: str | None = None
     papers: dict[str, Document] = field(default_factory=dict)
     made_adjustments: list[Adjustment] = field(default_factory=list)
+    roots: OpenRoots = field(default_factory=lambda: OpenRoots(0, 0))
     entries: list[Entry] = field(default_factory=list)
     closes: list[PeriodClose] = field(default_factory=list)
     next_numbers: dict[Series, int] = field(default_factory=dict)
@@ -58,6 +59,9 @@ class BookInMemory:
 
     async def held_batches(self) -> int:
         return self.held
+
+    async def open_roots(self, start: datetime, end: datetime) -> OpenRoots:
+        return self.roots
 
     async def unfinished_imports(self, start: datetime, end: datetime) -> Sequence[str]:
         return [id for id, (first, last) in self.unfinished.items() if first < end and last >= start]

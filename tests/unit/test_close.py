@@ -22,6 +22,7 @@ from billing.close import close_period
 from billing.document import DRAFT, ISSUED, listed_json, to_json
 from billing.issue import issue_documents, issue_period
 from billing.period import Period
+from billing.ports import OpenRoots
 from metering.refusal import Refusal
 
 
@@ -170,6 +171,22 @@ def test_held_batches_stop_the_close() -> None:
     with pytest.raises(Refusal) as refused:
         close(books)
     assert refused.value.code == "held_batches"
+
+
+@pytest.mark.parametrize(
+    ("roots", "code", "words"),
+    [
+        (OpenRoots(3, 0), "roots_unchecked", "the Merkle roots of 3 batches"),
+        (OpenRoots(3, 1, "n/l e-0"), "root_fault", "n/l e-0 is one"),
+    ],
+)
+def test_roots_that_are_not_known_to_hold_stop_the_close(roots: OpenRoots, code: str, words: str) -> None:
+    books = books_with(event(100))
+    books.books[OPERATOR].roots = roots
+    with pytest.raises(Refusal) as refused:
+        close(books)
+    assert refused.value.code == code
+    assert words in refused.value.what
 
 
 def test_an_import_that_is_not_finished_stops_the_close_of_the_months_that_it_touches_and_of_no_other() -> (
