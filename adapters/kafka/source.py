@@ -14,9 +14,8 @@ A worker that the group has given up without its knowing (stopped for a while, o
 has read. The lanes' locks and marks in the database make that a repeat for one of the two. What it says of positions
 never leads back, and never passes what is not settled (progress.py).
 
-A message is a batch: value the body, header `seal` the signed seal. One that is anything else (no seal, two of them, no
-value, too long) goes to intake as the bytes that it is, and intake sets it aside by name. A message that its broker's
-disk has damaged can't be read at all: it is passed over by name, and its shipper sends it again.
+What a message is, also one that is no batch: messages.py. One that its broker's disk has damaged can't be read at all: it
+is passed over by name, and its shipper sends it again.
 
 kafka-python keeps the membership alive in a thread of its own, so a long transaction loses no partition; one that takes
 longer than `MOST_BETWEEN_POLLS_MS` does, and the group goes on without this worker until it asks again.
@@ -43,13 +42,13 @@ from kafka.structs import OffsetAndMetadata
 
 from adapters.kafka.errors import unavailable
 from adapters.kafka.membership import Given, group_of
+from adapters.kafka.messages import bytes_of
 from adapters.kafka.progress import Progress
 from adapters.kafka.settings import KafkaSettings
 from billing.acceptance import Mark
 from billing.inspection import Delivery, LaneName
 from billing.intake_ports import Position
 from metering.refusal import Unavailable
-from metering.seal import MAX_BODY_BYTES, MAX_NOTE_BYTES
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +100,7 @@ class KafkaSource:
         self._source = ""
         self._to_commit: dict[int, int] = {}
         self._commit_at = 0.0
-        self._damaged: tuple[object, int] = (None, 0)
+        self._damaged: tuple[object, int, int] = (None, 0, 0)
         self._heard_at = time.monotonic()
         self._leaving = threading.Event()
 
@@ -154,7 +153,7 @@ class KafkaSource:
             return []  # of a topic that is gone, or of its successor: it is placed anew, and read again
         came = []
         for partition, messages in read.items():
-            came += self._progress.read(partition.partition, [_bytes_of(message) for message in messages])
+            came += self._progress.read(partition.partition, [bytes_of(message) for message in messages])
         self._commit(consumer)
         return came
 
@@ -240,18 +239,28 @@ class KafkaSource:
             raise unavailable(silent, self._settings)
 
     def _pass_over(self, consumer: Any, damaged: CorruptRecordError) -> None:
-        """Reads a damaged message again, a few times; then goes on behind it."""
-        _log.error("%s", damaged)
-        for partition in consumer.assignment():
-            at = (partition, consumer.position(partition, timeout_ms=QUIET_MS))
-            if str(partition) in str(damaged) and at[1] is not None:
-                tries = self._damaged[1] + 1 if self._damaged[0] == at else 1
-                self._damaged = (at, tries)
-                if tries >= _DAMAGED_TRIES:
-                    _log.error(
-                        "a damaged message is passed over; its shipper sends it again: %s, offset %s", *at
-                    )
-                    consumer.seek(partition, at[1] + 1)
+        """Reads what is damaged again, a few times, since it may have been so on the way only; then goes on behind it.
+
+        A new consumer for each try: this one has let go of what it could not read, and would wait for it for ever.
+        """
+        partition = next((each for each in consumer.assignment() if str(each) in str(damaged)), None)
+        if partition is None:  # another worker's meanwhile
+            self._drop()
+            return
+        offset = consumer.position(partition, timeout_ms=QUIET_MS)
+        before, at, tries = self._damaged
+        goes_on = (partition, offset - 1) == (
+            before,
+            at,
+        ) and tries == _DAMAGED_TRIES  # of one batch of messages
+        tries = tries + 1 if (partition, offset) == (before, at) else 1
+        self._damaged = partition, offset, _DAMAGED_TRIES if goes_on else tries
+        if self._damaged[2] < _DAMAGED_TRIES:
+            self._drop()
+            return
+        what = f"{partition.topic}, partition {partition.partition}, offset {offset}"
+        _log.error("a damaged message is passed over; its shipper sends it again: %s", what)
+        consumer.seek(partition, offset + 1)
 
     def _commit(self, consumer: Any) -> None:
         """Tells the group how far it is, now and then."""
@@ -294,12 +303,3 @@ def _seek(consumer: Any, partition: TopicPartition, offset: int | None) -> None:
         consumer.seek_to_beginning(partition)
     else:
         consumer.seek(partition, offset)
-
-
-def _bytes_of(message: Any) -> tuple[int, bytes, bytes]:
-    """(offset, note, body) of a message. What is longer than any batch is cut, as the spool's reader does, and fails its
-    checks; two seals are joined by a byte that no seal may hold, so that they are none.
-    """
-    seals = [value or b"" for name, value in message.headers if name == "seal"]
-    note = b"\0".join(seals)[: MAX_NOTE_BYTES + 1]
-    return message.offset, note, (message.value or b"")[: MAX_BODY_BYTES + 1]

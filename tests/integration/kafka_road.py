@@ -241,9 +241,9 @@ async def compare(world: World, sealing: Sealing) -> None:
         "SELECT node, (extract(epoch FROM hour) / 3600)::bigint, sum(requests)::bigint, sum(prompt_tokens)::bigint"
         " FROM usage_cell GROUP BY node, hour"
     )
-    says = {(node, hour): (requests, prompt) for node, hour, requests, prompt in found}
+    says = {(str(node), hour): (requests, prompt) for node, hour, requests, prompt in found}
     written = {place: tuple(counted) for place, counted in sealing.book.items()}
-    assert says == written, {place: (says.get(place), written.get(place)) for place in says | written}  # type: ignore[operator]
+    assert says == written, sorted(set(says.items()) ^ set(written.items()), key=str)
     marks = await world.rows("SELECT node, number, head FROM lane ORDER BY node")
     sealed = sorted((each.node, each.number - 1, each.previous) for each in sealing.writers)
     assert marks == sealed, (marks, sealed)

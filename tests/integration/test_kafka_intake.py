@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from intake_world import World, Writer, make_world
-from kafka_broker import KafkaBroker
+from kafka_broker import KafkaBroker, own_broker
 from kafka_world import KafkaWorld, kafka_world
 
 from adapters.kafka import source as kafka_source
@@ -168,13 +168,45 @@ async def test_a_second_group_by_mistake_counts_nothing_twice(
     world = kafka_intake.world
     writers = [Writer(lane=f"sidecar-{n}") for n in range(4)]
     await world.enrol(*writers)
-    kafka_intake.worker()
-    await kafka_intake.workers[0].intake.take_pending()
+    await asyncio.to_thread(kafka_intake.worker().source._open)
     monkeypatch.setattr(kafka_source, "group_of", lambda settings: f"{settings.prefix}-other")
     kafka_intake.worker()
     for _ in range(5):
         kafka_intake.send(*(writer.seal() for writer in writers))
     await kafka_intake.sweep_to(60)
-    for _ in range(3):
-        await asyncio.gather(*(worker.intake.take_pending() for worker in kafka_intake.workers))
+
+    async def both_have_read_all() -> bool:
+        read = [
+            {number: turn.beyond for number, turn in worker.source._progress._turns.items() if turn.beyond}
+            for worker in kafka_intake.workers
+        ]
+        return read == [kafka_intake.ends()] * 2
+
+    await kafka_intake.sweep(both_have_read_all)
     assert await world.usage() == {"requests": 60, "prompt_tokens": 6_000}
+
+
+@pytest.mark.proof
+async def test_a_message_that_the_brokers_disk_has_damaged_is_passed_over_by_name(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = Writer()
+    await world.enrol(writer)
+    first, second, third = (writer.seal() for _ in range(3))
+    with own_broker(tmp_path) as broker, kafka_world(world, broker.address, partitions=1) as kafka_intake:
+        for batch in (first, second, third):
+            kafka_intake.send(batch)
+        [log] = broker.logs.glob(f"{kafka_intake.settings.batches}-0/*.log")
+        content = bytearray(log.read_bytes())
+        content[content.index(second.body) + 100] ^= 1
+        log.write_bytes(content)
+        kafka_intake.worker()
+
+        async def the_third_is_held() -> bool:
+            return await world.rows("SELECT number, code FROM held") == [(2, "hole")]
+
+        await kafka_intake.sweep(the_third_is_held)
+        assert "passed over" in caplog.text
+        kafka_intake.send(second)
+        await kafka_intake.sweep_to(9)
+        assert await world.held() == []

@@ -94,10 +94,19 @@ class KafkaWorld:
         return self.workers[-1]
 
     async def sweep(self, until: Callable[[], Awaitable[bool]], within_s: float = 30) -> None:
-        """All workers, each at its own pace, until it is so."""
-        async with asyncio.timeout(within_s):
-            while not await until():
-                await asyncio.gather(*(worker.intake.take_pending() for worker in self.workers))
+        """All workers, each at its own pace (the group waits for each of them), until it is so."""
+        enough = asyncio.Event()
+
+        async def at_its_pace(worker: Worker) -> None:
+            while not enough.is_set():
+                await worker.intake.take_pending()
+
+        async with asyncio.timeout(within_s), asyncio.TaskGroup() as working:
+            for worker in self.workers:
+                working.create_task(at_its_pace(worker))
+            while not await until():  # noqa: ASYNC110 - the database says when
+                await asyncio.sleep(0.05)
+            enough.set()
 
     async def sweep_to(self, requests: int) -> None:
         async def is_there() -> bool:
@@ -146,13 +155,13 @@ class KafkaWorld:
 
 
 @contextmanager
-def kafka_world(world: World, address: str) -> Iterator[KafkaWorld]:
+def kafka_world(world: World, address: str, partitions: int = PARTITIONS) -> Iterator[KafkaWorld]:
     """Topics of its own on the broker; everything is closed at the end."""
     settings = KafkaSettings((address,), unique_prefix())
     admin = KafkaAdminClient(**settings.client("test"))
     producer = KafkaProducer(**settings.client("test"), acks="all", max_request_size=3_000_000)
     made = KafkaWorld(world, settings, admin, producer)
-    made.create()
+    made.create(partitions)
     try:
         yield made
     finally:
