@@ -122,7 +122,7 @@ def repeats_count_again(monkeypatch: pytest.MonkeyPatch, turns: Turns) -> None:
 #: By name: the plant, and a seed that found it.
 PLANTED: dict[str, tuple[Plant, int]] = {
     "acknowledged before the commit": (acknowledged_before_the_commit, 0),
-    "positions moved before": (positions_moved_before, 0),
-    "roll-up in two statements": (roll_up_in_two_statements, 0),
+    "positions moved before": (positions_moved_before, 20),
+    "roll-up in two statements": (roll_up_in_two_statements, 21),
     "repeats count again": (repeats_count_again, 0),
 }
