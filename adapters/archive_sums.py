@@ -178,7 +178,7 @@ def _follow(
             if taken_up is None:
                 break
             found = [taken_up]
-        place = found[0]
+        place = found[0] if len(found) == 1 else max(found, key=lambda each: _reach(each, successors, head))
         del left[place.name]
         chain.append((place, at.complete_to_us))
         followed.add(behind[place.name])
@@ -191,6 +191,18 @@ def _follow(
             _extra(made.day, place) for place in left.values() if place.seal.previous in followed
         ]
     return chain
+
+
+def _reach(place: Place, successors: Mapping[str, Sequence[Place]], head: str) -> tuple[bool, int]:
+    """Of two batches that follow one (a killed worker's stray, and what came instead) the chain goes on by the one that
+    leads to the head, else by the one that more batches follow."""
+    waiting, count, leads = [place], 0, False
+    while waiting:
+        at = waiting.pop()
+        count += 1
+        leads = leads or _hash(at) == head
+        waiting += successors.get(_hash(at), ())
+    return leads, count
 
 
 def _behind_a_hole(

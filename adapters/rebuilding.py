@@ -94,7 +94,7 @@ async def _compare(
 ) -> dict[str, Any]:
     hours = span or _together(await usage_hours(conn, operator), cells)
     counted, different, named = 0, 0, list[dict[str, Any]]()
-    with _exporting(export, ledger) as write:
+    with _exporting(export, ledger, span) as write:
         for begin, end in days_of(*hours) if hours else ():
             theirs = await usage_cells(conn, operator, begin, end)
             write(theirs)
@@ -203,19 +203,22 @@ def _cells(scratch: Path) -> Iterator[Cells]:
 
 
 @contextmanager
-def _exporting(export: Path | None, ledger: Ledger) -> Iterator[Callable[[pa.Table], None]]:
-    """Writes cells to a Parquet file whose metadata say of which heads they are (`adapters/archive_spark.py`)."""
+def _exporting(
+    export: Path | None, ledger: Ledger, span: Span | None
+) -> Iterator[Callable[[pa.Table], None]]:
+    """Writes cells to a Parquet file whose metadata say what they go with (`adapters/archive_spark.py`)."""
     if export is None:
         yield lambda _cells: None
         return
-    heads = {"/".join(lane): head for lane, head in ledger.heads.items()}
-    schema = SUM_SCHEMA.with_metadata({b"heads": _json(heads), b"adopted": _json(dict(ledger.adopted))})
+    told = {
+        "heads": {"/".join(lane): head for lane, head in ledger.heads.items()},
+        "adopted": dict(ledger.adopted),
+        "span_us": _us(span),
+        "expired_before": None if ledger.expired_before is None else str(ledger.expired_before),
+    }
+    schema = SUM_SCHEMA.with_metadata({b"tallygrid": json.dumps(told).encode()})
     with pq.ParquetWriter(export, schema, compression="zstd") as writer:
         yield lambda cells: writer.write_table(cells.replace_schema_metadata(schema.metadata))
-
-
-def _json(value: dict[str, str]) -> bytes:
-    return json.dumps(value).encode()
 
 
 def _head(operator: str, made: Rebuilt, ok: bool) -> dict[str, Any]:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -237,3 +241,35 @@ def test_after_expiry_seals_and_sums_stay_and_a_rebuild_says_what_went(tally: Ta
 def test_the_remaining_examples_run_as_they_stand(tally: Tally) -> None:
     for path in ("archive compact", "archive expire", "archive hold list"):
         assert tally.run(*example(path)).exit_code == 0
+
+
+@pytest.mark.proof
+def test_the_spark_job_says_what_rebuild_says(tally: Tally, urls: DatabaseUrls, tmp_path: Path) -> None:
+    pytest.importorskip("pyspark", reason="pyspark is not installed: pip install -e '.[spark]'")
+    tally("archive", "compact", "--days", "90")
+    cells = tmp_path / "cells.parquet"
+    for broken in (False, True):
+        if broken:
+            asyncio.run(count_a_cell_twice(urls))
+        ran = tally.run("archive", "rebuild", "--period", "2026-10", "--export", str(cells), "--json")
+        said = only(ran.document)
+        job = on_spark(tally, cells)
+        assert job.returncode == ran.exit_code == (3 if broken else 0), job.stderr
+        document = json.loads(job.stdout)
+        for name in ("ok", "lanes", "batches", "events", "expired", "findings", "different", "differences"):
+            assert document[name] == said[name], name
+
+
+def on_spark(tally: Tally, cells: Path) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "adapters.archive_spark",
+        "--master",
+        "local[2]",
+        "--operator",
+        "telecentras",
+    ]
+    command += ["--archive", str(tally.data / "archive"), "--cells", str(cells)]
+    environment = os.environ | {"SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": sys.executable}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200, check=False)
