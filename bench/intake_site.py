@@ -130,17 +130,17 @@ class Site:
         workers = [intake_pid, *_children(intake_pid)]
         return Used(
             {
-                "workers": sum(map(cpu_s, workers)),
-                "broker": cpu_s(self.broker_pid),
+                "workers": sum(map(_cpu_s, workers)),
+                "broker": _cpu_s(self.broker_pid),
                 "PostgreSQL": self.postgres_cpu_s(),
             },
-            sum(map(memory_kib, workers)),
+            sum(map(_memory_kib, workers)),
         )
 
     def postgres_cpu_s(self) -> float:
         """CPU seconds of the server's processes, the ended ones too."""
         server_pid = _postmaster(self.data)
-        return _with_the_ended(server_pid) + sum(map(cpu_s, _children(server_pid)))
+        return sum(map(_cpu_s, _children(server_pid))) + _with_the_ended(server_pid)
 
 
 async def ship(settings: KafkaSettings, batches: Iterable[Message]) -> None:
@@ -243,6 +243,21 @@ def _children(pid: int) -> list[int]:
         found += below
         left += below
     return found
+
+
+def _cpu_s(pid: int) -> float:
+    """0 of a process that has ended meanwhile: its parent's figures hold it."""
+    try:
+        return cpu_s(pid)
+    except OSError:
+        return 0.0
+
+
+def _memory_kib(pid: int) -> int:
+    try:
+        return memory_kib(pid)
+    except (OSError, StopIteration):
+        return 0
 
 
 def _with_the_ended(pid: int) -> float:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,16 +17,18 @@ import typer
 from adapters.cli.children import Child, start_all, watch
 from adapters.cli.framework import Context, Result, command
 from adapters.cli.repair import register_repair
-from adapters.cli.serving import log_to_stderr, ready, stop_signal
+from adapters.cli.serving import Address, log_to_stderr, port_taken, ready, stop_signal
 from adapters.cli.signing import signing
 from adapters.cli.wiring import DataFolder, archive_objects, make_intake
 from adapters.kafka.settings import KafkaSettings, kafka_settings
+from adapters.memory import keep_freed_memory
 from adapters.postgres.database import Database
 from billing.intake import Intake
 
 if TYPE_CHECKING:
     from adapters.kafka.source import KafkaSource
 
+METRICS_LISTEN = "TALLY_INTAKE_METRICS_LISTEN"
 _MOST_WORKERS = 256
 
 
@@ -42,6 +44,15 @@ def register(app: typer.Typer) -> None:
             int,
             typer.Option(min=1, max=_MOST_WORKERS, metavar="N", help="Processes that share the work."),
         ] = 1,
+        metrics_listen: Annotated[
+            str | None,
+            typer.Option(
+                metavar="HOST:PORT",
+                envvar=METRICS_LISTEN,
+                show_envvar=False,
+                help="Show how lanes, holds and logs stand to Prometheus at /metrics.",
+            ),
+        ] = None,
     ) -> Result:
         """Take sealed batches into the ledger, exactly once, until it is stopped.
 
@@ -49,40 +60,70 @@ def register(app: typer.Typer) -> None:
         ready.
         """
         log_to_stderr()
+        keep_freed_memory()
         settings = kafka_settings(os.environ)
+        watched = None if metrics_listen is None else Address.parse(metrics_listen, "--metrics-listen")
         folder = DataFolder(context.data)
         folder.make()
         with stop_signal() as stop:
             # Held open all the while: the embedded database then outlives a worker that is started again.
-            async with context.database() as database:
+            async with context.database() as database, _metrics(database, watched) as shown:
                 if workers == 1:
-                    await _work(folder, database, settings, stop)
+                    await _work(folder, database, settings, stop, shown)
                 else:
-                    await _share(context, workers, settings, stop)
+                    await _share(context, workers, settings, stop, shown)
         return Result(None)
 
 
+@asynccontextmanager
+async def _metrics(database: Database, address: Address | None) -> AsyncIterator[Mapping[str, str]]:
+    """Where the metrics are, for the line that says ready; empty if nobody asked for them."""
+    if address is None:
+        yield {}
+        return
+    # Only here: nobody without Prometheus shall wait for its library.
+    from adapters.ledger_metrics import ledger_metrics
+
+    async with AsyncExitStack() as stack:
+        try:
+            port = await stack.enter_async_context(ledger_metrics(database, address.host, address.port))
+        except OSError as problem:
+            raise port_taken(address, problem, "--metrics-listen") from None
+        yield {"ledger_metrics": f"{address.url(port)}/metrics"}
+
+
 async def _work(
-    folder: DataFolder, database: Database, settings: KafkaSettings | None, stop: asyncio.Event
+    folder: DataFolder,
+    database: Database,
+    settings: KafkaSettings | None,
+    stop: asyncio.Event,
+    shown: Mapping[str, str],
 ) -> None:
     if settings is None:
         async with signing(folder.root, database, archive_objects(folder)):
-            ready({"intake": "spool"})
+            ready({"intake": "spool", **shown})
             await make_intake(folder, database).run(stop)
         return
     async with (
         signing(folder.root, database, archive_objects(folder)),
         kafka_intake(folder, database, settings, stop) as taking,
     ):
-        ready({"intake": "kafka"})
+        ready({"intake": "kafka", **shown})
         await taking.run(stop)
 
 
-async def _share(context: Context, workers: int, settings: KafkaSettings | None, stop: asyncio.Event) -> None:
+async def _share(
+    context: Context,
+    workers: int,
+    settings: KafkaSettings | None,
+    stop: asyncio.Event,
+    shown: Mapping[str, str],
+) -> None:
+    os.environ.pop(METRICS_LISTEN, None)  # one of all these processes shows them: this one
     children = [Child("intake", ["intake", "--data", str(context.data)]) for _ in range(workers)]
     try:
         await start_all(children)
-        ready({"intake": "spool" if settings is None else "kafka", "workers": str(workers)})
+        ready({"intake": "spool" if settings is None else "kafka", "workers": str(workers), **shown})
         await watch(context, children, stop)
     finally:
         await asyncio.gather(*(child.stop() for child in children))
