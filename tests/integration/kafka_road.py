@@ -18,6 +18,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,8 +97,8 @@ class Road:
             admin.create_topics([NewTopic(name, count, 1) for name, count in names])
 
     def start(self) -> None:
-        self._start("shipper", "shipper")
-        self._start("intake", "intake", "--workers", str(self._workers))
+        with ThreadPoolExecutor() as both:
+            list(both.map(lambda begin: begin(), (self._start_shipper, self._start_intake)))
 
     def stop(self) -> None:
         for process in self._parts.values():
@@ -134,12 +135,12 @@ class Road:
         """The parent: its workers see it, and stop by themselves."""
         self._parts["intake"].kill()
         self._parts["intake"].wait()
-        self._start("intake", "intake", "--workers", str(self._workers))
+        self._start_intake()
 
     def kill_the_shipper(self, _chance: random.Random) -> None:
         self._parts["shipper"].kill()
         self._parts["shipper"].wait()
-        self._start("shipper", "shipper")
+        self._start_shipper()
 
     def kill_the_broker(self, chance: random.Random) -> None:
         self.broker.kill()
@@ -187,6 +188,12 @@ class Road:
                 os.kill(pid, signal.SIGCONT)
 
         return wake
+
+    def _start_shipper(self) -> None:
+        self._start("shipper", "shipper")
+
+    def _start_intake(self) -> None:
+        self._start("intake", "intake", "--workers", str(self._workers))
 
     def _start(self, name: str, *arguments: str) -> None:
         environ = {
