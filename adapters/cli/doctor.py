@@ -17,6 +17,7 @@ from adapters.cli.doctor_kafka import check_kafka
 from adapters.cli.doctor_log import check_logs
 from adapters.cli.doctor_spool import check_disks, check_spool
 from adapters.cli.framework import DIFFERENCE, Context, Result, command, counted, instant_text, table
+from adapters.cli.node_side import enrolments
 from adapters.cli.wiring import DataFolder, now
 from adapters.overdue import overdue
 from adapters.postgres.database import Database
@@ -25,7 +26,9 @@ from adapters.postgres.open import APP_URL, outside_urls
 from adapters.postgres.roles import role_sql
 from adapters.postgres.streams import read_streams
 from adapters.postgres.witnesses import Served, nodes_served
+from metering.enrolment import Answer
 from metering.instant import time_text
+from metering.keybook import parse_snapshot
 from metering.reconcile import (
     BEFORE_FIRST_SPAN,
     COUNTERS_LOST,
@@ -46,12 +49,12 @@ def register(app: typer.Typer) -> None:
         folder = DataFolder(context.data)
         checks = await asyncio.to_thread(_check_folder, folder)
         checks += await asyncio.to_thread(check_kafka, folder)
-        try:
-            async with context.database() as database:
-                checks += await _check_database(database)
-                checks += await check_logs(folder, database, os.environ, now())
-        except (Refusal, Unavailable) as problem:
-            checks.append(Check("database", FAULT, problem.what, problem.remedy))
+        afar = [] if os.environ.get(APP_URL) else await asyncio.to_thread(enrolments, folder)
+        checks += [_enrolled(answer) for answer in afar]
+        if (
+            not afar
+        ):  # a node that was enrolled from afar has no database, and none is started for the question
+            checks += await _check_ledger(context, folder)
         rows = [[check.state, check.name, check.what, check.remedy] for check in checks]
         at_fault = any(check.state == FAULT for check in checks)
         document = {"ok": not at_fault, "checks": [asdict(check) for check in checks]}
@@ -70,6 +73,23 @@ def register(app: typer.Typer) -> None:
         """
         sql = role_sql(None)
         return Result({"sql": sql}, sql)
+
+
+async def _check_ledger(context: Context, folder: DataFolder) -> list[Check]:
+    checks: list[Check] = []
+    try:
+        async with context.database() as database:
+            checks += await _check_database(database)
+            checks += await check_logs(folder, database, os.environ, now())
+    except (Refusal, Unavailable) as problem:
+        checks.append(Check("database", FAULT, problem.what, problem.remedy))
+    return checks
+
+
+def _enrolled(answer: Answer) -> Check:
+    served = counted(len(parse_snapshot(answer.api_keys)), "API key")
+    what = f"enrolled from afar for {answer.operator}; {served}, as of {time_text(answer.made_at_us)}"
+    return Check(f"node {answer.node}", OK, what)
 
 
 def _check_folder(folder: DataFolder) -> list[Check]:

@@ -35,6 +35,7 @@ from adapters.importing.ledger import operator_of_node
 from adapters.postgres import keys
 from adapters.postgres.database import Database
 from adapters.postgres.lane_keys import enroll_lane
+from adapters.postgres.open import APP_URL
 from adapters.sidecar_metrics import serve_metrics
 from metering.durable import file_signature
 from metering.identity import LaneKey, node_secret
@@ -190,7 +191,7 @@ class _Ledger:
 
 def _enrolled_afar(folder: DataFolder, node: str | None) -> tuple[str, str] | None:
     """(operator, node) of a machine that took in the answer to its request, and is given no database: none is opened."""
-    if "TALLY_DATABASE_URL" in os.environ:
+    if os.environ.get(APP_URL):
         return None
     known = [(each.operator, each.node) for each in enrolments(folder) if node in (None, each.node)]
     return known[0] if len(known) == 1 else None

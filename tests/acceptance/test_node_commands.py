@@ -77,6 +77,9 @@ def test_a_node_without_a_database_is_enrolled_by_two_files_that_are_carried(
         "api_keys": 1,
     }
     serve(site, secret)
+    checks = site.run("doctor", "--json").document["checks"]
+    [node] = [check for check in checks if check["name"] == "node vilnius-1"]
+    assert node["what"].startswith("enrolled from afar for telecentras; 1 API key, as of ")
     assert not list((tmp_path / "site").glob("postgres*")), "it needed no database"
     assert carry(site, ledger)["state"] == "live"
     assert ledger("usage")["total"]["requests"] == 1
