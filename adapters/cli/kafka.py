@@ -111,13 +111,15 @@ def _prepare(
         settings, partitions=partitions, replication=copies, in_sync=at_once, retention_days=retention_days
     )
     created = topics.prepare(settings, wanted)
-    found = [
-        each
-        for topic in wanted
-        if topic.name in cluster.topics
-        for each in topics.differences(topic, cluster.topics[topic.name])
-    ]
-    left = topics.mend(settings, found) if mend else found
+
+    def differences(cluster: topics.Cluster) -> list[topics.Difference]:
+        there = [(topic, cluster.topics[topic.name]) for topic in wanted if topic.name in cluster.topics]
+        return [each for topic, found in there for each in topics.differences(topic, found)]
+
+    found = left = differences(cluster)
+    if mend and found:
+        topics.mend(settings, found)
+        left = differences(topics.look(settings))
     mended = [each for each in found if each not in left]
     rows = [
         *((topic.name, "created" if topic.name in created else "there", "", "") for topic in wanted),

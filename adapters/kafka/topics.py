@@ -34,7 +34,9 @@ _POLICY, _IN_SYNC, _STAMP = "cleanup.policy", "min.insync.replicas", "message.ti
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic as it is wanted or found. `replication`: the fewest copies that one of its partitions has."""
+    """A topic as it is wanted or found. `replication`: the fewest copies that one of its partitions has; `config` is
+    empty where the brokers do not let us read it.
+    """
 
     name: str
     partitions: int
@@ -91,6 +93,9 @@ def wanted_topics(
 def differences(wanted: Topic, found: Topic) -> list[Difference]:
     """What is worse about a topic than wanted; what is better or merely other is nobody's business."""
     name, have = found.name, found.config
+    if not have:
+        what = "its settings can't be read, so nobody knows whether they lose or refuse batches"
+        return [Difference(name, what, "give this user the right DescribeConfigs on it")]
     listed = []
 
     def differs(setting: str, what: str, *, loses: bool = False) -> None:
@@ -173,21 +178,19 @@ def prepare(settings: KafkaSettings, topics: Sequence[Topic]) -> list[str]:
             end(admin)
 
 
-def mend(settings: KafkaSettings, found: Sequence[Difference]) -> list[Difference]:
-    """Sets what can be set; what is left takes a tool of Kafka's own."""
+def mend(settings: KafkaSettings, found: Sequence[Difference]) -> None:
+    """Sets what can be set. Whether the brokers have done it is for another look to say."""
     with kafka_failures(settings):
         admin = begin(KafkaAdminClient, settings, "tally")
         try:
             for each in found:
                 if each.config is not None:
-                    admin.alter_configs(
-                        [ConfigResource(ConfigResourceType.TOPIC, each.topic, dict([each.config]))]
-                    )
+                    asked = ConfigResource(ConfigResourceType.TOPIC, each.topic, dict([each.config]))
+                    admin.alter_configs([asked])
                 elif each.partitions is not None:
                     admin.create_partitions({each.topic: each.partitions})
         finally:
             end(admin)
-    return [each for each in found if each.config is None and each.partitions is None]
 
 
 def _look(admin: Any, names: Sequence[str]) -> Cluster:

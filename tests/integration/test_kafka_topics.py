@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 from kafka import KafkaAdminClient
-from kafka_broker import PASSWORD, USER, KafkaBroker, unique_prefix
+from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
+from kafka_broker import PASSWORD, USER, KafkaBroker, own_broker, unique_prefix
 from shipped_lanes import INTAKE, OPERATOR, SealingLane
 
 from adapters.cli.doctor_kafka import check_kafka
 from adapters.cli.wiring import DataFolder
 from adapters.kafka import settings as kafka_settings_module
+from adapters.kafka.outgoing import KafkaOutgoing
 from adapters.kafka.settings import KafkaSettings, kafka_settings
 from adapters.kafka.topics import DAY_MS, differences, look, mend, prepare, wanted_topics
 from metering.acknowledgement import intake_name
 from metering.note import verifier_key
 from metering.refusal import Unavailable
+from metering.spool import LaneRef
 
 
 @pytest.fixture
@@ -61,9 +65,10 @@ def test_what_is_prepared_is_as_wanted_and_worse_is_named_and_mended(settings: K
         "2 partitions, not 3",
         "1 of 2 copies of each message",
     ]
-    assert [each.what for each in mend(settings, found)] == ["1 of 2 copies of each message"]
+    mend(settings, found)
     now = look(settings).topics[batches.name]
     assert (now.partitions, now.config["retention.ms"]) == (3, str(9 * DAY_MS))
+    assert [each.what for each in differences(batches, now)] == ["1 of 2 copies of each message"]
 
 
 def test_over_tls_with_a_password_and_not_without_the_right_one(
@@ -102,6 +107,60 @@ def test_over_tls_with_a_password_and_not_without_the_right_one(
         "kafka_closed",
     )  # whether its answer is read before it has closed
     assert "guessed" not in f"{refused.value.what} {refused.value.remedy}"
+
+
+@pytest.mark.proof
+def test_the_rights_that_the_page_names_suffice_and_no_others_are_used(tmp_path: Path) -> None:
+    guarded = {
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS",
+    }
+    with own_broker(tmp_path, guarded) as kafka:
+        make(KafkaSettings((kafka.address,)))
+        password = tmp_path / "password"
+        password.write_text(PASSWORD)
+        site = KafkaSettings(
+            (kafka.place.secure,),
+            protocol="SASL_SSL",
+            ca_file=kafka.place.ca,
+            mechanism="PLAIN",
+            user=USER,
+            password_file=password,
+        )
+        outgoing = KafkaOutgoing(site)
+        with pytest.raises(Unavailable) as refused:
+            outgoing.place()
+        assert refused.value.code == "kafka_rights"
+        with KafkaAdminClient(bootstrap_servers=kafka.address) as admin:
+            allow(admin, ACLOperation.WRITE, site.batches)
+            allow(admin, ACLOperation.READ, site.accepted)
+            wait(lambda: outgoing.place() != "")
+            outgoing.send(LaneRef("o", "n", "l"), b"note", b"body")
+            outgoing.flush()
+            assert outgoing.acknowledgements() == []
+            outgoing.close()
+
+            batches, _ = wanted_topics(site, partitions=1, replication=1, in_sync=1, retention_days=7)
+            [unknown] = differences(batches, look(site).topics[batches.name])
+            assert "its settings can't be read" in unknown.what
+            allow(admin, ACLOperation.DESCRIBE_CONFIGS, site.batches)
+            wait(lambda: differences(batches, look(site).topics[batches.name]) == [])
+
+
+def allow(admin: KafkaAdminClient, operation: ACLOperation, topic: str) -> None:
+    pattern = ResourcePattern(ResourceType.TOPIC, topic)
+    admin.create_acls([ACL(f"User:{USER}", "*", operation, ACLPermissionType.ALLOW, pattern)])
+
+
+def wait(holds: Callable[[], bool]) -> None:
+    """Until it holds; what Kafka refuses meanwhile is not held against it."""
+    until = time.monotonic() + 20
+    while True:
+        with contextlib.suppress(Unavailable):
+            if holds():
+                return
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_the_doctor_says_whether_brokers_answer_and_topics_keep_what_they_are_sent(
