@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
+from archive_examples import Archive, quiet_hours
 from intake_world import START, Writer
-from test_archive_compact import Archive, quiet_hours
 
 from adapters.archive_rebuild import Cells, Ledger, Rebuilt, differences, rebuild
 from adapters.archive_sums import SUM_SCHEMA
