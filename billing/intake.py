@@ -29,6 +29,7 @@ import pyarrow as pa
 
 from billing import taking_of
 from billing.acceptance import AHEAD, Mark, Verdicts, follow, settle
+from billing.aside import MostAside, counts, divide
 from billing.batch_paths import aside_path
 from billing.cells import mark_late, merged
 from billing.inspection import Delivery, Inspected, LaneName
@@ -84,7 +85,11 @@ class Intake:
         held: BatchStore,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        most_aside: MostAside | None = None,
     ) -> None:
+        """`most_aside` bounds what is kept of batches that nobody's key vouches for; None where the source is the only
+        place that holds them."""
+        self._most_aside = most_aside
         self._source = source
         self._ledger = ledger
         self._archive = archive
@@ -185,8 +190,20 @@ class Intake:
         return found
 
     async def _set_aside(self, aside: Sequence[SetAside]) -> None:
-        for batch in aside:
-            logger.warning("a batch is set aside, nobody's key vouches for it: %s", batch.refusal.what)
+        logger.warning(
+            "%d batches are set aside, nobody's key vouches for them; the first: %s",
+            len(aside),
+            aside[0].refusal.what,
+        )
+        if self._most_aside is not None:
+            so_far = await self._ledger.aside_so_far({batch.claimed for batch in aside})
+            aside, counted = divide(aside, so_far, self._most_aside)
+            if counted:
+                claimed = {batch.claimed for batch in counted if batch.claimed is not None}
+                enrolled = await self._ledger.enrolled(claimed) if claimed else {}
+                await self._ledger.count_aside(counts(counted, enrolled), self._clock())
+        if not aside:
+            return
         stored = [StoredBatch(batch.path, batch.delivery.note, batch.delivery.body) for batch in aside]
         await asyncio.to_thread(self._held.put, stored)
         await self._ledger.set_aside(aside, self._clock())

@@ -89,6 +89,14 @@ class SetAside:
 
 
 @dataclass(frozen=True, slots=True)
+class AsideSoFar:
+    """How many are kept now, in all and of each claimed lane that was asked for (None: claims nothing readable)."""
+
+    in_all: int
+    of_lanes: Mapping[LaneName | None, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Taking:
     """Everything that one transaction writes."""
 
@@ -196,6 +204,14 @@ class Ledger(Protocol):
 
     async def set_aside(self, batches: Sequence[SetAside], at: datetime) -> None:
         """Lists them; one that is listed already stays as it was."""
+        ...
+
+    async def aside_so_far(self, claimed: Collection[LaneName | None]) -> AsideSoFar:
+        """How many are listed and kept: in all, and of these claimed lanes."""
+        ...
+
+    async def count_aside(self, more: Mapping[LaneName | None, int], at: datetime) -> None:
+        """Counts what came beyond what is kept; under None what is of no enrolled lane."""
         ...
 
     async def due(self, now: datetime, limit: int) -> Sequence[str]:

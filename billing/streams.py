@@ -26,7 +26,10 @@ SILENT_S = 60
 
 @dataclass(frozen=True, slots=True)
 class AsideBatch:
-    """A batch that no enrolled key vouches for: whose it claims to be, what is wrong, and where it is kept below held/."""
+    """A batch that no enrolled key vouches for: whose it claims to be, what is wrong, and where it is kept below held/.
+
+    Under the code `not_kept` it stands for so many `batches` that came beyond what is kept (aside.py).
+    """
 
     operator: str
     node: str
@@ -34,6 +37,7 @@ class AsideBatch:
     code: str
     what: str
     path: str
+    batches: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +194,7 @@ def stream_document(
         ],
         "operators": _complete_to(streams),
         "lanes": [stream_row(stream, now) for stream in streams],
-        "set_aside": len(aside),
+        "set_aside": sum(batch.batches for batch in aside),
         "set_aside_batches": [asdict(batch) for batch in aside[:_NAMED]],
     }
 

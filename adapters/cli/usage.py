@@ -76,7 +76,8 @@ def register(app: typer.Typer) -> None:
                 "/".join(part for part in (stray["node"], stray["lane"]) if part)
                 or "no lane that can be read"
             )
-            said.append(f"set aside: claims {claim}: {stray['code']}: {stray['what']} (held/{stray['path']})")
+            where = f"held/{stray['path']}" if stray["path"] else f"{stray['batches']} batches"
+            said.append(f"set aside: claims {claim}: {stray['code']}: {stray['what']} ({where})")
         if document["set_aside"]:
             said.append(f"set aside, nobody's key vouches for them: {document['set_aside']} batches")
         return Result(document, said, DIFFERENCE if has_difference(document) else 0)

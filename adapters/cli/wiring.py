@@ -28,6 +28,7 @@ from adapters.postgres.intake import PostgresLedger
 from adapters.postgres.site import site_store
 from adapters.site_files.apply import add_private_customers
 from adapters.spool_source import SpoolSource
+from billing.aside import MostAside
 from billing.intake import Intake
 from billing.intake_ports import Source
 from metering.durable import make_folder
@@ -133,6 +134,7 @@ def make_intake(folder: DataFolder, database: Database, source: Source | None = 
         PostgresLedger(database),
         BatchObjects(archive_objects(folder)),
         BatchObjects(held_objects(folder)),
+        most_aside=None if source is None else MostAside(),
     )
 
 

@@ -14,7 +14,7 @@ from datetime import date, datetime
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import delete, insert, select, text
+from sqlalchemy import delete, func, insert, select, text
 from sqlalchemy.dialects.postgresql import insert as insert_or_not
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -27,8 +27,9 @@ from adapters.postgres.roll_up import roll_up
 from adapters.postgres.roots import LockedRoots, unchecked
 from adapters.postgres.schema import batch, held, late_bound, operator, partial_hour, seal_fact, set_aside
 from billing.acceptance import Known, Mark
+from billing.aside import NOT_KEPT
 from billing.inspection import Enrolment, LaneName, Place
-from billing.intake_ports import Lateness, Position, SetAside, Taking
+from billing.intake_ports import AsideSoFar, Lateness, Position, SetAside, Taking
 from billing.period import Period
 from metering.batch import Seal
 
@@ -73,6 +74,12 @@ _DUE = text(f"""
             WHERE s.code = 'unknown_key') AS found
     ORDER BY operator, node, lane, turn, path LIMIT :most
 """)  # noqa: S608 - only a condition of our own is put in
+_ASIDE_OF = text("""
+    SELECT s.claimed, s.node, s.lane, count(*)
+    FROM unnest(CAST(:operators AS text[]), CAST(:nodes AS text[]), CAST(:lanes AS text[])) AS w(claimed, node, lane)
+    JOIN set_aside s ON (s.claimed, s.node, s.lane) = (w.claimed, w.node, w.lane) AND s.code <> 'not_kept'
+    GROUP BY s.claimed, s.node, s.lane
+""")
 _SETTLED = text("""
     DELETE FROM held h USING unnest(CAST(:operators AS text[]), CAST(:nodes AS text[]), CAST(:lanes AS text[]),
             CAST(:epochs AS text[]), CAST(:numbers AS bigint[]), CAST(:hashes AS text[]))
@@ -132,6 +139,27 @@ class PostgresLedger:
             # Taken up again and still nobody's: listed anew, by what is wrong with it now.
             await conn.execute(delete(set_aside).where(set_aside.c.digest.in_(strays)))
             await conn.execute(insert_or_not(set_aside).on_conflict_do_nothing(), list(strays.values()))
+
+    async def aside_so_far(self, claimed: Collection[LaneName | None]) -> AsideSoFar:
+        async with self._database.intake() as conn:
+            kept = set_aside.c.code != NOT_KEPT
+            in_all = (
+                await conn.execute(select(func.count()).select_from(set_aside).where(kept))
+            ).scalar_one()
+            names = [name or LaneName("", "", "") for name in claimed]
+            found = await conn.execute(_ASIDE_OF, _columns(names, ("operators", "nodes", "lanes")))
+            of_lanes = {LaneName(*row[:3]): row[3] for row in found}
+            return AsideSoFar(
+                in_all, {name: of_lanes.get(name or LaneName("", "", ""), 0) for name in claimed}
+            )
+
+    async def count_aside(self, more: Mapping[LaneName | None, int], at: datetime) -> None:
+        async with self._database.intake() as conn:
+            row = insert_or_not(set_aside)
+            beyond = {"batches": set_aside.c.batches + row.excluded.batches, "seen_at": row.excluded.seen_at}
+            upsert = row.on_conflict_do_update(index_elements=["operator", "digest"], set_=beyond)
+            by_key = sorted(more.items(), key=lambda item: item[0] or LaneName("", "", ""))
+            await conn.execute(upsert, [rows.not_kept_row(name, count, at) for name, count in by_key])
 
     async def due(self, now: datetime, limit: int) -> Sequence[str]:
         async with self._database.intake() as conn:

@@ -15,6 +15,7 @@ from sqlalchemy import Row, bindparam, update
 from adapters.postgres.database import INSTALLATION
 from adapters.postgres.schema import lane
 from billing.acceptance import Mark
+from billing.aside import NOT_KEPT
 from billing.inspection import LaneName, signing_key_hash
 from billing.intake_ports import Accepted, Held, SetAside
 from billing.model_sums import SUMMED
@@ -187,6 +188,24 @@ def set_aside_row(entry: SetAside, registered: Collection[str], seen_at: datetim
         "key_hash": signing_key_hash(entry.delivery.note),
         "path": entry.path,
         "seen_at": seen_at,
+    }
+
+
+def not_kept_row(claimed: LaneName | None, batches: int, seen_at: datetime) -> dict[str, object]:
+    """So many batches that claim to be of this enrolled lane, or of any other, came beyond what is kept."""
+    name = claimed or LaneName("", "", "")
+    return {
+        "operator": name.operator or INSTALLATION,
+        "digest": f"more/{name}" if claimed else "more",
+        "claimed": name.operator,
+        "node": name.node,
+        "lane": name.lane,
+        "code": NOT_KEPT,
+        "what": "came beyond what is kept, and is only counted",
+        "key_hash": "",
+        "path": "",
+        "seen_at": seen_at,
+        "batches": batches,
     }
 
 

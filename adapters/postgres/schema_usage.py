@@ -185,6 +185,7 @@ set_aside = Table(
     Column("key_hash", Text, nullable=False),
     Column("path", Text, nullable=False),
     instant("seen_at"),
+    Column("batches", BigInteger, nullable=False, server_default=text("1")),
 )
 
 import_file = Table(

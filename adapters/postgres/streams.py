@@ -86,10 +86,17 @@ async def _of_operator(conn: AsyncConnection) -> tuple[list[Stream], list[AsideB
     for name, batch in await held_of(conn):
         waiting[name].append(batch)
     strays = [
-        (lane_name(row), AsideBatch(row.operator, row.node, row.lane, row.code, row.what, row.path))
-        for row in await conn.execute(select(set_aside).order_by(set_aside.c.seen_at, set_aside.c.digest))
+        (
+            lane_name(row),
+            AsideBatch(row.operator, row.node, row.lane, row.code, row.what, row.path, row.batches),
+        )
+        for row in await conn.execute(
+            select(set_aside).order_by(set_aside.c.batches.desc(), set_aside.c.seen_at, set_aside.c.digest)
+        )
     ]
-    aside = Counter(name for name, _ in strays)
+    aside = Counter[LaneName]()
+    for name, stray in strays:
+        aside[name] += stray.batches
     dropped: dict[LaneName, set[str]] = defaultdict(set)
     for row in await conn.execute(select(decision).where(decision.c.kind == "drop")):
         dropped[lane_name(row)].add(row.hash)

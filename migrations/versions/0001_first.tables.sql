@@ -218,6 +218,7 @@ CREATE TABLE set_aside (
     key_hash text NOT NULL,         -- of the key that it says to be signed by; '' where nothing readable says so
     path text NOT NULL,
     seen_at timestamptz NOT NULL,
+    batches bigint NOT NULL DEFAULT 1,      -- more than 1 only of `not_kept`: so many came beyond what is kept
     PRIMARY KEY (operator, digest),
     CONSTRAINT set_aside_code CHECK (code ~ '^[a-z_]+$')
 );

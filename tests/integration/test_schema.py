@@ -70,7 +70,7 @@ INTAKE = {
     "seal_fact": "SELECT INSERT",
     "seal_sum": "SELECT INSERT",
     "held": "SELECT INSERT DELETE",
-    "set_aside": "SELECT INSERT DELETE",
+    "set_aside": "SELECT INSERT DELETE UPDATE(batches) UPDATE(seen_at)",
     "import_file": "SELECT INSERT",
     "partial_sum": "SELECT INSERT DELETE",
     "partial_hour": "SELECT INSERT DELETE",
