@@ -17,7 +17,7 @@ from adapters.archived_batches import ArchivedBatches
 from adapters.archived_contents import ArchivedContents
 from adapters.archived_logs import ArchivedLog
 from adapters.log_archive import archived_log
-from adapters.postgres import replay
+from adapters.postgres import replay, replayed
 from adapters.postgres.dump import Connection
 from adapters.postgres.intake import PostgresLedger
 from adapters.postgres.replay import OneTransaction, Replay
@@ -120,11 +120,11 @@ class Forward:
 
     async def run(self, uncovered: Uncovered) -> Brought:
         size = self._log.checkpoint.size
-        hashes = await replay.numbered_hashes(self._raw, self._operator)
+        hashes = await replayed.numbered_hashes(self._raw, self._operator)
         entries = await asyncio.to_thread(self._further, hashes)
         if entries:
             await self._write(len(hashes), entries)
-            hashes = await replay.numbered_hashes(self._raw, self._operator)
+            hashes = await replayed.numbered_hashes(self._raw, self._operator)
             assert root_of_hashes(hashes[:size]) == self._log.checkpoint.root, (
                 "what was written is what was read"
             )
@@ -166,7 +166,7 @@ class Forward:
 
     async def _write(self, first: int, entries: Sequence[bytes]) -> None:
         leaves = [parse_leaf(data) for data in entries]
-        waiting = await replay.waiting_leaves(self._raw, self._operator)
+        waiting = await replayed.waiting_leaves(self._raw, self._operator)
         lacking = [leaf for data, leaf in zip(entries, leaves, strict=True) if data not in waiting]
         batches = contents = None
         if any(isinstance(leaf, BatchLeaf) for leaf in lacking):
@@ -248,7 +248,7 @@ class Forward:
         there = {row["hash"] for row in listed}
         faults = [
             Fault(
-                await replay.why_not_accepted(self._raw, self._operator, leaf.hash),
+                await replayed.why_not_accepted(self._raw, self._operator, leaf.hash),
                 f"{leaf.node}/{leaf.lane}/{leaf.epoch}-{leaf.number}",
             )
             for leaf in leaves
@@ -276,8 +276,8 @@ class Forward:
 
     async def _compare(self) -> None:
         """The sums are those that the seals say, the marks are those of the batches. Refusal: totals_differ."""
-        differing = await replay.control_totals_differ(self._raw, self._operator)
-        marks = await replay.marks_differ(self._raw, self._operator)
+        differing = await replayed.control_totals_differ(self._raw, self._operator)
+        marks = await replayed.marks_differ(self._raw, self._operator)
         if differing or marks:
             what = (
                 f"hourly usage has {differing}"

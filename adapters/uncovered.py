@@ -24,7 +24,8 @@ from typing import Any, Literal
 
 from adapters.archived_contents import ArchivedContents
 from adapters.postgres.dump import Connection
-from adapters.postgres.replay import Replay, known_commitments, newest_leaf_at
+from adapters.postgres.replay import Replay
+from adapters.postgres.replayed import known_commitments, newest_leaf_at
 from billing.log import Content
 from billing.objects import Objects
 from metering.refusal import Fault, Refusal
@@ -47,7 +48,7 @@ async def decide(
     """
     newest = await newest_leaf_at(raw, operator)
     since = _EVER if newest is None else newest - _LONGEST_TRANSACTION
-    known = await known_commitments(raw, operator)
+    known = await known_commitments(raw, operator, since)
 
     def read() -> list[Content]:
         contents = ArchivedContents(objects, operator, since.date())

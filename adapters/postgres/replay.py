@@ -21,7 +21,6 @@ from adapters.postgres.dump import Connection, set_sequence
 from adapters.postgres.log import lock_name
 from adapters.postgres.site import book_lock
 from billing.log import Content
-from metering.merkle import leaf_hashes
 from metering.refusal import Refusal
 
 _LEAF_TRIGGERS = """
@@ -40,10 +39,6 @@ _COLUMNS = """
     FROM pg_attribute a LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
     WHERE a.attrelid = $1::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
-_DATA = """
-    SELECT l.data FROM log_entry e JOIN leaf l ON (l.operator, l.id) = (e.operator, e.leaf)
-    WHERE e.operator = $1 ORDER BY e.index
-"""
 _ADD_LEAF = """
     WITH made AS (
         INSERT INTO leaf (operator, kind, data, nonce, content, made_at) VALUES ($1, $3, $4, $5, $6, $7) RETURNING id)
@@ -55,17 +50,6 @@ _HEAD = """
         SET size = excluded.size, root = excluded.root, checkpoint = excluded.checkpoint, signed_at = excluded.signed_at
         WHERE log_head.size < excluded.size
 """
-_TOTALS = (
-    "requests",
-    "prompt_tokens",
-    "cached_tokens",
-    "completion_tokens",
-    "reasoning_tokens",
-    "generated_tokens",
-    "generated_reasoning_tokens",
-    "audio_seconds",
-    "unwitnessed_requests",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,35 +227,6 @@ async def mark_unfinished(
     )
 
 
-async def numbered_hashes(connection: Connection, operator: str) -> list[bytes]:
-    """The leaf hashes of the log as the database has it, in their order."""
-    return leaf_hashes([row["data"] for row in await connection.fetch(_DATA, operator)])
-
-
-async def waiting_leaves(connection: Connection, operator: str) -> dict[bytes, int]:
-    """The leaves that have no number, by their data."""
-    found = await connection.fetch(
-        "SELECT l.data, l.id FROM leaf_waiting w JOIN leaf l ON (l.operator, l.id) = (w.operator, w.leaf)"
-        " WHERE w.operator = $1",
-        operator,
-    )
-    return {row["data"]: row["id"] for row in found}
-
-
-async def known_commitments(connection: Connection, operator: str) -> set[bytes]:
-    """What the change leaves of the database commit to, numbered or not."""
-    found = await connection.fetch("SELECT data FROM leaf WHERE operator = $1 AND kind <> 'batch'", operator)
-    return {bytes.fromhex(row["data"].split()[-1].decode()) for row in found}
-
-
-async def newest_leaf_at(connection: Connection, operator: str) -> datetime | None:
-    """When the newest leaf was made, numbered or not."""
-    found: datetime | None = await connection.fetchval(
-        "SELECT max(made_at) FROM leaf WHERE operator = $1", operator
-    )
-    return found
-
-
 async def number_leaf(connection: Connection, operator: str, index: int, leaf: int) -> None:
     """A leaf that the database has gets the place that the archived log gives it."""
     await connection.execute("INSERT INTO log_entry VALUES ($1, $2, $3)", operator, index, leaf)
@@ -283,35 +238,3 @@ async def set_archived_head(
 ) -> None:
     """The archived checkpoint is the database's newest, unless that covers more."""
     await connection.execute(_HEAD, operator, size, root, checkpoint.decode(), signed_at)
-
-
-async def why_not_accepted(connection: Connection, operator: str, seal_hash: str) -> str:
-    """What intake says of a batch that it did not take."""
-    held: str | None = await connection.fetchval(
-        "SELECT code || ': ' || what FROM held WHERE operator = $1 AND hash = $2", operator, seal_hash
-    )
-    return held or "no enrolled key vouches for it"
-
-
-async def control_totals_differ(connection: Connection, operator: str) -> str | None:
-    """Where the sums of hourly usage are not those that the seals of the accepted batches say; None if they are."""
-    sums = ", ".join(f"coalesce(sum({name}), 0)::numeric AS {name}" for name in _TOTALS)
-    sealed = await connection.fetchrow(f"SELECT {sums} FROM batch WHERE operator = $1", operator)  # noqa: S608 - our own columns
-    counted = await connection.fetchrow(f"SELECT {sums} FROM usage_cell WHERE operator = $1", operator)  # noqa: S608 - our own columns
-    assert sealed is not None
-    assert counted is not None
-    differing = [
-        f"{name} {counted[name]} for {sealed[name]}" for name in _TOTALS if counted[name] != sealed[name]
-    ]
-    return ", ".join(differing) or None
-
-
-async def marks_differ(connection: Connection, operator: str) -> Sequence[str]:
-    """Lanes whose mark is not the last of their batches."""
-    found = await connection.fetch(
-        "SELECT l.node || '/' || l.lane AS lane FROM lane l WHERE l.operator = $1 AND l.head IS NOT NULL"
-        " AND NOT EXISTS (SELECT FROM batch b WHERE (b.operator, b.node, b.lane, b.epoch, b.number, b.hash)"
-        " = (l.operator, l.node, l.lane, l.epoch, l.number, l.head)) ORDER BY 1",
-        operator,
-    )
-    return [row["lane"] for row in found]

@@ -16,6 +16,7 @@ from small_books import OPERATOR
 from adapters import backup_file
 from adapters.backup_file import BackupWriter, Manifest, RowsWriter, TableRows, verified
 from adapters.cli.guard import behind
+from adapters.cli.signing import signing
 from adapters.objects import FolderObjects
 from adapters.postgres.database import Database, DatabaseUrls
 from adapters.restoring import restore_rows
@@ -59,6 +60,14 @@ async def empty(fresh_urls: Callable[[], DatabaseUrls]) -> AsyncIterator[Databas
     opened = await Database.open(await asyncio.to_thread(fresh_urls))
     yield opened
     await opened.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(3000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never came to be")
 
 
 def flip(path: Path, byte: int = -5) -> None:
@@ -187,6 +196,23 @@ async def test_a_clone_is_read_only_once_the_other_went_on(
     await other.bring_forward()
     assert await behind(empty, one.archive) is None
     assert await rows(empty) == await rows(database)
+
+
+async def test_an_intake_that_runs_while_its_database_is_put_back_takes_nothing_until_it_is_brought_forward(
+    lost: Lost, empty: Database, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    await asyncio.to_thread(shutil.copytree, lost.data, data)
+    again = lost.last.on(empty, data)
+    await restore_rows(empty, verified(lost.backup), again.now)
+    async with signing(data, empty, again.archive):
+        await until(lambda: empty.read_only is not None)
+        with pytest.raises(Refusal) as refused:
+            await again.take(1)
+        assert refused.value.code == "behind_archive"
+        await lost.last.on(empty, data).bring_forward()
+        await until(lambda: empty.read_only is None)
+        await lost.last.on(empty, data).take(1)
 
 
 async def test_a_database_written_to_after_its_restore_is_not_brought_forward(
