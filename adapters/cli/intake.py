@@ -150,8 +150,7 @@ async def kafka_intake(
     acknowledging = Acknowledging(
         settings, lambda operator: LaneKey.load_or_create(folder.intake_key(operator))
     )
-    every_lane = await marks_of_lanes(database)
-    await asyncio.to_thread(acknowledging.owe, every_lane)
+    await asyncio.to_thread(acknowledging.owe, await marks_of_lanes(database))
     with member_name(folder.root / "intake") as name:
         source = KafkaSource(
             settings,

@@ -73,7 +73,11 @@ def test_images_come_from_no_named_registry_and_ports_are_the_machines_own() -> 
     compose = read_compose(ENVIRONMENT)
     assert set(compose) == {"x-tally", "services", "volumes"}
     services = compose["services"]
-    assert {service["image"] for service in services.values()} == {"postgres:18", "apache/kafka:4.1.0", "tallygrid"}
+    assert {service["image"] for service in services.values()} == {
+        "postgres:18",
+        "apache/kafka:4.1.0",
+        "tallygrid",
+    }
     ports = [port for service in services.values() for port in service.get("ports", ())]
     assert all(port.startswith("127.0.0.1:") for port in ports)
     assert all(
@@ -115,6 +119,7 @@ def test_the_services_work_beside_an_outside_postgresql(
             "0.0.0.0:8080": "127.0.0.1:0",
             "0.0.0.0:8090": "127.0.0.1:0",
             "0.0.0.0:9464": "127.0.0.1:0",
+            "0.0.0.0:9465": "127.0.0.1:0",
             "http://vllm:8000": engine,
         },
         volumes={"data": tmp_path / "data"},

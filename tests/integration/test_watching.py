@@ -1,11 +1,14 @@
-"""What an operator watches a sidecar with: metrics, alerts and dashboard, each held to its own schema."""
+"""What an operator watches sidecars and ledger with: metrics, alerts and dashboard, each held to its own schema."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import time
 import urllib.error
 import urllib.request
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +17,27 @@ import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
+from intake_world import World, Writer, make_world
 from prometheus_client import CollectorRegistry, generate_latest
 from promtool import promtool
 
+from adapters.ledger_metrics import LedgerCollector, LedgerFigures, ledger_metrics
+from adapters.postgres.database import Database
+from adapters.postgres.log import Head, Standing
 from adapters.sidecar_metrics import SidecarCollector, serve_metrics
+from billing.ports import OpenRoots
 from metering.figures import EngineFigures, Figures, Latency
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = DEPLOY / "prometheus/tallygrid.rules.yml"
 DASHBOARD = DEPLOY / "grafana/tallygrid-capture.json"
 EXAMPLES = Path(__file__).parent / "alerts.test.yml"
+NOON = datetime(2026, 10, 5, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+async def world(database: Database, tmp_path: Path) -> World:
+    return await make_world(database, tmp_path)
 
 
 def figures() -> Figures:
@@ -61,6 +75,30 @@ def shown() -> str:
     return generate_latest(registry).decode()
 
 
+def ledger_shown() -> str:
+    """What Prometheus would read of a ledger with a forked lane, a lane that lags, and a log that nobody signs."""
+    registry, collector = CollectorRegistry(), LedgerCollector()
+    lane = {"operator": "telecentras", "node": "vilnius-1", "due": True, "holes": 0, "forks": 0, "held": 0}
+    collector.figures = LedgerFigures(
+        at=NOON,
+        lanes=[
+            {**lane, "lane": "sidecar-0", "lag_s": 12, "forks": 1, "held": 2},
+            {**lane, "lane": "sidecar-1", "lag_s": 7_200},
+            {**lane, "lane": "import-1", "due": False, "lag_s": None},
+        ],
+        set_aside=3,
+        missing_siblings=[],
+        roots={"telecentras": OpenRoots(unchecked=4, faults=0, first_fault=None)},
+        logs={
+            "telecentras": Standing(
+                waits=True, numbered=7, head=Head(7, bytes(32), b"", NOON - timedelta(minutes=5))
+            )
+        },
+    )
+    registry.register(collector)
+    return generate_latest(registry).decode()
+
+
 def expressions() -> list[str]:
     """Every query of the dashboard, its variable filled in."""
     panels = json.loads(DASHBOARD.read_text())["panels"]
@@ -87,15 +125,51 @@ def test_the_metrics_are_served_over_http_and_stop() -> None:
         urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=1)
 
 
+def test_the_ledgers_metrics_name_lanes_holds_and_logs() -> None:
+    text = ledger_shown()
+    assert (
+        'tallygrid_lane_lag_seconds{lane="sidecar-1",node="vilnius-1",operator="telecentras"} 7200.0' in text
+    )
+    assert 'tallygrid_lane_lag_seconds{lane="import-1"' not in text, "an import is complete by declaration"
+    assert 'tallygrid_lane_forks{lane="sidecar-0",node="vilnius-1",operator="telecentras"} 1.0' in text
+    assert 'tallygrid_log_checkpoint_age_seconds{operator="telecentras"} 300.0' in text
+    assert 'tallygrid_log_unsigned{operator="telecentras"} 1.0' in text
+
+
+def test_a_ledger_that_does_not_answer_shows_that_and_no_old_figure() -> None:
+    registry = CollectorRegistry()
+    registry.register(LedgerCollector())
+    text = generate_latest(registry).decode()
+    assert "tallygrid_ledger_up 0.0" in text
+    assert "tallygrid_lane" not in text
+
+
+@pytest.mark.anyio
+async def test_the_ledgers_metrics_are_read_from_the_database_and_served(world: World) -> None:
+    await world.enrol(Writer())
+    async with ledger_metrics(world.database, "127.0.0.1", 0) as port:
+        until = time.monotonic() + 10
+        while "tallygrid_lane_forks{" not in (text := await asyncio.to_thread(_metrics_at, port)):
+            assert time.monotonic() < until
+            await asyncio.sleep(0.05)
+    assert 'tallygrid_held_batches{lane="sidecar-0",node="vilnius-1",operator="telecentras"} 0.0' in text
+    assert "tallygrid_ledger_up 1.0" in text
+
+
+def _metrics_at(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        return str(answer.read().decode())
+
+
 def test_prometheus_own_checker_finds_nothing_wrong_with_the_metrics() -> None:
-    checked = promtool("check", "metrics", stdin=shown())
+    checked = promtool("check", "metrics", stdin=shown() + ledger_shown())
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 
 
 def test_prometheus_own_checker_loads_alerts_and_configuration() -> None:
     checked = promtool("check", "config", DEPLOY / "prometheus/prometheus.yml")
     assert checked.returncode == 0, checked.stderr
-    assert "12 rules found" in checked.stdout
+    assert "19 rules found" in checked.stdout
 
 
 def test_each_alert_fires_when_its_example_says_and_not_before(tmp_path: Path) -> None:
@@ -129,8 +203,9 @@ def test_prometheus_reads_each_query_of_the_dashboard(tmp_path: Path) -> None:
 
 
 def test_alerts_and_dashboard_ask_only_for_metrics_that_are_shown() -> None:
-    names = set(re.findall(r"^(tallygrid_\w+)", shown(), re.MULTILINE))
-    alerts = [rule["expr"] for rule in yaml.safe_load(RULES.read_text())["groups"][0]["rules"]]
+    names = set(re.findall(r"^(tallygrid_\w+)", shown() + ledger_shown(), re.MULTILINE))
+    groups = yaml.safe_load(RULES.read_text())["groups"]
+    alerts = [rule["expr"] for group in groups for rule in group["rules"]]
     asked = set(re.findall(r"tallygrid_\w+", " ".join([*alerts, *expressions()])))
     assert asked - names == set()
 
