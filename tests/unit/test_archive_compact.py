@@ -26,7 +26,7 @@ from metering.refusal import Refusal
 FAR = datetime(2026, 12, 1, tzinfo=UTC)
 
 
-def rows(table: pa.Table) -> list[object]:
+def rows(table: pa.Table) -> list[str]:
     return sorted(str(row) for row in table.to_pylist())
 
 
