@@ -153,7 +153,7 @@ async def _stages(found: Measured, run: Run, here: Site, batches: list[list[Seal
         found.add(f"{run.name}: stage {stage}", seconds / events * 1e6, "s per million events")
     rest = whole - sum(spent.values())
     found.add(
-        f"{run.name}: stage all else of the worker, its start too",
+        f"{run.name}: stage all else of the worker",
         rest / events * 1e6,
         "s per million events",
     )

@@ -16,7 +16,7 @@ import tempfile
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -164,8 +164,10 @@ async def take(
     workers: int = 2,
     program: Sequence[str] = TALLY,
     every_s: float = 0.1,
+    told: Callable[[Sample], None] = lambda _: None,
 ) -> list[Sample]:
-    """Runs `tally intake` until all of these lanes' events are accepted; how far it was, from its first commit on."""
+    """Runs `tally intake` until all of these lanes' events are accepted; how far it was, from its first commit on.
+    `told` is so at once."""
     command = [sys.executable, *program, "intake", "--data", str(site.data)]
     command += ["--workers", str(workers)] if workers > 1 else []
     samples: list[Sample] = []
@@ -175,6 +177,7 @@ async def take(
             found = await site.taken(lanes)
             if found and (not samples or found > samples[-1].events):
                 samples.append(Sample(time.perf_counter(), found, site.used(pid)))
+                told(samples[-1])
     return samples
 
 
