@@ -244,6 +244,7 @@ def test_the_remaining_examples_run_as_they_stand(tally: Tally) -> None:
 
 
 @pytest.mark.proof
+@pytest.mark.timeout(1300)
 def test_the_spark_job_says_what_rebuild_says(tally: Tally, urls: DatabaseUrls, tmp_path: Path) -> None:
     pytest.importorskip("pyspark", reason="pyspark is not installed: pip install -e '.[spark]'")
     tally("archive", "compact", "--days", "90")
@@ -272,4 +273,4 @@ def on_spark(tally: Tally, cells: Path) -> subprocess.CompletedProcess[str]:
     ]
     command += ["--archive", str(tally.data / "archive"), "--cells", str(cells)]
     environment = os.environ | {"SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": sys.executable}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
