@@ -54,8 +54,11 @@ CREATE TABLE log_head (
 );
 COMMENT ON TABLE log_head IS 'The newest checkpoint of each log that is archived and signed.';
 
+-- What makes leaves runs with the owner's rights: nobody else has one to add a leaf that no change made.
+
 -- Every leaf waits from the moment it is made.
-CREATE FUNCTION await_number() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION await_number() RETURNS trigger LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
     INSERT INTO leaf_waiting (operator, leaf, transaction)
         SELECT operator, id, pg_current_xact_id()::text::bigint FROM added;
@@ -112,7 +115,8 @@ CREATE TRIGGER only_grows AFTER INSERT OR UPDATE ON log_head FOR EACH ROW EXECUT
 -- Accepted batches: their leaf names the seal's hash, and needs no content. It says when the batch was accepted, because
 -- that decides whether its usage came too late to be billed, and stands nowhere else. One statement for all of a
 -- transaction's.
-CREATE FUNCTION add_batch_leaves() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION add_batch_leaves() RETURNS trigger LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
     INSERT INTO leaf (operator, kind, data, made_at)
         SELECT operator, 'batch', convert_to('tallygrid/leaf/v1' || E'\nbatch ' || node || ' ' || lane || ' ' || epoch
@@ -127,7 +131,8 @@ CREATE TRIGGER log_leaf AFTER INSERT ON batch
 
 -- Everything else: the row as JSON text. row_to_json and not to_jsonb, which would sort the keys of site documents.
 -- Arguments name the only columns that are told, where not all are.
-CREATE FUNCTION add_change_leaf() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION add_change_leaf() RETURNS trigger LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     changed record := CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
     told text := CASE TG_NARGS WHEN 0 THEN row_to_json(changed)::text

@@ -67,10 +67,9 @@ GRANT INSERT (operator, node, lane, kind, enrolled_at) ON lane TO tally_app;
 GRANT SELECT, INSERT, UPDATE (revoked_at, last_good_epoch, last_good_number, last_good_hash) ON lane_key TO tally_app;
 GRANT SELECT, INSERT ON node_key, decision TO tally_app;
 
--- The log: leaves come with what they tell of, by whoever wrote that; the sequencer is the application.
-GRANT INSERT ON leaf, leaf_waiting TO tally_intake;
-GRANT SELECT, INSERT, UPDATE (nonce, content) ON leaf TO tally_app;
-GRANT SELECT, INSERT, DELETE ON leaf_waiting TO tally_app;
+-- The log: only triggers add leaves, with the owner's rights; the sequencer is the application.
+GRANT SELECT, UPDATE (nonce, content) ON leaf TO tally_app;
+GRANT SELECT, DELETE ON leaf_waiting TO tally_app;
 GRANT SELECT, INSERT ON log_entry TO tally_app;
 GRANT SELECT, INSERT, UPDATE ON log_head TO tally_app;
 
