@@ -12,8 +12,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -29,6 +30,8 @@ from metering.refusal import Unavailable
 _log = logging.getLogger(__name__)
 
 SEND_EVERY_S = 0.2
+#: So many go in one turn: whoever commits meanwhile waits for it, and a start owes every lane there is.
+AT_ONCE = 1_000
 #: After a failure: Kafka is away, and asking it takes time.
 TRY_AGAIN_AFTER_S = 2.0
 _WAIT_MS = 1_000
@@ -44,8 +47,8 @@ class Acknowledging:
         self._settings = settings
         self._key_of = key_of
         self._keys: dict[str, Ed25519PrivateKey] = {}
-        self._owed: set[LaneName] = set()
-        self._marks: dict[LaneName, Mark] = {}  # the newest that was said of each lane here
+        self._owed: dict[LaneName, None] = {}  # in the order in which they came
+        self._marks: dict[LaneName, Mark] = {}  # the newest, of lanes of which the broker may not have it
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._producer: Any = None
@@ -59,7 +62,7 @@ class Acknowledging:
         with self._lock:
             begun = {name: mark for name, mark in marks.items() if mark.epoch is not None}
             self._marks |= begun
-            self._owed |= begun.keys()
+            self._owed |= dict.fromkeys(begun)
         if time.monotonic() >= self._send_at:
             self.send()
 
@@ -67,8 +70,10 @@ class Acknowledging:
         """Hands what is owed to the producer."""
         with self._sending:
             with self._lock:
-                going, self._owed = self._owed, set()
-                marks = [(name, self._marks[name]) for name in sorted(going)]
+                going = dict.fromkeys(islice(self._owed, AT_ONCE))
+                for name in going:
+                    del self._owed[name]
+                marks = [(name, self._marks[name]) for name in going]
             self._send_at = time.monotonic() + SEND_EVERY_S
             if not going:
                 return
@@ -79,8 +84,9 @@ class Acknowledging:
                         sending = producer.send(
                             self._settings.accepted, key=str(name).encode(), value=self._signed(name, mark)
                         )
+                        sending.add_callback(partial(self._taken, name, mark))
                         sending.add_errback(partial(self._failed, name))
-                        going.discard(name)
+                        del going[name]
             except Unavailable as down:
                 _log.warning("%s; acknowledgements are sent later", down.what)
                 self._send_at = time.monotonic() + TRY_AGAIN_AFTER_S
@@ -88,7 +94,9 @@ class Acknowledging:
 
     def close(self) -> None:
         """Sends what is owed, for as long as that takes a moment."""
-        self.send()
+        until = time.monotonic() + _CLOSE_WITHIN_S
+        while self._owed and time.monotonic() < until:
+            self.send()
         if self._producer is not None:
             self._let_go(self._producer, _CLOSE_WITHIN_S)
 
@@ -121,12 +129,18 @@ class Acknowledging:
         except Unavailable as down:
             _log.warning("%s; acknowledgements that are missing are sent again", down.what)
 
+    def _taken(self, name: LaneName, mark: Mark, _where: object) -> None:
+        """Called in the producer's thread."""
+        with self._lock:
+            if self._marks.get(name) == mark and name not in self._owed:
+                del self._marks[name]
+
     def _failed(self, name: LaneName, problem: object) -> None:
         """Called in the producer's thread."""
         _log.warning("an acknowledgement was not taken (%s); it is sent again", type(problem).__name__)
         self._spoilt = True
-        self._owe_again({name})
+        self._owe_again([name])
 
-    def _owe_again(self, names: set[LaneName]) -> None:
+    def _owe_again(self, names: Iterable[LaneName]) -> None:
         with self._lock:
-            self._owed |= names
+            self._owed |= {name: None for name in names if name in self._marks}

@@ -68,7 +68,7 @@ METADATA_EVERY_MS = 5_000
 COMMIT_EVERY_S = 5.0
 #: So long nobody hears that Kafka is away: brokers are started again, topics are made.
 SILENT_FOR_S = 5.0
-_JOIN_WITHIN_S = 30.0
+JOIN_WITHIN_S = 30.0
 _CONNECT_WITHIN_S = 5.0
 _CLOSE_WITHIN_MS = 2_000
 _DAMAGED_TRIES = 3
@@ -98,7 +98,8 @@ class KafkaSource:
         self._consumer: Any = None
         self._given: Given
         self._source = ""
-        self._to_commit: dict[int, int] = {}
+        self._moved: dict[int, int] = {}  # partition → where it goes on, for the group to see
+        self._committed: dict[int, int] = {}
         self._commit_at = 0.0
         self._damaged: tuple[object, int, int] = (None, 0, 0)
         self._heard_at = time.monotonic()
@@ -109,6 +110,7 @@ class KafkaSource:
         until = time.monotonic() + SWEEP_S
         yield from self._still_here(self._progress.again())
         while not self._leaving.is_set() and time.monotonic() < until:
+            came: list[Delivery] = []
             with self._translated():
                 came = self._poll()
             if not came:
@@ -119,7 +121,7 @@ class KafkaSource:
         return self._progress.positions(tokens)
 
     def acknowledge(self, tokens: Sequence[object], marks: Mapping[LaneName, Mark]) -> None:
-        self._to_commit |= self._progress.settle(tokens)
+        self._moved |= self._progress.settle(tokens)
         self._accepted(marks)
 
     def leave(self) -> None:
@@ -163,7 +165,7 @@ class KafkaSource:
         Waited for, because the library forgets a share that it is given while nobody polls, and asks for another one; and
         said to it, because it forgets why it asked where the reason was a change of the topic.
         """
-        until = time.monotonic() + _JOIN_WITHIN_S
+        until = time.monotonic() + JOIN_WITHIN_S
         while True:
             if consumer._coordinator.need_rejoin():
                 consumer._coordinator.request_rejoin()
@@ -215,6 +217,7 @@ class KafkaSource:
             known = self._ask(identity)
             for partition, giving in wanted.items():
                 self._progress.begin(identity, partition.partition)
+                self._moved.pop(partition.partition, None)
                 with contextlib.suppress(ValueError, KeyError):  # taken away meanwhile
                     _seek(consumer, partition, known.get(partition.partition))
                     consumer.resume(partition)
@@ -264,10 +267,10 @@ class KafkaSource:
 
     def _commit(self, consumer: Any) -> None:
         """Tells the group how far it is, now and then."""
-        if time.monotonic() < self._commit_at or not self._to_commit:
+        moved = dict(self._moved)
+        if moved == self._committed or time.monotonic() < self._commit_at:
             return
-        self._commit_at = time.monotonic() + COMMIT_EVERY_S
-        moved, self._to_commit = self._to_commit, {}
+        self._committed, self._commit_at = moved, time.monotonic() + COMMIT_EVERY_S
         mine = consumer.assignment()
         at = {TopicPartition(self._settings.batches, number): next_ for number, next_ in moved.items()}
         consumer.commit_async({p: OffsetAndMetadata(next_, "", -1) for p, next_ in at.items() if p in mine})

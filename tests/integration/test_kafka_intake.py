@@ -28,6 +28,7 @@ async def world(database: Database, tmp_path: Path) -> World:
 @pytest.fixture
 def kafka_intake(world: World, kafka: KafkaBroker, monkeypatch: pytest.MonkeyPatch) -> Iterator[KafkaWorld]:
     monkeypatch.setattr(kafka_source, "METADATA_EVERY_MS", 500)
+    monkeypatch.setattr(kafka_source, "JOIN_WITHIN_S", 2.0)  # others stop polling when a test has seen enough
     with kafka_world(world, kafka.address) as made:
         yield made
 
@@ -184,6 +185,29 @@ async def test_a_second_group_by_mistake_counts_nothing_twice(
 
     await kafka_intake.sweep(both_have_read_all)
     assert await world.usage() == {"requests": 60, "prompt_tokens": 6_000}
+
+
+async def test_two_workers_of_one_name_share_the_work_as_soon_as_they_notice(
+    kafka_intake: KafkaWorld, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(kafka_source, "COMMIT_EVERY_S", 0.1)
+    world = kafka_intake.world
+    writers = [Writer(lane=f"sidecar-{n}") for n in range(8)]
+    await world.enrol(*writers)
+    kafka_intake.worker("a-copied-data-folder-0")
+    kafka_intake.send(*(writer.seal() for writer in writers))
+    await kafka_intake.sweep_to(24)
+    kafka_intake.worker("a-copied-data-folder-0")
+
+    async def it_was_noticed() -> bool:
+        kafka_intake.send(*(writer.seal() for writer in writers))
+        await asyncio.sleep(0.3)
+        return "this one goes on under no name" in caplog.text
+
+    await kafka_intake.sweep(it_was_noticed)
+    sent = sum(writer.sequence for writer in writers)
+    await kafka_intake.sweep_to(sent)
+    assert await world.usage() == {"requests": sent, "prompt_tokens": 100 * sent}
 
 
 @pytest.mark.proof

@@ -77,7 +77,7 @@ class KafkaWorld:
     def send_message(self, value: bytes | None, headers: list[tuple[str, bytes]], key: bytes = b"x") -> None:
         self.producer.send(self.settings.batches, value=value, headers=headers, key=key)
 
-    def worker(self) -> Worker:
+    def worker(self, instance: str | None = None) -> Worker:
         loop, ledger = asyncio.get_running_loop(), PostgresLedger(self.world.database)
         keys = self.world.data / "keys" / "intake"
         acknowledging = Acknowledging(
@@ -87,6 +87,7 @@ class KafkaWorld:
             self.settings,
             lambda at: asyncio.run_coroutine_threadsafe(ledger.positions(at), loop).result(),
             acknowledging.owe,
+            instance,
         )
         archive, held = (BatchObjects(FolderObjects(self.world.data / name)) for name in ("archive", "held"))
         intake = Intake(source, ledger, archive, held, clock=lambda: self.world.now)
