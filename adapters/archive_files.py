@@ -12,12 +12,15 @@ def event_files(objects: Objects, day: LaneDay) -> list[str]:
     """Names of the files that hold the events of a lane's day, each event once."""
     if not day.joined_seals:
         return sorted(f"{day.folder}/{name}.parquet" for name in day.bodies & day.seals)
+    if len(day.joined_seals) == 1 and not day.bodies:
+        return [f"{day.folder}/{name}.parquet" for name in day.joined_seals if name in day.joined_bodies]
+    found = sorted(_joined(objects, day), key=lambda each: len(each.entries), reverse=True)
     chosen: list[str] = []
     taken: set[str] = set()
-    for joined in sorted(_joined(objects, day), key=lambda each: len(each.entries), reverse=True):
+    for joined in found:
         own = {entry.name for entry in joined.entries if entry.rows}
         if joined.name not in day.joined_bodies or not own or own <= taken:
-            continue
+            continue  # of two that a killed run left, the larger one holds all
         if own & taken:
             raise Unavailable(
                 "archive_in_between",
@@ -27,7 +30,7 @@ def event_files(objects: Objects, day: LaneDay) -> list[str]:
             )
         taken |= own
         chosen.append(f"{day.folder}/{joined.name}.parquet")
-    listed = {entry.name for joined in _joined(objects, day) for entry in joined.entries}
+    listed = {entry.name for joined in found for entry in joined.entries}
     loose = (day.bodies & (day.seals | listed)) - taken
     return chosen + sorted(f"{day.folder}/{name}.parquet" for name in loose)
 
