@@ -47,6 +47,8 @@ FORK = "fork"
 REVOKED = "revoked"
 OLD_KEY = "old_key"
 DROPPED = "dropped"
+#: What a batch is held for because of what stands before it: a person's decision to go on with it passes over that.
+OF_ITS_PLACE = frozenset((HOLE, FORK, "number", "sequence", "requests", "complete_to", "time"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +188,7 @@ def _why_not(
 def _misfit(mark: Mark, batch: Inspected, now: datetime) -> Refusal | None:
     """What does not hold between a lane's mark and the batch that names its head, by the name of the check."""
     misfit = _unwelcome(mark, batch) or _ahead(batch, now)
-    if misfit is None and batch.adopted:
+    if misfit is None and batch.hash == mark.adopts:
         misfit = _ending(mark, batch.seal)
     elif misfit is None:
         misfit = _ending(mark, batch.seal) or _numbers(mark, batch.seal) or _times(mark, batch)

@@ -118,5 +118,10 @@ def _ending(
             )
         case acceptance.OLD_KEY:
             return "a seal of the newer key was accepted before it; it is a stale writer's", (drop,)
+    if root.code in acceptance.OF_ITS_PLACE:
+        return "it contradicts what stands before it: go on with it as it is, or leave it out", (
+            repair("--accept-hole", root),
+            drop,
+        )
     behind = (repair("--accept-hole", chain[1]),) if len(chain) > 1 else ()
     return "a whole copy of the same batch; if there is none", (*behind, drop)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from billing.acceptance import FORK
+from billing.acceptance import FORK, OF_ITS_PLACE
 from billing.held_cases import HeldBatch, branch_from, branch_up_to
 from billing.inspection import LaneName, Place
 from metering.batch import GENESIS, Seal
@@ -89,7 +89,7 @@ def drop(lane: LaneNow, hash: str, reason: str) -> list[Decision]:
 def go_on_with(lane: LaneNow, hash: str, kind: str, reason: str) -> list[Decision]:
     """The lane goes on with a held batch: `keep`, of a fork, or `accept_hole`; what is held before it is dropped.
 
-    Refusals `unknown_batch`, `not_a_fork`, `is_a_fork`, `number_taken`, `lane_ended`.
+    Refusals `unknown_batch`, `not_a_fork`, `is_a_fork`, `not_acceptable`, `number_taken`, `lane_ended`.
     """
     batch = named_batch(lane, hash)
     chain = branch_up_to(lane.held, batch.hash)
@@ -101,6 +101,13 @@ def go_on_with(lane: LaneNow, hash: str, kind: str, reason: str) -> list[Decisio
             f"{batch.place} is held because of: {chain[0].what}",
             where=str(lane.name),
             remedy=f"{other} {hash}, or --drop it",
+        )
+    if batch.code not in OF_ITS_PLACE:
+        raise Refusal(
+            "not_acceptable",
+            f"{batch.place} itself cannot be accepted: {batch.what}",
+            where=str(lane.name),
+            remedy="--accept-hole with the batch behind it, or --drop it",
         )
     if batch.place in lane.taken:
         raise Refusal(

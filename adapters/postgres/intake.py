@@ -26,10 +26,10 @@ from adapters.postgres.kafka_positions import move, positions_of
 from adapters.postgres.roll_up import roll_up
 from adapters.postgres.roots import LockedRoots, unchecked
 from adapters.postgres.schema import batch, held, late_bound, operator, partial_hour, seal_fact, set_aside
-from billing.acceptance import Known, Mark
+from billing.acceptance import OF_ITS_PLACE, Known, Mark
 from billing.aside import NOT_KEPT
 from billing.inspection import Enrolment, LaneName, Place
-from billing.intake_ports import AsideSoFar, Lateness, Position, SetAside, Taking
+from billing.intake_ports import AsideSoFar, Held, Lateness, Position, SetAside, Taking
 from billing.period import Period
 from metering.batch import Seal
 
@@ -57,23 +57,33 @@ _MAY_GO_ON = """(h.code = 'hole' OR (h.code = 'ahead_of_time' AND h.due_at <= :n
             SELECT FROM subject s WHERE s.operator = h.operator AND s.kind = 'customer' AND s.id = m.id))))"""
 # What waits for a missing batch forms a chain behind it; its first link follows the lane's head.
 _DUE = text(f"""
-    WITH RECURSIVE due AS (
-        SELECT h.*, 1 AS turn FROM held h JOIN lane l USING (operator, node, lane)
+    WITH RECURSIVE waiting AS (
+        SELECT h.* FROM held h WHERE NOT EXISTS (SELECT FROM decision d
+            WHERE (d.operator, d.node, d.lane, d.hash) = (h.operator, h.node, h.lane, h.hash) AND d.kind = 'drop')),
+    due AS (
+        SELECT h.*, 1 AS turn FROM waiting h JOIN lane l USING (operator, node, lane)
             WHERE ({_MAY_GO_ON} AND h.previous = coalesce(l.head, 'genesis')) OR EXISTS (SELECT FROM decision d
-                WHERE (d.operator, d.node, d.lane, d.hash) = (h.operator, h.node, h.lane, h.hash)
+                WHERE (h.code = ANY (CAST(:of_its_place AS text[])) OR {_MAY_GO_ON})
+                    AND (d.operator, d.node, d.lane, d.hash) = (h.operator, h.node, h.lane, h.hash)
                     AND d.kind IN ('keep', 'accept_hole') AND d.after = coalesce(l.head, 'genesis'))
         UNION ALL
-        SELECT h.*, due.turn + 1 FROM due JOIN held h USING (operator, node, lane)
+        SELECT h.*, due.turn + 1 FROM due JOIN waiting h USING (operator, node, lane)
             WHERE {_MAY_GO_ON} AND h.previous = due.hash AND due.turn < :most)
     SELECT path FROM (
-        SELECT path, operator, node, lane, turn FROM due WHERE NOT EXISTS (SELECT FROM decision d
-            WHERE (d.operator, d.node, d.lane, d.hash) = (due.operator, due.node, due.lane, due.hash) AND d.kind = 'drop')
+        SELECT path, operator, node, lane, turn FROM due
         UNION ALL
         SELECT s.path, l.operator, l.node, l.lane, 0 FROM set_aside s
             JOIN lane_key l ON (l.operator, l.node, l.lane, l.key_hash) = (s.claimed, s.node, s.lane, s.key_hash)
             WHERE s.code = 'unknown_key') AS found
     ORDER BY operator, node, lane, turn, path LIMIT :most
 """)  # noqa: S608 - only a condition of our own is put in
+_HELD = text("""
+    SELECT h.path
+    FROM unnest(CAST(:operators AS text[]), CAST(:nodes AS text[]), CAST(:lanes AS text[]),
+            CAST(:epochs AS text[]), CAST(:numbers AS bigint[]), CAST(:hashes AS text[]))
+        AS w(operator, node, lane, epoch, number, hash)
+    JOIN held h USING (operator, node, lane, epoch, number, hash)
+""")
 _ASIDE_OF = text("""
     SELECT s.claimed, s.node, s.lane, count(*)
     FROM unnest(CAST(:operators AS text[]), CAST(:nodes AS text[]), CAST(:lanes AS text[])) AS w(claimed, node, lane)
@@ -163,7 +173,8 @@ class PostgresLedger:
 
     async def due(self, now: datetime, limit: int) -> Sequence[str]:
         async with self._database.intake() as conn:
-            return list((await conn.execute(_DUE, {"now": now, "most": limit})).scalars())
+            asked = {"now": now, "most": limit, "of_its_place": sorted(OF_ITS_PLACE)}
+            return list((await conn.execute(_DUE, asked)).scalars())
 
     async def positions(self, source: str) -> Mapping[int, int]:
         async with self._database.intake() as conn:
@@ -227,11 +238,34 @@ class LockedLanes:
         for owner, table in taking.cells.items():
             await copy_table(self._conn, "partial_sum", rows.usage_rows(owner, table))
             await self._conn.execute(insert(partial_hour), rows.hour_rows(owner, table))
-        if taking.held:
-            holds = [rows.held_row(entry, accepted_at) for entry in taking.held]
-            await self._conn.execute(insert_or_not(held).on_conflict_do_nothing(), holds)
+        superfluous = await self._hold(taking.held, accepted_at) if taking.held else set()
         await move(self._conn, taking.positions)
-        return settled
+        still = {entry.path for entry in taking.held}
+        return sorted(set(settled) - still | superfluous)
+
+    async def _hold(self, entries: Sequence[Held], held_at: datetime) -> set[str]:
+        """Lists them, each batch once; returns the paths of copies that another one stands for.
+
+        A whole batch takes the place of a damaged copy, and what it waits for is said anew: a hole may have become a fork.
+        A damaged copy is listed where there is nothing else: anybody may put any body under a seal that he has seen.
+        """
+        names = ("operators", "nodes", "lanes", "epochs", "numbers", "hashes")
+        keys = _columns(
+            [(*entry.inspected.name, *entry.inspected.place, entry.inspected.hash) for entry in entries],
+            names,
+        )
+        lying = set((await self._conn.execute(_HELD, keys)).scalars()) | {entry.path for entry in entries}
+        anew = insert_or_not(held)
+        said = {name: anew.excluded[name] for name in ("code", "what", "path", "due_at", "missing")}
+        whole = [rows.held_row(entry, held_at) for entry in entries if entry.is_whole]
+        damaged = [rows.held_row(entry, held_at) for entry in entries if not entry.is_whole]
+        if damaged:
+            await self._conn.execute(anew.on_conflict_do_nothing(), damaged)
+        if whole:
+            await self._conn.execute(
+                anew.on_conflict_do_update(index_elements=list(held.primary_key), set_=said), whole
+            )
+        return lying - set((await self._conn.execute(_HELD, keys)).scalars())
 
     async def _settle(self, taking: Taking) -> list[str]:
         if not taking.settled:

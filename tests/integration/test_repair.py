@@ -207,6 +207,24 @@ async def test_a_damaged_batch_without_a_whole_copy_is_dropped_and_what_is_behin
     assert await world.usage() == {"requests": 2, "prompt_tokens": 200}
 
 
+async def test_a_batch_that_turns_out_to_be_damaged_when_its_turn_has_come_stays_held_by_that_name(
+    world: World,
+) -> None:
+    writer = Writer()
+    await world.enrol(writer)
+    _, damaged, behind = (writer.seal(1) for _ in range(3))
+    world.wire.send_bytes(damaged.note, damaged.body[:-1] + b"?")
+    await world.intake().take_pending()
+    await decide(world, ACCEPT_HOLE, damaged)
+    assert await world.intake().take_pending() == Summary(held=1)
+    assert [code for _, _, code in await world.held()] == ["body_digest"]
+    assert await world.intake().take_pending() == Summary(), "it is not tried over and over"
+    await take(world, behind)
+    await decide(world, ACCEPT_HOLE, behind)
+    assert (await world.intake().take_pending()).accepted == 1
+    assert not has_difference(await read_streams(world.database, world.now))
+
+
 async def test_who_decides_waits_for_intake_and_decides_about_what_is_there_then(world: World) -> None:
     """Two sessions: intake holds the lane, accepts the batch that was missing, and only then the decision is looked at."""
     writer = Writer()

@@ -70,6 +70,7 @@ def test_every_held_batch_is_in_exactly_one_branch_unless_seals_go_round(
         ("ahead_of_time", ["--drop"]),
         ("unknown_customer", ["--drop"]),
         ("old_key", ["--drop"]),
+        ("time", ["--accept-hole", "--drop"]),
         ("control_totals", ["--drop"]),
     ],
 )
@@ -129,6 +130,7 @@ def test_who_takes_the_wrong_way_is_told_the_other_one() -> None:
     assert refusal(lane(fork, hole), "1" * 7, KEEP) == "unknown_batch"
     assert refusal(lane(fork, taken=(fork.place,)), sha("1"), KEEP) == "number_taken"
     assert refusal(lane(fork, ended=True), sha("1"), KEEP) == "lane_ended"
+    assert refusal(lane(held("1", "9", "root")), sha("1"), ACCEPT_HOLE) == "not_acceptable"
 
 
 def test_what_a_decision_loses_stands_in_it() -> None:

@@ -90,9 +90,11 @@ def test_a_lane_goes_on_with_the_batch_that_was_decided_on_and_then_as_ever() ->
     assert (found.mark.head, found.mark.adopts, found.mark.complete_to_us) == ("f1", None, earlier + 1)
 
 
-def test_a_decision_for_a_batch_that_follows_anyway_changes_nothing() -> None:
-    [accepted] = verdicts(at(0, "0", adopts="1"), batch(1, "0", "1")).accepted
-    assert not accepted.adopted
+def test_a_decision_passes_over_what_contradicts_the_lanes_mark_in_a_batch_that_follows_it() -> None:
+    stepped_back = batch(1, "0", "1", complete_to_us=NOW_US - 7_200_000_000)
+    assert codes(verdicts(at(0, "0"), stepped_back)) == ["complete_to"]
+    [accepted] = verdicts(at(0, "0", adopts="1"), stepped_back).accepted
+    assert not accepted.adopted, "it follows the seal that it names"
 
 
 def test_what_was_decided_on_is_still_asked_for_its_kind_its_key_and_its_time() -> None:
