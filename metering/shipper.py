@@ -17,27 +17,22 @@ A batch is deleted only where an acknowledgement covers it (acknowledgement.py) 
 and that names the very seal in the spool by its hash. Two different batches with one number are a fork: nothing is
 deleted then, and it is said once, loudly.
 
-One shipper a spool: it holds SPOOL/shipper.lock (flock). A second one says so and waits until the first is gone, so any
-number of sidecars on a machine may each bring one.
+One shipper a spool (one_shipper.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
-import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Protocol
 
 from metering.acknowledgement import Acknowledgement, peek_acknowledgement, read_acknowledgement
 from metering.clock import Clock, SystemClock
-from metering.durable import make_folder
 from metering.lane_progress import LaneProgress, acknowledged, due, handed_over
 from metering.refusal import Refusal, Unavailable
 from metering.said_once import SaidOnce
@@ -46,7 +41,6 @@ from metering.spool import LaneRef, Spool, place_of
 
 _log = logging.getLogger(__name__)
 
-LOCK_FILE = "shipper.lock"
 #: A sweep hands over about so much before it asks the broker for its word.
 SWEEP_BYTES = 32_000_000
 #: Of a lane whose disk refuses to delete, so many acknowledgements are kept for a better time.
@@ -243,55 +237,30 @@ class Shipper:
             return ()
 
 
-@contextlib.asynccontextmanager
-async def spool_held(spool: Path, stop: asyncio.Event) -> AsyncIterator[bool]:
-    """The spool, for one shipper: waits while another has it, and says so. False: told to stop before it was free."""
-    make_folder(spool)
-    lock = os.open(spool / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        waits = False
-        while not _taken(lock):
-            if not waits:
-                _log.info("another shipper empties this spool; this one waits until it is gone")
-            waits = True
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), 1.0)
-            if stop.is_set():
-                yield False
-                return
-        yield True
-    finally:
-        os.close(lock)
-
-
-def _taken(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 async def run(shipper: Shipper, stop: asyncio.Event, *, poll_every: timedelta = POLL_EVERY) -> None:
     """Sweeps until told to stop, and once more then. A Kafka that is away is tried again, and said once."""
     away_since: float | None = None
     loop = asyncio.get_running_loop()
-    wait = poll_every
+    wait_s = poll_every.total_seconds()
     while True:
-        last = stop.is_set()
+        last, began = stop.is_set(), loop.time()
         try:
             shipped = await asyncio.to_thread(shipper.sweep)
         except Unavailable as away:
             if away_since is None:
                 away_since = loop.time()
                 _log.warning("%s; batches wait in the spool (%s)", away.what, away.remedy)
-            wait, busy = min(2 * wait, LONGEST_WAIT), False
+            wait_s, busy = 2 * wait_s, False
         else:
             if away_since is not None:
                 _log.info("Kafka is there again after %.0f s", loop.time() - away_since)
-            away_since, wait, busy = None, poll_every, shipped.more or shipped.deleted > 0
+            away_since, busy = None, shipped.more or shipped.deleted > 0
+            # Looking through a long spool takes its time; a core has better things to do.
+            looked_s = 0.0 if shipped.sent else loop.time() - began
+            wait_s = max(poll_every.total_seconds(), 20 * looked_s)
         if last:
             return
         if not busy:
+            wait_s = min(wait_s, LONGEST_WAIT.total_seconds())
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), wait.total_seconds())
+                await asyncio.wait_for(stop.wait(), wait_s)

@@ -23,8 +23,9 @@ from metering import note
 from metering.acknowledgement import intake_name
 from metering.durable import file_signature
 from metering.identity import LaneKey
+from metering.one_shipper import spool_held
 from metering.refusal import Refusal, Unavailable
-from metering.shipper import Shipper, run, spool_held
+from metering.shipper import Shipper, run
 from metering.spool import Spool
 
 

@@ -10,6 +10,7 @@ took too long, also when the brokers refused the password each time.
 from __future__ import annotations
 
 import contextlib
+import gc
 from typing import Any
 
 from kafka import KafkaProducer, errors
@@ -35,8 +36,8 @@ def begin(kind: Any, settings: KafkaSettings, name: str, **options: Any) -> Any:
     try:
         return kind(kafka_client=net.make, **common, **options)
     except BaseException as problem:
-        net.close()
         telling = net.telling() if isinstance(problem, errors.KafkaTimeoutError) else None
+        net.close()
         raise telling or problem from None
 
 
@@ -73,6 +74,10 @@ class _Net:
     def close(self) -> None:
         if self._net is not None:
             self._net.close()
+        self._connections = []
+        # The library leaves the socket of a refused connection to the collector, in a cycle with its exception. While
+        # Kafka is away little else is made, so the collector would come too seldom for thousands of them.
+        gc.collect()
 
 
 def end(*clients: Any) -> None:

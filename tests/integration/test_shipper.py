@@ -14,8 +14,9 @@ from lane_examples import HandClock, serve
 from shipped_lanes import INTAKE, NODE, OPERATOR, START_US, ListOutgoing, SealingLane, acknowledge
 
 from metering.lane import Lane
+from metering.one_shipper import spool_held
 from metering.refusal import Unavailable
-from metering.shipper import Shipped, Shipper, run, spool_held
+from metering.shipper import Shipped, Shipper, run
 from metering.spool import Spool
 
 PUBLIC = INTAKE.public_key().public_bytes_raw()
