@@ -67,6 +67,9 @@ def test_an_invoice_names_the_signed_checkpoint_that_it_was_computed_from(tally:
     assert lines[0] == "telecentras.tallygrid/log"
     newest = checkpoint(tally)
     assert 0 < int(lines[1]) < newest["size"]
+    [body] = (tally.data / "archive").rglob("*.parquet")
+    batch = tally("log", "prove", "--batch", body.stem.rpartition("-")[2], "--out", "batch.json")
+    assert batch["index"] < int(lines[1])  # what it bills is under the checkpoint that it names
     assert newest["waiting"] is False
     shown = tally.run("invoice", "render", invoice(tally)["id"], "--format", "pdf", "--out", "invoice.pdf")
     assert shown.exit_code == 0, shown
@@ -128,6 +131,21 @@ def test_every_checkpoint_seen_is_proved_to_be_the_beginning_of_the_log(tally: T
     key = str(tally.folder / "log.key")
     seen = str(tmp_path / "seen")
     assert tally("log", "check", str(tmp_path / "proof"), "--pin", key, "--seen", seen)["ok"]
+
+
+def test_a_log_that_can_not_be_signed_fails_no_command_and_is_said(tally: Tally) -> None:
+    key = tally.data / "keys" / "log" / "telecentras.key"
+    kept = key.read_bytes()
+    key.write_bytes(b"no key")
+    ran = tally.run("key", "create", "--customer", "acme")
+    assert ran.exit_code == 0, ran
+    assert (
+        "warning: the log of telecentras is not signed: the file holds no Ed25519 private key" in ran.stderr
+    )
+    named = {check["name"]: check for check in tally.run("doctor", "--json").document["checks"]}
+    assert named["log telecentras"]["state"] == "warning"
+    key.write_bytes(kept)
+    assert checkpoint(tally)["waiting"] is False
 
 
 @pytest.mark.parametrize("step", ["contents", "numbers", "tiles", "checkpoint", "head"])
