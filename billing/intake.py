@@ -232,8 +232,7 @@ class Intake:
             settled = await transaction.write(taking, now)
             step("in-transaction")
         step("committed")
-        still_held = {held.path for held in taking.held}
-        await asyncio.to_thread(self._held.remove, [path for path in settled if path not in still_held])
+        await asyncio.to_thread(self._held.remove, settled)
         marks = {name: verdict.mark for name, verdict in verdicts.items()}
         return await self._after(taking, verdicts, inspected), marks
 

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
-from billing.acceptance import Known, Mark
+from billing.acceptance import UNKNOWN_CUSTOMER, Known, Mark
 from billing.inspection import Delivery, Enrolment, Inspected, LaneName, Place
 from billing.model_sums import ModelSum
 from billing.period import Period
@@ -75,6 +75,11 @@ class Held:
     path: str
     due_at: datetime | None = None
     missing: frozenset[bytes] = frozenset()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its bytes are those that were sealed; what is wrong is then its place, its time or its customers."""
+        return self.inspected.fault is None or self.refusal.code == UNKNOWN_CUSTOMER
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +155,8 @@ class Acceptance(Protocol):
     async def lateness(self, operators: Collection[str]) -> Mapping[str, Lateness]: ...
 
     async def write(self, taking: Taking, accepted_at: datetime) -> Sequence[str]:
-        """Appends all of it; returns the paths of the holds that were settled."""
+        """Appends all of it; returns the paths of held batches of which nothing has to lie there any more: those that
+        were settled, and copies that another one stands for."""
         ...
 
 

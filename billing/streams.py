@@ -195,7 +195,9 @@ def stream_document(
         "operators": _complete_to(streams),
         "lanes": [stream_row(stream, now) for stream in streams],
         "set_aside": sum(batch.batches for batch in aside),
-        "set_aside_batches": [asdict(batch) for batch in aside[:_NAMED]],
+        "set_aside_batches": [
+            asdict(batch) for batch in sorted(aside, key=lambda batch: -batch.batches)[:_NAMED]
+        ],
     }
 
 

@@ -52,6 +52,7 @@ GRANT SELECT, INSERT ON import_file, seal_fact, seal_sum TO tally_intake;
 -- What was held for a missing batch is accepted when that one has come, and is then listed in batch.
 GRANT SELECT, INSERT, DELETE ON held, set_aside TO tally_intake;
 GRANT UPDATE (batches, seen_at) ON set_aside TO tally_intake;
+GRANT UPDATE (code, what, path, due_at, missing) ON held TO tally_intake;
 GRANT SELECT, INSERT, DELETE ON partial_sum, partial_hour, hourly_usage TO tally_intake;
 GRANT SELECT, INSERT, UPDATE ON kafka_position TO tally_intake;
 GRANT SELECT, INSERT ON root_fault TO tally_intake;

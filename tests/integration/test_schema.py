@@ -69,7 +69,7 @@ INTAKE = {
     "batch": "SELECT INSERT UPDATE(root_checked)",
     "seal_fact": "SELECT INSERT",
     "seal_sum": "SELECT INSERT",
-    "held": "SELECT INSERT DELETE",
+    "held": "SELECT INSERT DELETE UPDATE(code) UPDATE(due_at) UPDATE(missing) UPDATE(path) UPDATE(what)",
     "set_aside": "SELECT INSERT DELETE UPDATE(batches) UPDATE(seen_at)",
     "import_file": "SELECT INSERT",
     "partial_sum": "SELECT INSERT DELETE",
