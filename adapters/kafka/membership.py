@@ -91,3 +91,18 @@ class Given(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has
         with self._lock:
             if self._unplaced.get(partition) == number:
                 del self._unplaced[partition]
+
+
+def identity_of(consumer: Any, topic: str) -> str:
+    """The topic as positions name it; '' while nobody knows it. The library has no other word for it."""
+    cluster = consumer._cluster
+    topic_id = cluster.topic_id(topic)
+    return f"{cluster.cluster_id}/{topic_id}/{topic}" if topic_id else ""
+
+
+def seek(consumer: Any, partition: TopicPartition, offset: int | None) -> None:
+    """To the offset that the database knows, or to the earliest. ValueError where the partition was taken away."""
+    if offset is None:
+        consumer.seek_to_beginning(partition)
+    else:
+        consumer.seek(partition, offset)

@@ -41,7 +41,7 @@ from kafka.errors import (
 from kafka.structs import OffsetAndMetadata
 
 from adapters.kafka.errors import unavailable
-from adapters.kafka.membership import Given, group_of
+from adapters.kafka.membership import Given, group_of, identity_of, seek
 from adapters.kafka.messages import bytes_of
 from adapters.kafka.progress import Progress
 from adapters.kafka.settings import KafkaSettings
@@ -68,7 +68,8 @@ METADATA_EVERY_MS = 5_000
 COMMIT_EVERY_S = 5.0
 #: So long nobody hears that Kafka is away: brokers are started again, topics are made.
 SILENT_FOR_S = 5.0
-JOIN_WITHIN_S = 30.0
+#: So long a sweep waits for the other workers' part in a rebalance; the next one goes on waiting.
+JOIN_WITHIN_S = 3.0
 _CONNECT_WITHIN_S = 5.0
 _CLOSE_WITHIN_MS = 2_000
 _DAMAGED_TRIES = 3
@@ -151,7 +152,7 @@ class KafkaSource:
             return []
         if not read:
             self._check_answers(consumer)
-        elif self._identity(consumer) != self._source:
+        elif identity_of(consumer, self._settings.batches) != self._source:
             return []  # of a topic that is gone, or of its successor: it is placed anew, and read again
         came = []
         for partition, messages in read.items():
@@ -198,13 +199,17 @@ class KafkaSource:
             self._consumer = consumer
             # Who joins before it knows the topic gets nothing of it, and has all the others join again.
             until = time.monotonic() + _CONNECT_WITHIN_S
-            while not (self._identity(consumer) or self._leaving.is_set() or time.monotonic() > until):
+            while not (
+                identity_of(consumer, self._settings.batches)
+                or self._leaving.is_set()
+                or time.monotonic() > until
+            ):
                 time.sleep(0.01)
         return self._consumer
 
     def _place(self, consumer: Any) -> None:
         """Seeks in what was given to this worker since the last time, in everything if the topic is another one."""
-        identity = self._identity(consumer)
+        identity = identity_of(consumer, self._settings.batches)
         if identity != self._source:
             if self._source and identity:
                 _log.warning(
@@ -219,23 +224,17 @@ class KafkaSource:
                 self._progress.begin(identity, partition.partition)
                 self._moved.pop(partition.partition, None)
                 with contextlib.suppress(ValueError, KeyError):  # taken away meanwhile
-                    _seek(consumer, partition, known.get(partition.partition))
+                    seek(consumer, partition, known.get(partition.partition))
                     consumer.resume(partition)
                 self._given.placed(partition, giving)
         for number, offset in self._progress.rewind().items():
             with contextlib.suppress(ValueError):
                 consumer.seek(TopicPartition(self._settings.batches, number), offset)
 
-    def _identity(self, consumer: Any) -> str:
-        """The topic as positions name it; '' while nobody knows it. The library has no other word for it."""
-        cluster = consumer._cluster
-        topic_id = cluster.topic_id(self._settings.batches)
-        return f"{cluster.cluster_id}/{topic_id}/{self._settings.batches}" if topic_id else ""
-
     def _check_answers(self, consumer: Any) -> None:
         """Nothing came: because there is nothing, or because nobody answers? The library tries on without a word."""
         answers = not consumer._coordinator.coordinator_unknown()
-        if answers and self._identity(consumer):
+        if answers and identity_of(consumer, self._settings.batches):
             self._heard_at = time.monotonic()
         elif time.monotonic() - self._heard_at > SILENT_FOR_S:
             silent = UnknownTopicOrPartitionError() if answers else NodeNotReadyError()
@@ -299,10 +298,3 @@ class KafkaSource:
         if consumer is not None:
             with contextlib.suppress(Exception):
                 consumer.close(autocommit=False, timeout_ms=_CLOSE_WITHIN_MS)
-
-
-def _seek(consumer: Any, partition: TopicPartition, offset: int | None) -> None:
-    if offset is None:
-        consumer.seek_to_beginning(partition)
-    else:
-        consumer.seek(partition, offset)
