@@ -25,6 +25,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from adapters.kafka.clients import begin, end
 from adapters.kafka.errors import kafka_failures
 from adapters.kafka.settings import KafkaSettings
+from metering.acknowledgement import MAX_ACKNOWLEDGEMENT_BYTES
 from metering.refusal import Unavailable
 from metering.seal import MAX_BODY_BYTES, MAX_NOTE_BYTES
 from metering.shipper import lane_text
@@ -38,6 +39,8 @@ LARGEST_MESSAGE_BYTES = MAX_BODY_BYTES + MAX_NOTE_BYTES + 4_096
 RECORD_BATCH_BYTES = 900_000
 #: At most so much is handed over and not acknowledged.
 IN_FLIGHT_BYTES = 32_000_000
+#: So many acknowledgements are read at once, and the rest by the next sweep.
+MOST_NOTES = 10_000
 #: A message that is not acknowledged within this is given up, and with it the clients.
 DELIVER_WITHIN_S = 20
 
@@ -101,9 +104,10 @@ class KafkaOutgoing:
     def acknowledgements(self) -> Sequence[bytes]:
         with self._life() as clients:
             found: list[bytes] = []
-            while polled := clients.consumer.poll(timeout_ms=0):
-                for messages in polled.values():
-                    found += [each.value for each in messages if each.value]
+            while len(found) < MOST_NOTES and (polled := clients.consumer.poll(timeout_ms=0)):
+                values = [each.value for messages in polled.values() for each in messages]
+                # A longer one is none, and whoever may write to the topic shall not fill the memory with it.
+                found += [each for each in values if each and len(each) <= MAX_ACKNOWLEDGEMENT_BYTES]
             return found
 
     def close(self) -> None:

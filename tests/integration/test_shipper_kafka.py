@@ -117,6 +117,14 @@ def test_batches_arrive_byte_for_byte_and_leave_the_spool_by_intakes_word_only(w
     world.sweep_until(lambda: world.waiting() == [4])
 
 
+def test_whatever_else_stands_in_the_topic_of_acknowledgements_does_no_harm(world: World) -> None:
+    with world.lane() as lane:
+        sealed = lane.seal(2)
+    world.says(b"", b"x" * 500_000, b"no acknowledgement", acknowledge(sealed[1], digest="ab" * 32))
+    world.says(*[acknowledge(sealed[0])] * 3)
+    world.sweep_until(lambda: world.waiting() == [1])
+
+
 def test_what_was_said_before_a_start_is_heard_after_it(world: World) -> None:
     with world.lane() as lane:
         sealed = lane.seal(3)
