@@ -112,19 +112,30 @@ def _finish(objects: Objects, read: Contents) -> bool:
     Says whether there was anything."""
     folder, day = read.day.folder, read.day
     whole = [joined for joined in read.joined if _is_whole(joined, day)]
+    if len(read.joined) > 1 or any(entry.name in day.seals for joined in whole for entry in joined.entries):
+        whole = [joined for joined in whole if _is_sound(objects, folder, joined)]
     safe = {entry.name for joined in whole for entry in joined.entries}
     bodies = [body_path(f"{folder}/{name}") for name in sorted(safe & day.bodies)]
     seals = [seal_path(f"{folder}/{name}") for name in sorted(safe & day.seals)]
     for joined in read.joined:
         names = {entry.name for entry in joined.entries}
         is_part = any(names < {entry.name for entry in other.entries} for other in whole)
-        never_was = joined not in whole and names <= safe | day.seals
+        alone = {
+            e.name for e in joined.entries if e.name in day.seals and (not e.rows or e.name in day.bodies)
+        }
+        never_was = joined not in whole and names <= safe | alone
         if is_part or never_was:
             bodies.append(f"{folder}/{joined.name}.parquet")
             seals.append(f"{folder}/_{joined.name}.seals")
     objects.remove(bodies)
     objects.remove(seals)
     return bool(bodies or seals)
+
+
+def _is_sound(objects: Objects, folder: str, joined: Joined) -> bool:
+    """Whether its events are what they should be: who was killed may not have read them back."""
+    body = objects.get(f"{folder}/{joined.name}.parquet") if joined.body_sha256 is not None else None
+    return joined.body_sha256 is None or (body is not None and sha256(body).hexdigest() == joined.body_sha256)
 
 
 def _is_whole(joined: Joined, day: LaneDay) -> bool:
@@ -160,15 +171,15 @@ def _is_closed(place: Place, mark: datetime, now: datetime) -> bool:
 
 
 def _packs(pieces: Iterable[_Piece], limits: _Limits) -> Iterator[list[_Piece]]:
-    """Neighbours together, up to what one file takes; one alone is left as it lies, unless it is not joined yet."""
-    pack: list[_Piece] = []
+    """Neighbours together, up to what one file takes; one alone is left as it lies."""
+    pack, size, seals = list[_Piece](), 0, 0
     for piece in pieces:
-        size = sum(each.bytes for each in pack) + piece.bytes
-        seals = sum(len(each.places) for each in pack) + len(piece.places)
-        if pack and (size > limits.bytes or seals > limits.seals):
-            yield pack
-            pack = []
+        if pack and (size + piece.bytes > limits.bytes or seals + len(piece.places) > limits.seals):
+            if len(pack) > 1:
+                yield pack
+            pack, size, seals = [], 0, 0
         pack.append(piece)
+        size, seals = size + piece.bytes, seals + len(piece.places)
     if len(pack) > 1:
         yield pack
 
@@ -194,15 +205,17 @@ def _join_pack(objects: Objects, day: LaneDay, reader: Reader, pack: list[_Piece
     except Refusal as damage:
         done.faults.append(damage)
         return
-    if not taken:
-        return
+    replaced = [piece.joined for piece in pack if piece.joined is not None]
+    if not taken or joined in replaced:
+        return  # nothing but damage was to be added to a file that is there
     paths = [(f"{folder}/_{joined.name}.seals", seals)]
     if body:
         paths.append((f"{folder}/{joined.name}.parquet", body))
     objects.put(paths)
     step("joined")
     _read_back(objects, paths)
-    _remove_joined(objects, day, taken, [piece.joined for piece in pack if piece.joined is not None])
+    assert joined.name not in {each.name for each in replaced}, "what was just written is not taken away"
+    _remove_joined(objects, day, taken, replaced)
     done.files += 1
     done.batches += len(taken)
     done.events += sum(place.seal.events for place in taken)

@@ -86,15 +86,16 @@ def join(batches: Iterable[tuple[str, bytes, pa.Table | None]]) -> tuple[Joined,
     entries: list[Entry] = []
     with event_writer(sink, JOINED_FORMAT) as writer:
         waiting: list[pa.Table] = []
-        at = 0
+        at, written = 0, 0
         for name, note, events in batches:
             rows = 0 if events is None else events.num_rows
             entries.append(Entry(name, note, at, rows))
             at += rows
             if events is not None and rows:
                 waiting.append(as_parquet(events))
-            if sum(table.num_rows for table in waiting) >= _ROW_GROUP:
+            if at - written >= _ROW_GROUP:
                 _write(writer, waiting)
+                written = at
         _write(writer, waiting)
     body = sink.getvalue() if at else b""
     body_sha256 = sha256(body).hexdigest() if at else None

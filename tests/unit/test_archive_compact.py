@@ -71,6 +71,38 @@ def test_a_late_batch_joins_the_file_of_its_day() -> None:
     assert len(archive.events()) == 4
 
 
+def test_a_damaged_late_batch_leaves_the_file_of_its_day_as_it_is() -> None:
+    archive = quiet_hours(2)
+    archive.compact()
+    joined = dict(archive.objects.there)
+    late = Writer(epoch="b" * 32)
+    late.time_us = int((START + timedelta(hours=5)).timestamp()) * 1_000_000
+    archive.put(late.seal(2))
+    body = next(path for path in archive.objects.there if "b" * 32 in path and path.endswith(".parquet"))
+    archive.objects.there[body] = b"PAR1"
+    for _ in range(2):
+        done = archive.compact()
+        assert (done.files, [fault.code for fault in done.faults]) == (0, ["body_size"])
+        assert joined.items() <= archive.objects.there.items()
+
+
+def test_a_joined_file_that_was_written_wrong_is_made_again_while_its_batches_lie_beside_it() -> None:
+    archive = quiet_hours(2)
+    apart, events = dict(archive.objects.there), rows(archive.events())
+    archive.compact()
+    [body] = [path for path in archive.objects.there if path.endswith(".parquet")]
+    archive.objects.there[body] = archive.objects.there[body][:-1]
+    torn = dict(archive.objects.there)
+    archive.objects.there |= apart
+    archive.compact()
+    assert (rows(archive.events()), len(archive.objects.there)) == (events, 2)
+
+    bodiless = {path: content for path, content in apart.items() if path.endswith(".seal")}
+    archive.objects.there = torn | bodiless
+    archive.compact()
+    assert archive.objects.there == torn | bodiless  # damage is left as it lies
+
+
 def test_files_are_not_larger_than_they_may_be() -> None:
     archive = quiet_hours(4)
     assert archive.compact(full_seals=10).files == 3
