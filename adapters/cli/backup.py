@@ -20,6 +20,7 @@ from adapters.bring_forward import bring_forward
 from adapters.cli.framework import Context, Result, command, counted
 from adapters.cli.progress import Told, progress_bar
 from adapters.cli.wiring import DataFolder, archive_objects, held_objects, now
+from adapters.held_again import take_held_again
 from adapters.log_replay import Brought
 from adapters.objects import FolderObjects
 from adapters.postgres.database import INSTALLATION, Database
@@ -107,9 +108,11 @@ def register(app: typer.Typer) -> None:
                     rows = await restore_rows(database, found, now(), told)
                     restore_files(found, folder.root, held_objects(folder))
                 brought = await _forward(folder, database, uncovered.value, told)
+                held = await take_held_again(database, archive_objects(folder), held_objects(folder), now)
         document = {
             "backup": None if found is None else {"file": str(found.path), "made_at": found.manifest.made_at},
             "rows": rows,
+            "held": held,
             "operators": [asdict(each) for each in brought],
         }
         return Result(document, _restored(found, rows, brought))

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from intake_world import Wire
 from lost_ledger import LostLedger, documents_json, new_ledger, rows
 from small_books import OPERATOR
 
 from adapters.archive_compact import compact
 from adapters.backup_file import verified
 from adapters.cli.guard import behind
+from adapters.held_again import take_held_again
 from adapters.postgres.database import Database, DatabaseUrls
 from adapters.postgres.journal import trial_balance
 from adapters.restoring import restore_rows
@@ -172,6 +174,26 @@ async def test_an_archive_that_was_compacted_brings_a_ledger_forward_too(
 
     await ledger.on(empty).bring_forward()
     assert await rows(empty) == lost
+
+
+async def test_what_was_held_after_the_backup_is_listed_again(ledger: LostLedger, empty: Database) -> None:
+    """Its sender has let it go, and no log tells of it: only the held store has it."""
+    await ledger.take(2)
+    await ledger.sign()
+    await ledger.back_up()
+    writer, wire = ledger.writers["import-1"], Wire()
+    missing, later = (writer.seal(1, customer=ledger.customers["acme"], model="m") for _ in range(2))
+    wire.send(later)
+    assert (await ledger.intake(wire).take_pending()).held == 1
+
+    again = ledger.on(empty)
+    await restore_rows(empty, verified(ledger.data / "backup.tar"), again.now)
+    await again.bring_forward()
+    assert await take_held_again(empty, again.archive, again.held, lambda: again.now) == 1
+    assert await take_held_again(empty, again.archive, again.held, lambda: again.now) == 0
+    wire.send(missing)
+    assert (await again.intake(wire).take_pending()).accepted == 2
+    assert list(again.held.list("")) == []
 
 
 # -- What no checkpoint covers ----------------------------------------------------------------------------------------

@@ -12,15 +12,16 @@ from pathlib import Path
 import pytest
 from lost_ledger import LostLedger, new_ledger, rows
 from small_books import OPERATOR
+from sqlalchemy.exc import DBAPIError
 
 from adapters import backup_file
 from adapters.backup_file import BackupWriter, Manifest, RowsWriter, TableRows, verified
-from adapters.cli.guard import behind
+from adapters.cli.guard import behind, guard
 from adapters.cli.signing import signing
 from adapters.objects import FolderObjects
 from adapters.postgres.database import Database, DatabaseUrls
 from adapters.restoring import restore_rows
-from metering.refusal import Refusal
+from metering.refusal import Refusal, Unavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -196,6 +197,26 @@ async def test_a_clone_is_read_only_once_the_other_went_on(
     await other.bring_forward()
     assert await behind(empty, one.archive) is None
     assert await rows(empty) == await rows(database)
+
+
+async def test_a_database_that_is_behind_is_read_only_for_postgresql_too_and_away_for_a_sidecar(
+    lost: Lost, empty: Database, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    await asyncio.to_thread(shutil.copytree, lost.data, data)
+    again = lost.last.on(empty, data)
+    await restore_rows(empty, verified(lost.backup), again.now)
+    with pytest.raises(Unavailable) as away:  # it starts with the keys that it knew
+        await guard("sidecar", data, empty)
+    assert away.value.code == "behind_archive"
+    with pytest.raises(Refusal):
+        await guard("a command that nobody has listed", data, empty)
+    assert empty.read_only is None
+    warning = await guard("usage", data, empty)
+    assert warning is not None
+    assert "tally restore" in warning
+    with pytest.raises(DBAPIError, match="read-only transaction"):
+        await again.create_key()
 
 
 async def test_an_intake_that_runs_while_its_database_is_put_back_takes_nothing_until_it_is_brought_forward(
