@@ -13,7 +13,7 @@ from billing.log import Content, checkpoint_path, contents_folder, contents_obje
 from billing.log_growth import GrowingLog, Tile
 from billing.log_tiles import WIDTH, LogTiles, TileName, damaged_log
 from billing.objects import Objects
-from metering.checkpoint import Checkpoint, split_checkpoint
+from metering.checkpoint import Checkpoint
 
 #: Contents that one object holds at most.
 _CONTENTS = 4096
@@ -22,12 +22,6 @@ _CONTENTS = 4096
 def archived_note(objects: Objects, operator: str) -> bytes | None:
     """The newest archived checkpoint, the signed note as it lies there."""
     return objects.get(checkpoint_path(operator))
-
-
-def archived_checkpoint(objects: Objects, operator: str) -> Checkpoint | None:
-    """What the newest archived checkpoint says; its signature is not checked. Refusal `bad_checkpoint`."""
-    found = archived_note(objects, operator)
-    return None if found is None else split_checkpoint(found)[0]
 
 
 def archived_log(objects: Objects, operator: str, size: int) -> LogTiles:

@@ -48,13 +48,6 @@ class TileName:
         return f"tile/{self.level}/{'/'.join(groups)}{partial}"
 
 
-def tiles_between(level: int | str, before: int, after: int) -> Iterator[TileName]:
-    """The tiles of a level that are new, or wider, when it grows from `before` hashes to `after`."""
-    if after > before:
-        for number in range(before // WIDTH, (after + WIDTH - 1) // WIDTH):
-            yield TileName(level, number, min(WIDTH, after - number * WIDTH))
-
-
 def bundle(leaves: Sequence[bytes]) -> bytes:
     """The entry bundle of these leaves, each shorter than 65,536 bytes."""
     return b"".join(len(leaf).to_bytes(_LENGTH_BYTES, "big") + leaf for leaf in leaves)
@@ -103,9 +96,6 @@ class LogTiles:
     def root(self, size: int | None = None) -> bytes:
         """The tree hash of the first `size` leaves, or of all."""
         return self.range_hash(0, self.size if size is None else size)
-
-    def leaf_hash(self, index: int) -> bytes:
-        return self._complete(0, index)
 
     def leaves(self, start: int, end: int) -> Iterator[bytes]:
         """The leaves [start, end) from their bundles, one bundle at a time."""

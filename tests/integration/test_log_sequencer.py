@@ -12,17 +12,23 @@ import pytest
 from operator_rows import insert_of
 from sqlalchemy import text
 
-from adapters.log_archive import archived_checkpoint, archived_contents, archived_log
+from adapters.log_archive import archived_contents, archived_log, archived_note
 from adapters.log_sequencer import check_extends, log_key_path, sequence
 from adapters.objects import FolderObjects
 from adapters.postgres import log
 from adapters.postgres.database import Database, DatabaseUrls
 from billing.log import BatchLeaf, ChangeLeaf, checkpoint_path, parse_leaf
 from metering import merkle
+from metering.checkpoint import Checkpoint, split_checkpoint
 from metering.refusal import Refusal, Unavailable
 
 pytestmark = pytest.mark.anyio
 NOW = datetime(2026, 10, 5, 8, tzinfo=UTC)
+
+
+def archived_checkpoint(objects: FolderObjects, operator: str) -> Checkpoint | None:
+    found = archived_note(objects, operator)
+    return None if found is None else split_checkpoint(found)[0]
 
 
 class World:
