@@ -18,7 +18,8 @@ from adapters.archive_reading import LaneDay, lane_day, lane_days
 from adapters.cli import archive_retention
 from adapters.cli.framework import DIFFERENCE, Context, Result, command, counted, table
 from adapters.cli.options import OperatorOption, PeriodOption, read_period
-from adapters.cli.wiring import DataFolder, archive_objects, now, take_what_waits
+from adapters.cli.wiring import archive_objects, take_what_waits
+from adapters.data_folder import DataFolder, now
 from adapters.postgres import archive as rows
 from adapters.postgres.database import Database
 from adapters.postgres.site import operator_zone

@@ -16,7 +16,8 @@ from adapters.archive_expire import Bounds, Expirable, billed_until, expirable, 
 from adapters.cli.framework import DIFFERENCE, Context, Result, command, counted, instant_text, table
 from adapters.cli.options import CustomerOption, OperatorOption, PeriodOption, read_period
 from adapters.cli.signing import sign_logs, unsigned_text
-from adapters.cli.wiring import DataFolder, archive_objects, now
+from adapters.cli.wiring import archive_objects
+from adapters.data_folder import DataFolder, now
 from adapters.postgres import archive as rows
 from adapters.postgres.database import Database
 from adapters.postgres.site import operator_zone

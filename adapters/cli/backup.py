@@ -19,7 +19,8 @@ from adapters.backup_file import Backup, verified
 from adapters.bring_forward import bring_forward
 from adapters.cli.framework import Context, Result, command, counted
 from adapters.cli.progress import Told, progress_bar
-from adapters.cli.wiring import DataFolder, archive_objects, held_objects, now
+from adapters.cli.wiring import archive_objects, held_objects
+from adapters.data_folder import DataFolder, now
 from adapters.held_again import take_held_again
 from adapters.log_replay import Brought
 from adapters.objects import FolderObjects

@@ -27,7 +27,8 @@ from adapters.cli.demo_show import shown
 from adapters.cli.demo_trace import TraceOptions, read_trace
 from adapters.cli.framework import DIFFERENCE, Context, Result, command
 from adapters.cli.progress import progress_bar
-from adapters.cli.wiring import DataFolder, make_books, make_intake, now
+from adapters.cli.wiring import make_books, make_intake
+from adapters.data_folder import DataFolder, now
 from adapters.postgres.database import Database
 from adapters.postgres.embedded import discard
 from adapters.postgres.keys import create_customer_key

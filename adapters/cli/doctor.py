@@ -18,7 +18,7 @@ from adapters.cli.doctor_log import check_logs
 from adapters.cli.doctor_spool import check_disks, check_spool
 from adapters.cli.framework import DIFFERENCE, Context, Result, command, counted, instant_text, table
 from adapters.cli.node_side import enrolments
-from adapters.cli.wiring import DataFolder, now
+from adapters.data_folder import DataFolder, now
 from adapters.overdue import overdue
 from adapters.postgres.database import Database
 from adapters.postgres.embedded import orphans

@@ -8,7 +8,7 @@ from adapters.cli.checks import FAULT, OK, WARNING, Check
 from adapters.cli.framework import counted
 from adapters.cli.kafka import ENOUGH_COPIES, settings_if_any
 from adapters.cli.shipping import known_intake_key
-from adapters.cli.wiring import DataFolder
+from adapters.data_folder import DataFolder
 from adapters.kafka.settings import KafkaSettings
 from metering.refusal import Refusal, Unavailable
 from metering.spool import Spool

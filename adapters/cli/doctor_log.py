@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 
 from adapters.cli.checks import FAULT, OK, WARNING, Check
 from adapters.cli.framework import counted, instant_text
-from adapters.cli.wiring import DataFolder, archive_objects
+from adapters.cli.wiring import archive_objects
+from adapters.data_folder import DataFolder
 from adapters.log_attesting import last_vouched, read_attesters
 from adapters.log_sequencer import check_extends, log_key_path
 from adapters.postgres import log

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from adapters.cli.checks import FAULT, OK, WARNING, Check
 from adapters.cli.framework import counted
-from adapters.cli.wiring import DataFolder
+from adapters.data_folder import DataFolder
 from metering.lane_folder import lane_path
 from metering.refusal import Refusal
 from metering.seal import peek_seal

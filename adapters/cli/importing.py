@@ -15,7 +15,8 @@ import typer
 
 from adapters.cli.framework import Context, Result, command, counted, instant_text
 from adapters.cli.progress import Told, progress_bar
-from adapters.cli.wiring import DataFolder, import_place, now
+from adapters.cli.wiring import import_place
+from adapters.data_folder import DataFolder, now
 from adapters.importing.mapping import COLUMNS, read_options
 from adapters.importing.run import ImportRequest, ImportResult, import_file
 from adapters.importing.seal_lane import ImportPlace

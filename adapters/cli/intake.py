@@ -19,7 +19,8 @@ from adapters.cli.framework import Context, Result, command
 from adapters.cli.repair import register_repair
 from adapters.cli.serving import Address, log_to_stderr, port_taken, ready, stop_signal
 from adapters.cli.signing import signing
-from adapters.cli.wiring import DataFolder, archive_objects, make_intake
+from adapters.cli.wiring import archive_objects, make_intake
+from adapters.data_folder import DataFolder
 from adapters.kafka.settings import KafkaSettings, kafka_settings
 from adapters.memory import keep_freed_memory
 from adapters.postgres.database import Database

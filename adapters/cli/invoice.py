@@ -12,7 +12,8 @@ from adapters import answers, rendering
 from adapters.cli.framework import Context, Result, command, table
 from adapters.cli.options import CustomerOption, OperatorOption, PeriodOption, read_period
 from adapters.cli.progress import progress_bar
-from adapters.cli.wiring import DataFolder, make_books, now
+from adapters.cli.wiring import make_books
+from adapters.data_folder import DataFolder, now
 from billing.correct import credit_invoice
 from billing.document import Document, to_json
 from billing.issue import issue_documents, issue_period

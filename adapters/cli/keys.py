@@ -11,7 +11,7 @@ import typer
 from adapters import answers
 from adapters.cli.framework import Context, Result, command, instant_text, table
 from adapters.cli.options import CustomerOption, OperatorOption, read_time
-from adapters.cli.wiring import now
+from adapters.data_folder import now
 from adapters.key_file import read_key_file
 from adapters.postgres import keys
 from adapters.postgres.database import INSTALLATION, Database

@@ -9,7 +9,8 @@ import typer
 from adapters import answers
 from adapters.cli.framework import DIFFERENCE, Context, Result, command, table
 from adapters.cli.options import OperatorOption, PeriodOption, read_period, read_time
-from adapters.cli.wiring import DataFolder, make_books, now
+from adapters.cli.wiring import make_books
+from adapters.data_folder import DataFolder, now
 from billing.period import Period
 from billing.run_settlement import run_settlement
 from billing.settlement import settlement_json

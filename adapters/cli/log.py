@@ -11,7 +11,8 @@ import typer
 from adapters import answers
 from adapters.cli.framework import DIFFERENCE, Context, Result, command
 from adapters.cli.options import OperatorOption
-from adapters.cli.wiring import DataFolder, archive_objects
+from adapters.cli.wiring import archive_objects
+from adapters.data_folder import DataFolder
 from adapters.log_proving import Wanted, log_key, newest, prove
 from adapters.postgres.database import INSTALLATION, Database
 from billing.log import archive_name

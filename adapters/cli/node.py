@@ -26,7 +26,8 @@ from adapters.cli.node_side import (
     write_request,
 )
 from adapters.cli.options import OperatorOption
-from adapters.cli.wiring import DataFolder, now, take_what_waits
+from adapters.cli.wiring import take_what_waits
+from adapters.data_folder import DataFolder, now
 from adapters.importing.ledger import operator_of_node
 from adapters.postgres import nodes
 from adapters.postgres.decisions import decide, lane_now, named_lane
@@ -187,7 +188,9 @@ def register(app: typer.Typer) -> None:
         What was accepted after it is named, and stays: a person has to judge it. What is genuine is sealed again under
         a new key: `tally node rotate`, then `tally node reseal`.
         """
-        async with context.database() as database:  # what waits here is not taken in before: it may be the thief's
+        async with (
+            context.database() as database
+        ):  # what waits here is not taken in before: it may be the thief's
             name = await named_lane(database, await answers.named_operators(database, operator), node, lane)
             good, revoked, behind = await nodes.revoke(database, name, last, key, reason, now())
         document = {

@@ -9,7 +9,7 @@ from typing import Any
 
 from adapters import answers
 from adapters.cli.framework import Result, instant_text
-from adapters.cli.wiring import DataFolder, now
+from adapters.data_folder import DataFolder, now
 from adapters.importing.ledger import operator_of_node
 from adapters.postgres import keys as api_keys
 from adapters.postgres import nodes

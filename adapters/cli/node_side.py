@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from adapters.cli.wiring import DataFolder
+from adapters.data_folder import DataFolder
 from billing.inspection import LaneName
 from metering.acknowledgement import intake_name
 from metering.batch import GENESIS, SealedBatch

@@ -9,7 +9,8 @@ import typer
 from adapters import answers
 from adapters.cli.framework import Context, Result, command, counted, table
 from adapters.cli.options import OperatorOption
-from adapters.cli.wiring import DataFolder, make_books, now, take_what_waits
+from adapters.cli.wiring import make_books, take_what_waits
+from adapters.data_folder import DataFolder, now
 from adapters.postgres.streams import read_streams
 from billing.close import close_periods
 from billing.gaps import asked, gap_sentence

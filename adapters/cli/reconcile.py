@@ -9,7 +9,8 @@ import typer
 
 from adapters.cli.framework import DIFFERENCE, Context, Result, command, counted, table
 from adapters.cli.options import OperatorOption, PeriodOption, read_period
-from adapters.cli.wiring import DataFolder, take_what_waits
+from adapters.cli.wiring import take_what_waits
+from adapters.data_folder import DataFolder
 from adapters.reconciling import Asked, has_difference, reconciliation
 from metering.reconcile import BEFORE_FIRST_SPAN, COUNTERS_LOST, NO_SPANS, SINCE_QUIET_POINT
 from metering.refusal import Refusal

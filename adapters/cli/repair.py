@@ -11,7 +11,8 @@ from adapters.archive import BatchObjects
 from adapters.archive_reading import BatchReader
 from adapters.cli.framework import Context, Result, command, counted
 from adapters.cli.options import OperatorOption
-from adapters.cli.wiring import DataFolder, archive_objects, held_objects, now, take_what_waits
+from adapters.cli.wiring import archive_objects, held_objects, take_what_waits
+from adapters.data_folder import DataFolder, now
 from adapters.postgres.decisions import named_lane
 from adapters.postgres.streams import read_streams
 from adapters.repairing import repair_lane

@@ -11,7 +11,8 @@ import typer
 from adapters import rendering, reporting
 from adapters.cli.framework import Context, Result, command
 from adapters.cli.options import OperatorOption
-from adapters.cli.wiring import DataFolder, take_what_waits
+from adapters.cli.wiring import take_what_waits
+from adapters.data_folder import DataFolder
 from billing.period import Period
 from metering.refusal import Refusal
 from reports.formats import FORMATS, USAGE

@@ -30,7 +30,7 @@ from adapters.cli.serving import (
     stop_signal,
 )
 from adapters.cli.shipping import keep_shipping, shipper_child
-from adapters.cli.wiring import DataFolder, now
+from adapters.data_folder import DataFolder, now
 from adapters.importing.ledger import operator_of_node
 from adapters.postgres import keys
 from adapters.postgres.database import Database

@@ -17,7 +17,7 @@ from adapters.cli.children import Child, watch
 from adapters.cli.framework import Context, Result, command
 from adapters.cli.kafka import wanted_settings
 from adapters.cli.serving import log_to_stderr, ready, stop_signal
-from adapters.cli.wiring import DataFolder
+from adapters.data_folder import DataFolder
 from adapters.kafka.settings import KafkaSettings
 from metering import note
 from metering.acknowledgement import intake_name

@@ -54,7 +54,8 @@ async def _sign(
     data: Path, database: Database, objects: Objects | None, operator: str, *, make_key: bool
 ) -> None:
     # Imported here: a command that changed nothing shall not wait for the archive's libraries.
-    from adapters.cli.wiring import DataFolder, archive_objects, now
+    from adapters.cli.wiring import archive_objects
+    from adapters.data_folder import DataFolder, now
     from adapters.log_sequencer import sequence
 
     folder = DataFolder(data)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from adapters.cli.framework import Context, Result, command
-from adapters.cli.wiring import now
+from adapters.data_folder import now
 from adapters.postgres.site import site_reader, site_store
 from adapters.site_files.apply import apply_site, check_site, summary
 from adapters.site_files.reading import SiteFiles, read_files

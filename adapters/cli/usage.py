@@ -9,7 +9,8 @@ import typer
 from adapters import answers
 from adapters.cli.framework import DIFFERENCE, Context, Result, command, counted, table
 from adapters.cli.options import CustomerOption, OperatorOption, PeriodOption, read_period
-from adapters.cli.wiring import DataFolder, now, take_what_waits
+from adapters.cli.wiring import take_what_waits
+from adapters.data_folder import DataFolder, now
 from adapters.postgres.streams import read_streams
 from adapters.postgres.usage_totals import BY, FIGURES
 from billing.streams import has_difference

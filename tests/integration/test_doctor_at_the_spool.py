@@ -13,7 +13,7 @@ from intake_world import Writer
 
 from adapters.cli.checks import FAULT, OK, WARNING
 from adapters.cli.doctor_spool import check_disks, check_spool
-from adapters.cli.wiring import DataFolder
+from adapters.data_folder import DataFolder
 from metering.lane_folder import LaneFolder
 
 OPERATOR, NODE = "telecentras", "vilnius-1"

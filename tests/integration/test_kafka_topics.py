@@ -15,7 +15,7 @@ from kafka_broker import PASSWORD, USER, KafkaBroker, own_broker, unique_prefix
 from shipped_lanes import INTAKE, OPERATOR, SealingLane
 
 from adapters.cli.doctor_kafka import check_kafka
-from adapters.cli.wiring import DataFolder
+from adapters.data_folder import DataFolder
 from adapters.kafka import settings as kafka_settings_module
 from adapters.kafka.outgoing import KafkaOutgoing
 from adapters.kafka.settings import KafkaSettings, kafka_settings

@@ -12,7 +12,7 @@ from kafka_broker import KafkaBroker
 from kafka_world import kafka_world
 
 from adapters.cli.intake import kafka_intake
-from adapters.cli.wiring import DataFolder
+from adapters.data_folder import DataFolder
 from adapters.kafka.membership import member_name
 from adapters.postgres.database import Database
 

@@ -19,7 +19,7 @@ from adapters.archive import BatchObjects
 from adapters.archive_reading import BatchReader
 from adapters.cli.node_side import new_lane_keys, reseal_lane, take_new_keys
 from adapters.cli.servers import follow_key
-from adapters.cli.wiring import DataFolder
+from adapters.data_folder import DataFolder
 from adapters.objects import FolderObjects
 from adapters.postgres import nodes
 from adapters.postgres.database import Database

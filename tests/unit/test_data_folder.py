@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adapters.cli.wiring import DataFolder
+from adapters.data_folder import DataFolder
 
 
 def test_no_two_lanes_share_a_key_file() -> None:
