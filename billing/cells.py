@@ -73,21 +73,16 @@ def cells_of_batch(node: str, events: pa.Table, figures: Mapping[str, Column]) -
         *(pa.array(figures[name]) for name in QUANTITIES),
     ]
     rows = pa.Table.from_arrays(columns, schema=CELL_SCHEMA)
-    keys = _keys(rows)
-    folded = _fold(keys)
-    return _summed(rows, keys, folded) if _pays(folded) else rows
+    return _summed(rows) if _pays([rows]) else rows
 
 
 def merged(parts: Sequence[pa.Table], *, always: bool = False) -> pa.Table:
     """The cells of all `parts`, tables of CELL_SCHEMA: one row a cell if `always`, else where that pays."""
     if not parts:
         return CELL_SCHEMA.empty_table()
-    rows = pa.concat_tables(parts)
-    keys = _keys(rows.select(list(KEYS)).unify_dictionaries().combine_chunks())
-    folded = _fold(keys)
-    if always or _pays(folded):
-        return _summed(rows.unify_dictionaries().combine_chunks(), keys, folded)
-    return rows
+    if always or _pays(parts):
+        return _summed(_in_one_piece(parts))
+    return pa.concat_tables(parts)
 
 
 def mark_late(table: pa.Table, is_late: Callable[[datetime], bool]) -> pa.Table:
@@ -135,19 +130,32 @@ def _fold(keys: Sequence[Folded]) -> Folded | None:
     return folded
 
 
-def _pays(folded: Folded | None) -> bool:
-    """Whether summing leaves few enough of the rows. Rows of one cell fold alike, so those whose fold begins with four
-    zero bits are a sixteenth of the cells with all their rows."""
-    if folded is None or len(folded) <= _FEW:
+def _pays(parts: Sequence[pa.Table]) -> bool:
+    """Whether summing leaves few enough of the rows. Ids of customers are random, so the rows of those whose first four
+    bits are zero are about a sixteenth of the cells, with all their rows."""
+    if sum(part.num_rows for part in parts) <= _FEW:
         return True
-    some = folded[folded >> np.uint64(60) == 0]
-    return len(np.unique(some)) <= _PAYS * len(some)
+    some = _in_one_piece([_of_a_sixteenth(part.select(list(KEYS))) for part in parts])
+    folded = _fold(_keys(some))
+    return folded is None or len(np.unique(folded)) <= _PAYS * len(folded)
 
 
-def _summed(rows: pa.Table, keys: Sequence[Folded], folded: Folded | None) -> pa.Table:
+def _of_a_sixteenth(rows: pa.Table) -> pa.Table:
+    customers = whole(rows, "customer")
+    first = np.frombuffer(customers.buffers()[1], np.uint8, 16 * len(customers), 16 * customers.offset)[::16]
+    return rows.take(pa.array(np.flatnonzero(first < 16)))
+
+
+def _in_one_piece(parts: Sequence[pa.Table]) -> pa.Table:
+    return pa.concat_tables(parts).unify_dictionaries().combine_chunks()
+
+
+def _summed(rows: pa.Table) -> pa.Table:
     """The sums of `rows` (CELL_SCHEMA, in one piece) by KEYS, one row a cell."""
     if not rows.num_rows:
         return rows
+    keys = _keys(rows)
+    folded = _fold(keys)
     if folded is None:
         codes, count = np.zeros(rows.num_rows, np.int64), 1
     else:

@@ -113,12 +113,14 @@ def _packed(fields: list[_Field], place: Rows | None, lengths: list[int]) -> byt
         row[f"length {n}"] = length
     # What is the same in all rows, at once; then the values, column by column.
     count = len(fields[0].values) if place is None else len(place)
-    rows = np.frombuffer(bytearray(row.tobytes() * count), row.dtype)
+    packed = np.empty((count, row.dtype.itemsize), np.uint8)
+    packed[:] = np.frombuffer(row.tobytes(), np.uint8)
+    rows = packed.view(row.dtype)[:, 0]
     for n, (field, length) in enumerate(zip(fields, lengths, strict=True)):
         if length > 0:
             values = field.values if place is None else field.values.take(place)
             rows[f"value {n}"] = values if field.words is None else _words(field.words, length)[values]
-    return rows.tobytes()
+    return packed.tobytes()
 
 
 def _words(words: tuple[bytes, ...], length: int) -> Values:
