@@ -49,7 +49,9 @@ bench: setup
 bench-billion: setup parts
 	@$(RUN)python -m bench billion
 
+# PySpark only for these: 400 MB.
 proof: setup parts
+	@$(RUN)python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,spark]'
 	@TALLY_PROOF=1 $(RUN)python -m pytest -m "proof" --no-cov
 
 # The real parts that tests use; where one can't be fetched, the tests that need it are skipped by name.
