@@ -20,7 +20,7 @@ from sqlalchemy import text
 
 from adapters.postgres.roll_up import roll_up
 from bench.intake_load import CUSTOMERS, MODELS, Shape, messages, pool
-from bench.intake_site import Sample, Site, ship, site, take
+from bench.intake_site import WORKERS, Sample, Site, ship, site, take
 from bench.results import Measured
 from metering.batch import MAX_EVENTS, SealedBatch, check_root, read_body
 
@@ -29,6 +29,9 @@ CHECKED = (
     " sequence numbers, order of times, complete_to, impossible events, control totals; in the lane: chain, numbers, lane's"
     " key, customers known; archived and on disk before the commit, synchronous_commit on"
 )
+
+
+SMALL_EVENTS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +54,12 @@ def runs(quick: bool) -> list[Run]:
         return [
             Run("spread", small, 2),
             Run("everywhere", Shape(events=2_000, slots=2, nodes=10, everywhere=True), 1),
-            Run("batches of 100", Shape(events=100, slots=2, nodes=10), 2),
+            Run("batches of 100", Shape(events=SMALL_EVENTS, slots=2, nodes=10), 2),
         ]
     return [
         Run("spread", Shape(slots=5), 20, 2_000_000),
-        Run("everywhere", Shape(slots=4, everywhere=True), 2, 1_000_000),
-        Run("batches of 100", Shape(events=100, slots=20), 2),
+        Run("everywhere", Shape(slots=3, everywhere=True), 2, 1_000_000),
+        Run("batches of 100", Shape(events=SMALL_EVENTS, slots=20), 2),
     ]
 
 
@@ -69,7 +72,8 @@ async def _measure(quick: bool) -> Measured:
     found.notes.append(CHECKED)
     found.notes.append(
         f"{CUSTOMERS} customers, {len(MODELS)} models; a pool of bodies is sealed for as many lanes as are needed: a body"
-        f" names no lane, so every batch has a place of its own; batches of {MAX_EVENTS} events unless named"
+        f" names no lane, so every batch has a place of its own; batches of {MAX_EVENTS} events unless named;"
+        f" {WORKERS} workers"
     )
     async with site() as here:
         for run in runs(quick):
@@ -78,11 +82,12 @@ async def _measure(quick: bool) -> Measured:
             settings = here.topics()
             await ship(settings, messages(batches, lanes, by_lane=run.shape.everywhere))
             _speed(found, run, await take(here, lanes, run.events), quick)
-            if run.name == "batches of 100":
+            if run.shape.events == SMALL_EVENTS:
                 continue
+            if not run.shape.everywhere:
+                _root(found, batches)
             await _roll_up(found, run, here)
             await _stages(found, run, here, batches)
-        _root(found, batches)
     return found
 
 

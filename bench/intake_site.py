@@ -38,6 +38,8 @@ from metering.note import key_hash
 from metering.spool import LaneRef
 
 _PARTITIONS = 12
+#: One more than there are cores: while one waits for its files and its commit, the others work.
+WORKERS = 3
 _LANES = text("""
     INSERT INTO lane (operator, node, lane, kind, enrolled_at)
     SELECT :operator, node, lane, 'sidecar', now()
@@ -161,7 +163,7 @@ async def take(
     lanes: range,
     events: int,
     *,
-    workers: int = 2,
+    workers: int = WORKERS,
     program: Sequence[str] = TALLY,
     every_s: float = 0.1,
     told: Callable[[Sample], None] = lambda _: None,
