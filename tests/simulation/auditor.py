@@ -138,6 +138,9 @@ class Auditor:
     junk: set[str] = field(default_factory=set)
     wrong: list[str] = field(default_factory=list)
     waiting: set[str] = field(default_factory=set)
+    #: Files that were read: a batch's never change, and their names are given once.
+    looked_at: set[Path] = field(default_factory=set)
+    archived: dict[Path, str] = field(default_factory=dict)
     #: The newest seal seen of each machine, by the machine's folder: the end of its own chain.
     heads: dict[Path, str] = field(default_factory=dict)
 
@@ -145,7 +148,8 @@ class Auditor:
         """Notes what lies in its spool: to be called after everything that it does."""
         if not machine.sealed.is_dir():
             return
-        for path in sorted(machine.sealed.glob("*.seal")):
+        for path in sorted(set(machine.sealed.glob("*.seal")) - self.looked_at):
+            self.looked_at.add(path)
             note = path.read_bytes()
             body = path.with_suffix(".parquet")
             batch = read_seal(note, body.read_bytes() if body.exists() else b"")
@@ -184,11 +188,18 @@ class Auditor:
             there = await connection.fetchval(
                 "SELECT count(*) FROM batch WHERE hash = ANY($1)", [batch.hash for batch in covered]
             )
-            files = _archived(archive)
+            files = self._known_archived(archive)
             if there != len(covered) or any(batch.hash not in files for batch in covered):
                 self.wrong.append(
                     f"acknowledged and not there: {said['operator']}/{said['node']}/{said['lane']} {said['number']}"
                 )
+
+    def _known_archived(self, archive: Path) -> set[str]:
+        """The digests of the seals in the archive, each read once."""
+        for path in archive.rglob("*.seal"):
+            if path not in self.archived:
+                self.archived[path] = sha256(path.read_bytes()).hexdigest()
+        return set(self.archived.values())
 
     # -- at the end ----------------------------------------------------------------------------------------------------
 

@@ -33,9 +33,8 @@ async def swept(connection: asyncpg.Connection[Any]) -> None:
     )
     async with connection.transaction():
         await connection.execute("SET LOCAL session_replication_role = replica")  # no trigger, no foreign key
-        for row in names:
-            but = " WHERE operator <> '*'" if row["name"] == "operator" else ""
-            await connection.execute(f"DELETE FROM {row['name']}{but}")
+        deletes = [f"DELETE FROM {row['name']}" for row in names if row["name"] != "operator"]
+        await connection.execute(";".join([*deletes, "DELETE FROM operator WHERE operator <> '*'"]))
 
 
 @contextmanager
