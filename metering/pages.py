@@ -66,11 +66,17 @@ class _Header:
         return self._body[self.end - 1]
 
     def _varint(self) -> int:
+        # Without `_byte`: most of a header is numbers, and a batch has some forty headers.
+        body, at = self._body, self.end
         value = 0
         for shift in range(0, 70, 7):
-            byte = self._byte()
+            if at >= self._limit:
+                raise _bad("a page header is cut off")
+            byte = body[at]
+            at += 1
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
+                self.end = at
                 return value
         raise _bad("a number in a page header does not end")
 
