@@ -72,6 +72,8 @@ class Clock:
 def keep_time(path: Path) -> Iterator[None]:
     """Within the block, intake's stages are timed; they are written to `path` after each transaction."""
     clock = Clock()
+    # pyarrow imports it with its first array: a third of a second of the start, and of no stage.
+    import_module("pandas")
     with ExitStack() as stack:
         for stage, places in STAGES.items():
             for module, name in places:
