@@ -23,6 +23,7 @@ from adapters import answers, reconciling, rendering, reporting
 from adapters.cli.demo_check import Tokens, counted_by, engine_counters, late_tokens, told_and_gone
 from adapters.cli.demo_load import DemoRequest, SendersBook, read_sample, send_all
 from adapters.cli.demo_parts import served_model, simulated_engine, tally_up
+from adapters.cli.demo_proof import proved
 from adapters.cli.demo_show import shown
 from adapters.cli.demo_trace import TraceOptions, read_trace
 from adapters.cli.framework import DIFFERENCE, Context, Result, command
@@ -86,7 +87,7 @@ def register(app: typer.Typer) -> None:
         """Show the whole road: requests over HTTP, sealed events, invoices, settlement, reports.
 
         Works in a new temporary folder. Closes the running month, which is not over, and issues what it drafts.
-        Exit 3 if the events are not the engine's own counters, to the token.
+        Exit 3 if the events are not the engine's own counters, to the token, or usage can't be made again of them.
         """
         said = TraceOptions(mapped or [], set_to or [], time_unit, time_origin, time_zone, limit)
         _check_options(trace, said, engine, fault)
@@ -217,6 +218,8 @@ async def _bill(context: Context, database: Database, out: Path, served: Served,
     await close_periods(books, [OPERATOR], period, now(), issue=True, accept_unfinished=True)
     found = await answers.found_documents(database, operator=OPERATOR, period=period)
     settled = await run_settlement(books, OPERATOR, period, now())
+    first = next((each.document.number for each in found), None)
+    proof = await proved(context, database, OPERATOR, first)
     document: dict[str, Any] = {
         "requests": served.book.sent,
         "answers": served.book.whole,
@@ -234,11 +237,12 @@ async def _bill(context: Context, database: Database, out: Path, served: Served,
         "unfinished": True,
         "invoices": [answers.short(each.document) for each in found],
         "settlement": settlement_json(settled) if settled is not None else None,
+        "proved": proof,
         "files": [str(path) for path in await _write(database, out, found, period)],
         "data": str(folder.root) if keep else None,
     }
     even = difference == Tokens() and served.book.sent == document["events"]
-    even = even and not reconciling.has_difference(reconciled)
+    even = even and not reconciling.has_difference(reconciled) and proof["ok"]
     if served.witnessed:  # and nothing that the counters said is left unread
         even = even and counted_by(reconciled["nodes"]) == served.counters
     return Result(document, shown(document), 0 if even else DIFFERENCE)

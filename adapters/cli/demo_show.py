@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from adapters.cli.framework import table
+from adapters.cli.framework import counted, table
 
 SHOWN_INVOICES = 10
 
@@ -29,6 +29,7 @@ def shown(demo: dict[str, Any]) -> list[str | Table]:
         lines.append(f"… and {more} more: tally invoice list")
     if demo["settlement"] is not None:
         lines += ["", *_settlement(demo["settlement"])]
+    lines += ["", *_proof(demo["proved"])]
     lines += ["", "Files:", *(f"  {path}" for path in demo["files"])]
     if demo["data"] is not None:
         lines += ["", f"Data folder, to look around in:  export TALLY_DATA={demo['data']}"]
@@ -62,3 +63,16 @@ def _settlement(settlement: dict[str, Any]) -> list[str | Table]:
         f"Settlement {settlement['id']}: {settlement['base']} {settlement['currency']} net is shared",
         table(None, columns, rows, right=("percent", "amount", "due")),
     ]
+
+
+def _proof(proof: dict[str, Any]) -> list[str]:
+    same = "the ledger's, every one" if not proof["different"] else f"{proof['different']} of them differ"
+    lines = [
+        f"made again from the archive: {counted(proof['batches'], 'sealed batch', 'sealed batches')},"
+        f" {counted(proof['cells'], 'cell')} of usage: {same}"
+    ]
+    log = proof["log"]
+    if log is not None:
+        stands = "stands in the signed log" if log["ok"] else "IS NOT PROVED by the log"
+        lines.append(f"{log['document']} {stands}: leaf {log['index']:,} of {log['size']:,}")
+    return lines

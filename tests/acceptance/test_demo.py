@@ -43,6 +43,16 @@ def test_the_demos_events_are_the_engines_own_counters(demos: dict[str, Ran]) ->
     assert demo["refused"] == 0
 
 
+def test_the_demos_usage_is_made_again_from_its_archive_and_its_invoice_is_proved(
+    demos: dict[str, Ran],
+) -> None:
+    proved = demos["true"].document["proved"]
+    assert proved["ok"]
+    assert proved["batches"] > 0
+    assert (proved["cells"] > 0, proved["different"]) == (True, 0)
+    assert proved["log"]["document"] == demos["true"].document["invoices"][0]["number"]
+
+
 def test_the_demo_sends_the_whole_sample(demos: dict[str, Ran]) -> None:
     with (ROOT / "examples" / "vilnius" / "requests.csv").open() as sample:
         rows = list(csv.DictReader(sample))
