@@ -1,7 +1,8 @@
 """`tally intake`: takes sealed batches into the ledger, from Kafka or, without it, from the spool.
 
 One worker is this process. More are children of it, each an intake of its own: the database decides between them
-whatever they read. One that is killed is started again; when this process is killed, its children notice and stop.
+whatever they read. One that is killed is started again; when this process is killed, its children notice and stop. The
+logs are signed by this process alone.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from adapters.kafka.source import KafkaSource
 
 METRICS_LISTEN = "TALLY_INTAKE_METRICS_LISTEN"
+# Set for the workers of one `tally intake`: it signs the logs, and they only take in.
+_WORKER = "TALLY_WORKER_OF_INTAKE"
 _MOST_WORKERS = 256
 
 
@@ -72,7 +75,8 @@ def register(app: typer.Typer) -> None:
                 if workers == 1:
                     await _work(folder, database, settings, stop, shown)
                 else:
-                    await _share(context, workers, settings, stop, shown)
+                    async with signing(folder.root, database, archive_objects(folder)):
+                        await _share(context, workers, settings, stop, shown)
         return Result(None)
 
 
@@ -100,15 +104,15 @@ async def _work(
     stop: asyncio.Event,
     shown: Mapping[str, str],
 ) -> None:
+    guarded = signing(
+        folder.root, database, archive_objects(folder), by_another=os.environ.get(_WORKER) == "1"
+    )
     if settings is None:
-        async with signing(folder.root, database, archive_objects(folder)):
+        async with guarded:
             ready({"intake": "spool", **shown})
             await make_intake(folder, database).run(stop)
         return
-    async with (
-        signing(folder.root, database, archive_objects(folder)),
-        kafka_intake(folder, database, settings, stop) as taking,
-    ):
+    async with guarded, kafka_intake(folder, database, settings, stop) as taking:
         ready({"intake": "kafka", **shown})
         await taking.run(stop)
 
@@ -120,7 +124,9 @@ async def _share(
     stop: asyncio.Event,
     shown: Mapping[str, str],
 ) -> None:
-    os.environ.pop(METRICS_LISTEN, None)  # one of all these processes shows them: this one
+    # One of all these processes shows the metrics and signs the logs: this one.
+    os.environ.pop(METRICS_LISTEN, None)
+    os.environ[_WORKER] = "1"
     children = [Child("intake", ["intake", "--data", str(context.data)]) for _ in range(workers)]
     try:
         await start_all(children)

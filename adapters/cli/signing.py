@@ -74,30 +74,36 @@ def unsigned_text(failed: dict[str, Refusal | Unavailable]) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def signing(data: Path, database: Database, objects: Objects) -> AsyncIterator[None]:
+async def signing(
+    data: Path, database: Database, objects: Objects, *, by_another: bool = False
+) -> AsyncIterator[None]:
     """Signs every second while the block runs, and once more when it ends; every ten minutes those whom the operator
     named are asked to vouch. What fails is logged once, and tried again. Refusals: as `read_attesters`.
 
     Where the database was put back under us (`guard.behind`), it is read-only from the next second on, until it is
-    brought forward: nothing is accepted that no log would hold.
+    brought forward: nothing is accepted that no log would hold. `by_another`: another one signs, and only this is
+    watched for.
     """
     from adapters.cli.guard import behind
     from adapters.log_attesting import read_attesters
 
-    attesters = read_attesters(os.environ)
+    attesters = None if by_another else read_attesters(os.environ)
     stop = asyncio.Event()
 
     async def sign() -> Sequence[str]:
         database.read_only = refusal = await behind(database, objects)
         if refusal is not None:
             return [f"nothing is taken in and nothing signed: {refusal.what}; {refusal.remedy}"]
+        if by_another:
+            return []
         return unsigned_text(await sign_logs(data, database, objects, make_keys=True))
-
-    async def ask() -> Sequence[str]:
-        return await _ask(database, objects, attesters)
 
     tasks = [asyncio.create_task(_repeat(sign, _EVERY_S, stop, "the logs are signed again", once_more=True))]
     if attesters:
+
+        async def ask() -> Sequence[str]:
+            return await _ask(database, objects, attesters)
+
         tasks.append(asyncio.create_task(_repeat(ask, _ASK_EVERY_S, stop, "the logs are vouched for again")))
     try:
         yield

@@ -266,6 +266,7 @@ def test_every_route_of_the_sidecar_stands_in_the_page() -> None:
 def test_every_variable_of_the_environment_stands_in_the_page() -> None:
     internal = {
         "TALLY_CHILD_OF_UP",
+        "TALLY_WORKER_OF_INTAKE",
         "TALLY_KILL_AT",
     }  # between our own processes; a place for tests to kill at
     code = [
