@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from adapters.archive_reading import BatchReader, contents, gone, lane_days
+from adapters.archive_reading import BatchReader, contents, gone, lane_day, lane_days
 from billing.inspection import Delivery
 from billing.log import BatchLeaf
 from billing.objects import Objects
-from metering.batch import peek_seal
+from metering.batch import Seal, peek_seal
 from metering.refusal import Refusal
 
 
@@ -56,6 +56,26 @@ class ArchivedBatches:
         if body is not None:
             return Delivery(note, body)
         return Delivery(note, b"", events=self._joined.events(path))
+
+    def note(self, seal_hash: str, follower: Seal) -> bytes:
+        """The signed seal of this hash, which `follower` follows. Refusal `archive_incomplete` where it is not there."""
+        place = self._places.get(bytes.fromhex(seal_hash))
+        found = None
+        if place is not None:
+            folder = self._folders[place]
+            path = f"{folder}/{follower.epoch}-{follower.number - 1}-{seal_hash}"
+            if follower.number == 0 or seal_hash != follower.previous:
+                path = f"{folder}/{self._name(folder, seal_hash)}"
+            found = self._joined.note(path)
+        if found is None:
+            raise _missing(f"{self._operator}/*/{follower.node}/{follower.lane}/*-{seal_hash}")
+        return found
+
+    def _name(self, folder: str, seal_hash: str) -> str:
+        """The batch's name in its folder, where nothing tells its epoch and number."""
+        day = lane_day(folder, self._objects.list(f"{folder}/"))
+        names = [*day.seals, *(place.name for place in contents(self._objects, day).places)]
+        return next((name for name in names if name.endswith(f"-{seal_hash}")), seal_hash)
 
 
 def _missing(path: str) -> Refusal:

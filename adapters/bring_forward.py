@@ -1,7 +1,8 @@
 """Bringing a database forward: what the archived log holds beyond the database's is done again, in its order.
 
     archived log ─▶ does the database's log begin it? ─▶ for each further leaf, in one transaction:
-        a batch    from the archive through intake, at the instant of its acceptance: same marks, same sums, same `late`
+        a batch    from the archive through intake, at the instant of its acceptance: same marks, same sums, same `late`;
+                   before it the heartbeats that lead to it and have no leaf (heartbeats_again.py)
         a change   its row, as its content tells it
                    … and the leaf itself, with the nonce that it had, at the place that it had
     ─▶ the same root as signed? the same sums as sealed? books in balance? ─▶ commit
@@ -25,7 +26,8 @@ from datetime import datetime
 from sqlalchemy import select
 
 from adapters.archived_logs import ArchivedLog
-from adapters.log_replay import Brought, Forward, Nowhere, Progress
+from adapters.log_replay import Brought, Forward, Progress
+from adapters.nowhere import Nowhere
 from adapters.postgres.database import Database, connected, driver, engine
 from adapters.postgres.dump import Connection, unbalanced
 from adapters.postgres.replay import OneTransaction, hold_operator

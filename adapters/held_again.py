@@ -13,7 +13,7 @@ from datetime import datetime
 from sqlalchemy import select
 
 from adapters.archive import BatchObjects
-from adapters.log_replay import Nowhere
+from adapters.nowhere import Nowhere
 from adapters.postgres.database import Database
 from adapters.postgres.intake import PostgresLedger
 from adapters.postgres.schema import held, set_aside

@@ -1,7 +1,8 @@
 """What one operator's archived log holds beyond the database's, done again in its order.
 
-A batch goes through intake at the instant of its acceptance; what intake accepted together it takes together. A change
-is its row. Each brings its leaf, as it was. See bring_forward.py for what that is for.
+A batch goes through intake at the instant of its acceptance; what intake accepted together it takes together, and the
+heartbeats that lie before it and have no leaf first (heartbeats_again.py). A change is its row. Each leaf comes as it was.
+See bring_forward.py for what that is for.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from adapters.archived_batches import ArchivedBatches
 from adapters.archived_contents import ArchivedContents
 from adapters.archived_logs import ArchivedLog
+from adapters.heartbeats_again import Between, heartbeats_behind
 from adapters.log_archive import archived_log
+from adapters.nowhere import Nowhere
 from adapters.postgres import replay, replayed
 from adapters.postgres.dump import Connection
 from adapters.postgres.intake import PostgresLedger
@@ -24,7 +26,6 @@ from adapters.postgres.replay import OneTransaction, Replay
 from adapters.uncovered import Uncovered, decide
 from billing.inspection import Delivery
 from billing.intake import Intake
-from billing.intake_ports import StoredBatch
 from billing.log import BatchLeaf, ChangeLeaf, parse_leaf
 from billing.objects import Objects
 from metering.instant import time_us_of
@@ -47,41 +48,12 @@ class Brought:
     proved: bool
     leaves: int = 0
     batches: int = 0
+    heartbeats: int = 0  # beside those, without a leaf
     events: int = 0
     changes: int = 0
     drafts_dropped: int = 0
     uncovered_taken: int = 0
     uncovered_left: int = 0
-
-
-class Nowhere:
-    """Source, archive and held store of a replay: what it takes lies in the archive already, and nothing is held.
-
-    `settled`: what was held when the backup was made and is accepted now; it may go once that is committed.
-    """
-
-    def __init__(self) -> None:
-        self.settled: list[str] = []
-
-    def deliveries(self) -> Any:
-        return iter(())
-
-    def positions(self, tokens: Sequence[object]) -> Sequence[Any]:
-        del tokens
-        return ()
-
-    def acknowledge(self, tokens: Sequence[object], marks: object) -> None:
-        """Nobody waits."""
-
-    def put(self, batches: Sequence[StoredBatch]) -> None:
-        """A batch that is held after all is a difference, which is named, and nothing of it stays."""
-
-    def get(self, path: str) -> StoredBatch | None:
-        del path
-        return None
-
-    def remove(self, paths: Sequence[str]) -> None:
-        self.settled += paths
 
 
 @dataclass(slots=True)
@@ -116,7 +88,7 @@ class Forward:
         self._replay = Replay(raw)
         self._done = Brought(log.operator, log.checkpoint.size, log.proved)
         self._pending = _Pending()
-        self._lacking: list[Fault] = []
+        self._between = Between(database, raw, log.operator)
 
     async def run(self, uncovered: Uncovered) -> Brought:
         size = self._log.checkpoint.size
@@ -139,6 +111,8 @@ class Forward:
             self._raw, self._replay, self._objects, self._operator, uncovered
         )
         await self._replay.finish_sequences()
+        behind = await heartbeats_behind(self._raw, self._database, self._objects, self._operator, self._now)
+        self._done.heartbeats += await self._between.take(behind, self._now)
         await self._compare()
         return self._done
 
@@ -217,9 +191,11 @@ class Forward:
 
     async def _add_batch(self, index: int, data: bytes, leaf: BatchLeaf, batches: ArchivedBatches) -> None:
         pending = self._pending
-        if pending.accepted_at != leaf.accepted_at or len(pending.batches) >= _AT_ONCE:
-            await self._take_waiting()
         delivery = await asyncio.to_thread(batches.get, leaf)
+        between = await self._between.before(leaf, delivery, batches)
+        if between or pending.accepted_at != leaf.accepted_at or len(pending.batches) >= _AT_ONCE:
+            await self._take_waiting()
+        self._done.heartbeats += await self._between.take(between, _instant(leaf.accepted_at))
         self._pending.accepted_at = leaf.accepted_at
         self._pending.batches.append((index, data, leaf, delivery))
 
@@ -228,7 +204,7 @@ class Forward:
         pending, self._pending = self._pending, _Pending()
         if not pending.batches:
             return
-        accepted_at = _EPOCH + timedelta(microseconds=time_us_of(pending.accepted_at))
+        accepted_at = _instant(pending.accepted_at)
         nothing = Nowhere()
         intake = Intake(nothing, PostgresLedger(self._database), nothing, nothing, clock=lambda: accepted_at)
         summary = await intake.take([delivery for *_, delivery in pending.batches])
@@ -290,3 +266,7 @@ class Forward:
                 where=self._operator,
                 remedy="restore a backup that is older; `tally archive rebuild` finds what differs",
             )
+
+
+def _instant(accepted_at: str) -> datetime:
+    return _EPOCH + timedelta(microseconds=time_us_of(accepted_at))

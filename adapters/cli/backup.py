@@ -149,7 +149,8 @@ def _restored(backup: Backup | None, rows: int, brought: Sequence[Brought]) -> l
         name = "the installation" if each.operator == INSTALLATION else each.operator
         lines.append(
             f"{name}: {counted(each.leaves, 'change')} brought forward from the archive, of them"
-            f" {counted(each.batches, 'batch', 'batches')} with {counted(each.events, 'event')}; its log has"
+            f" {counted(each.batches, 'batch', 'batches')} with {counted(each.events, 'event')};"
+            f" {counted(each.heartbeats, 'heartbeat')} between them; its log has"
             f" {counted(each.size, 'leaf', 'leaves')} as signed"
             + ("" if each.proved else ", by whom was not checked: its key is not here")
         )

@@ -106,6 +106,7 @@ def batch_row(entry: Accepted, accepted_at: datetime) -> dict[str, object]:
         "accepted_at": accepted_at,
         "root_checked": entry.inspected.root_checked,
         "adopted": entry.inspected.adopted,
+        "final": seal.final,
     }
 
 

@@ -80,6 +80,7 @@ batch = Table(
     instant("accepted_at"),
     Column("root_checked", Boolean, nullable=False, server_default=false()),
     Column("adopted", Boolean, nullable=False, server_default=false()),
+    Column("final", Boolean, nullable=False, server_default=false()),
     ForeignKeyConstraint(["operator", "node", "lane"], ["lane.operator", "lane.node", "lane.lane"]),
 )
 Index(

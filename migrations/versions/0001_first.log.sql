@@ -113,8 +113,9 @@ $$;
 CREATE TRIGGER only_grows AFTER INSERT OR UPDATE ON log_head FOR EACH ROW EXECUTE FUNCTION check_log_grows();
 
 -- Accepted batches: their leaf names the seal's hash, and needs no content. It says when the batch was accepted, because
--- that decides whether its usage came too late to be billed, and stands nowhere else. One statement for all of a
--- transaction's.
+-- that decides whether its usage came too late to be billed, and stands nowhere else. A heartbeat is under the next leaf
+-- of its lane, whose seal leads back to it; so most have none, and a quiet lane makes one an hour. One that a person
+-- adopted has one: no seal of its own chain leads to what the lane held before.
 CREATE FUNCTION add_batch_leaves() RETURNS trigger LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
@@ -122,7 +123,13 @@ BEGIN
         SELECT operator, 'batch', convert_to('tallygrid/leaf/v1' || E'\nbatch ' || node || ' ' || lane || ' ' || epoch
             || ' ' || number || ' ' || hash || ' ' || to_char(accepted_at AT TIME ZONE 'UTC',
             'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') || E'\n', 'UTF8'), now()
-        FROM added ORDER BY node, lane, epoch, number;
+        FROM added a
+        WHERE events > 0 OR number = 0 OR final OR adopted
+            OR date_trunc('hour', complete_to, 'UTC') IS DISTINCT FROM (
+                SELECT date_trunc('hour', b.complete_to, 'UTC') FROM batch b
+                WHERE (b.operator, b.node, b.lane, b.epoch, b.number)
+                    = (a.operator, a.node, a.lane, a.epoch, a.number - 1))
+        ORDER BY node, lane, epoch, number;
     RETURN NULL;
 END
 $$;

@@ -128,6 +128,7 @@ CREATE TABLE batch (
     root_checked boolean NOT NULL DEFAULT false,
     -- It follows another seal than the one it names, by a person's decision (decision.after).
     adopted boolean NOT NULL DEFAULT false,
+    final boolean NOT NULL DEFAULT false,   -- the lane ended with it
     -- Dense numbers: another batch of the same number is a fork, and is held.
     PRIMARY KEY (operator, node, lane, epoch, number),
     FOREIGN KEY (operator, node, lane) REFERENCES lane,

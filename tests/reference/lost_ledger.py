@@ -6,7 +6,7 @@
     await ledger.sign()
 
 `rows` of two databases are compared table by table: what is in no log (drafts, what is held) and what the log does not
-say (ids that the database gives itself) is left out, and so is how far hours are rolled up.
+say (ids that the database gives itself, when a heartbeat was accepted) is left out, and so is how far hours are rolled up.
 """
 
 from __future__ import annotations
@@ -63,6 +63,9 @@ _NOT_TOLD = frozenset(
     {"held", "set_aside", "kafka_position", "leaf_waiting", "unfinished_restore", "hourly_usage"}
 )
 _COMPARED = {
+    "batch": "SELECT (to_jsonb(t) - CASE WHEN events = 0 THEN 'accepted_at' ELSE '' END)::text FROM batch t",
+    "lane": "SELECT (to_jsonb(t) - CASE WHEN b.events = 0 THEN 'last_accepted_at' ELSE '' END)::text"
+    " FROM lane t LEFT JOIN batch b USING (operator, node, lane, epoch, number)",
     "document": "SELECT row_to_json(t)::text FROM document t WHERE state = 'issued'",
     "leaf": "SELECT json_build_array(e.index, l.operator, l.kind, l.data, l.nonce, l.content)::text FROM leaf l"
     " JOIN log_entry e ON (e.operator, e.leaf) = (l.operator, l.id)",
