@@ -4,6 +4,8 @@
      "index": 7,                       the leaf's place
      "leaf": "tallygrid/leaf/v1\\n…",   its bytes as text
      "nonce": "…", "content": "…",     what it commits to, where it is a change and was not erased; else null
+     "seals": ["…", …],                of a heartbeat without a leaf of its own: its signed seal, and those that follow it
+                                       up to the leaf's, each of which holds the hash of the one before; else none
      "inclusion": ["…", …],            hashes from the leaf to the root (RFC 9162, section 2.1.3), 64 hex digits each
      "checkpoint": "…",                the signed note that covers it (metering/checkpoint.py)
      "key": "…",                       the verifier key that its signature holds under, as the maker tells
@@ -17,11 +19,11 @@ earlier, on an invoice say. Without a pin a proof shows that everything in it fi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from billing.log import ChangeLeaf, Content, parse_leaf
+from billing.log import BatchLeaf, ChangeLeaf, Content, parse_leaf
 from billing.log_tiles import LogTiles
 from metering import note
 from metering.checkpoint import (
@@ -39,6 +41,7 @@ from metering.merkle import (
     leaf_hash,
 )
 from metering.refusal import Refusal
+from metering.seal import peek_seal, seal_hash
 
 PROOF_FORMAT = "tallygrid/log-proof/v1"
 _KEYS = {
@@ -47,6 +50,7 @@ _KEYS = {
     "leaf",
     "nonce",
     "content",
+    "seals",
     "inclusion",
     "checkpoint",
     "key",
@@ -57,7 +61,11 @@ _KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a check of a proof found: the place and the tree that it speaks of, and everything that does not hold."""
+    """What a check of a proof found: the place and the tree that it speaks of, and everything that does not hold.
+
+    `batch` is the hash of the seal that is proved, where the leaf is a batch's: its own, or, with `seals`, of the first of
+    those, whose number that is.
+    """
 
     checkpoint: Checkpoint
     index: int
@@ -65,6 +73,8 @@ class Checked:
     content: str | None
     pinned: bool
     failures: tuple[str, ...]
+    batch: str | None = None
+    seals: int = 0
 
     @property
     def proves(self) -> bool:
@@ -92,9 +102,11 @@ def make_proof(
     signed: bytes,
     key: str,
     content: Content | None,
+    seals: Sequence[bytes] = (),
     seen: Checkpoint | None = None,
 ) -> dict[str, Any]:
-    """The proof of the leaf at `index` in the tree that `signed` covers, and that it begins with `seen`.
+    """The proof of the leaf at `index` in the tree that `signed` covers, and that it begins with `seen`. `seals`: signed
+    ones, from that of a heartbeat which is to be proved up to the leaf's.
 
     Refusals: bad_seen (another log's, or newer than the checkpoint), damaged_log.
     """
@@ -108,6 +120,7 @@ def make_proof(
         "leaf": leaf.decode(),
         "nonce": None if content is None else content.nonce.hex(),
         "content": None if content is None else content.content,
+        "seals": [each.decode() for each in seals],
         "inclusion": [
             tiles.range_hash(start, end).hex() for start, end in inclusion_ranges(index, tiles.size)
         ],
@@ -140,7 +153,7 @@ def read_proof(text: bytes) -> Mapping[str, Any]:
     if set(proof) != _KEYS:
         raise _bad("keys are missing, or some are too many")
     texts = ("leaf", "checkpoint", "key", *(k for k in ("nonce", "content", "seen") if proof[k] is not None))
-    lists = [proof["inclusion"], proof["consistency"]]
+    lists = [proof["seals"], proof["inclusion"], proof["consistency"]]
     if (
         not all(isinstance(proof[name], str) for name in texts)
         or not isinstance(proof["index"], int)
@@ -174,10 +187,47 @@ def check_proof(proof: Mapping[str, Any], *, pin: str | None = None, seen: str |
     if not inclusion_holds(leaf_hash(leaf), proof["index"], checkpoint.size, inclusion, checkpoint.root):
         failures.append("the leaf does not stand at this place of the tree that was signed")
     failures += _content_failures(leaf, proof["nonce"], proof["content"])
+    seals = [each.encode() for each in proof["seals"]]
+    failures += _seal_failures(leaf, seals)
     failures += _seen_failures(checkpoint, proof["seen"], consistency)
     if seen is not None:
         failures += _own_seen_failures(checkpoint, proof["seen"], seen, verifier)
-    return Checked(checkpoint, proof["index"], leaf, proof["content"], pin is not None, tuple(failures))
+    return Checked(
+        checkpoint=checkpoint,
+        index=proof["index"],
+        leaf=leaf,
+        content=proof["content"],
+        pinned=pin is not None,
+        failures=tuple(failures),
+        batch=_batch(leaf, seals),
+        seals=len(seals),
+    )
+
+
+def _batch(leaf: bytes, seals: Sequence[bytes]) -> str | None:
+    if seals:
+        return seal_hash(seals[0])
+    try:
+        said = parse_leaf(leaf)
+    except Refusal:
+        return None
+    return said.hash if isinstance(said, BatchLeaf) else None
+
+
+def _seal_failures(leaf: bytes, seals: Sequence[bytes]) -> list[str]:
+    """Their signatures need no look: the leaf names the last one's hash, which is over all of it, and so back."""
+    if not seals:
+        return []
+    try:
+        said = parse_leaf(leaf)
+        named = [peek_seal(each).previous for each in seals[1:]]
+        peek_seal(seals[0])
+    except Refusal:
+        return ["the leaf or a seal is malformed"]
+    named.append(said.hash if isinstance(said, BatchLeaf) else "")
+    if named != [seal_hash(each) for each in seals]:
+        return ["the seals do not lead from the first one to the leaf"]
+    return []
 
 
 def _content_failures(leaf: bytes, nonce: str | None, content: str | None) -> list[str]:

@@ -162,6 +162,8 @@ def _json(checked: Checked) -> dict[str, Any]:
         "index": checked.index,
         "leaf": checked.leaf.decode(),
         "content": checked.content,
+        "batch": checked.batch,
+        "seals": checked.seals,
         "failures": list(checked.failures),
     }
 
@@ -171,6 +173,8 @@ def _said(checked: Checked) -> list[str]:
     lines += [f"  {line}" for line in checked.leaf.decode().splitlines()[1:]]
     if checked.content is not None:
         lines.append(f"  {checked.content}")
+    if checked.seals:
+        lines.append(f"  {checked.seals} seals lead to it, the first is {checked.batch}")
     if checked.failures:
         return [*lines, *(f"DIFFERS: {failure}" for failure in checked.failures)]
     return [*lines, "proved" if checked.pinned else "consistent, origin unproved: no key was pinned"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select, text
+from sqlalchemy import Row, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -48,6 +48,27 @@ _NUMBER = text("""
         WHERE operator = :operator AND transaction = ANY (CAST(:transactions AS bigint[])) RETURNING leaf)
     INSERT INTO log_entry (operator, index, leaf)
         SELECT :operator, :size + row_number() OVER (ORDER BY leaf) - 1, leaf FROM taken
+""")
+# A batch, and what follows it up to the one that has a leaf: as the trigger on `batch` decides (0001_first.log.sql).
+_UP_TO_LEAF = text("""
+    WITH RECURSIVE chain AS (
+        SELECT b.*, 0 AS turn, b.events > 0 OR b.number = 0 OR b.final OR b.adopted
+                OR date_trunc('hour', b.complete_to, 'UTC') IS DISTINCT FROM (
+                    SELECT date_trunc('hour', a.complete_to, 'UTC') FROM batch a
+                    WHERE (a.operator, a.node, a.lane, a.epoch, a.number)
+                        = (b.operator, b.node, b.lane, b.epoch, b.number - 1)) AS has_leaf
+            FROM batch b WHERE b.operator = :operator AND b.hash = :hash
+        UNION ALL
+        SELECT b.*, chain.turn + 1, b.events > 0 OR b.number = 0 OR b.final
+                OR date_trunc('hour', b.complete_to, 'UTC') <> date_trunc('hour', chain.complete_to, 'UTC')
+            FROM chain JOIN batch b ON (b.operator, b.node, b.lane, b.previous)
+                = (chain.operator, chain.node, chain.lane, chain.hash) AND NOT b.adopted
+            WHERE NOT chain.has_leaf)
+    SELECT node, lane, epoch, number, hash, path, accepted_at, complete_to, has_leaf,
+        EXISTS (SELECT FROM decision d JOIN batch b USING (operator, node, lane, hash)
+            WHERE (d.operator, d.node, d.lane, d.after) = (chain.operator, chain.node, chain.lane, chain.hash)
+                AND b.adopted) AS left_behind
+    FROM chain ORDER BY turn
 """)
 _INDEX_OF_BATCH = text("""
     SELECT e.index FROM leaf l JOIN log_entry e ON (e.operator, e.leaf) = (l.operator, l.id)
@@ -214,6 +235,12 @@ async def content_at(conn: AsyncConnection, operator: str, index: int) -> Conten
     )
     row = found.one_or_none()
     return None if row is None or row.content is None else Content(bytes(row.nonce), row.content)
+
+
+async def up_to_leaf(conn: AsyncConnection, operator: str, seal_hash: str) -> Sequence[Row[Any]]:
+    """The batch of this hash and those that follow it, up to the first with a leaf (`has_leaf`); nothing if there is no
+    such batch. `left_behind`: the lane went on with another batch than one that follows it."""
+    return (await conn.execute(_UP_TO_LEAF, {"operator": operator, "hash": seal_hash})).all()
 
 
 async def index_of_batch(
