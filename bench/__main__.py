@@ -20,10 +20,11 @@ BENCHES = {
     "capture": "capture",
     "steps": "capture_steps",
     "usage-question": "usage_question",
+    "quiet-day": "quiet_day",
     "intake": "intake",
     "billion": "billion",
 }
-LONG = {"billion"}  # only by name
+LONG = {"billion", "quiet-day"}  # only by name
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ from billing.log import BatchLeaf, ChangeLeaf, Content, leaf_data, origin
 from billing.log_growth import GrowingLog
 from billing.log_proof import make_proof
 from billing.log_tiles import LogTiles
+from metering.batch import GENESIS, make_batch, seal_hash
 from metering.checkpoint import Checkpoint, sign_checkpoint
 from metering.note import verifier_key
 
@@ -35,6 +36,33 @@ def proof_of(index: int, size: int) -> dict[str, Any]:
     signed = sign_checkpoint(Checkpoint(origin("telecentras"), size, log.root()), KEY)
     content = CONTENT if index == 2 else None
     return make_proof(LogTiles(tiles.get, size), index, signed=signed, key=PIN, content=content)
+
+
+def heartbeat_proof(at: int) -> dict[str, Any]:
+    """Of the heartbeat `at` of five, the last of which is a leaf."""
+    notes: list[bytes] = []
+    for number in range(5):
+        sealed = make_batch(
+            operator="telecentras",
+            node="n",
+            lane="0",
+            kind="sidecar",
+            epoch="ab" * 16,
+            number=number,
+            first=1,
+            complete_to_us=1_790_000_000_000_000 + number,
+            opened=0,
+            closed=0,
+            previous=seal_hash(notes[-1]) if notes else GENESIS,
+            key=KEY,
+        )
+        notes.append(sealed.note)
+    leaf = BatchLeaf("n", "0", "ab" * 16, 4, seal_hash(notes[-1]), "2026-10-05T08:00:10.000000Z")
+    log = GrowingLog()
+    log.add([leaf_data(leaf)])
+    tiles = {name.path: content for name, content in log.unfinished()}
+    signed = sign_checkpoint(Checkpoint(origin("telecentras"), 1, log.root()), KEY)
+    return make_proof(LogTiles(tiles.get, 1), 0, signed=signed, key=PIN, content=None, seals=notes[at:])
 
 
 def check_by_hand(proof: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,6 +98,18 @@ def test_the_lines_of_the_page_find_what_was_changed(
 ) -> None:
     with pytest.raises((AssertionError, InvalidSignature)):
         check_by_hand({**proof_of(2, 7), name: value}, tmp_path, monkeypatch)
+
+
+def test_the_lines_of_the_page_check_a_heartbeat_without_a_leaf(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proof = heartbeat_proof(1)
+    check_by_hand(proof, tmp_path, monkeypatch)
+    first = seal_hash(proof["seals"][0].encode())
+    assert f"the first of 4 seals is {first}" in capsys.readouterr().out
+    for changed in (proof["seals"][:-1], [proof["seals"][0], *proof["seals"][2:]]):
+        with pytest.raises(AssertionError):
+            check_by_hand({**proof, "seals": changed}, tmp_path, monkeypatch)
 
 
 def test_the_examples_of_leaves_are_spelled_as_leaves_are() -> None:

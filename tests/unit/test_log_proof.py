@@ -17,6 +17,7 @@ from billing.log import BatchLeaf, ChangeLeaf, Content, leaf_data, parse_leaf
 from billing.log_growth import GrowingLog
 from billing.log_proof import check_proof, checkpoint_line, make_proof, read_proof, read_seen
 from billing.log_tiles import LogTiles
+from metering.batch import GENESIS, make_batch, seal_hash
 from metering.checkpoint import Checkpoint, sign_checkpoint
 from metering.note import verifier_key
 from metering.refusal import Refusal
@@ -177,3 +178,72 @@ def test_a_checkpoint_seen_is_read_from_its_line_or_its_note() -> None:
     assert read_seen(signed.decode()) == (newest, signed)
     with pytest.raises(Refusal):
         read_seen("vilnius")
+
+
+# -- A heartbeat without a leaf of its own -----------------------------------------------------------------------------
+
+
+def heartbeats(count: int) -> list[bytes]:
+    """Their signed seals, each following the one before."""
+    notes: list[bytes] = []
+    for number in range(count):
+        sealed = make_batch(
+            operator="vilnius",
+            node="vilnius-1",
+            lane="sidecar-0",
+            kind="sidecar",
+            epoch="ab" * 16,
+            number=number,
+            first=1,
+            complete_to_us=1_790_000_000_000_000 + number * 10_000_000,
+            opened=0,
+            closed=0,
+            previous=seal_hash(notes[-1]) if notes else GENESIS,
+            key=KEY,
+        )
+        notes.append(sealed.note)
+    return notes
+
+
+def proof_by_seals(notes: list[bytes]) -> dict[str, Any]:
+    """That of the first, under a leaf of the last."""
+    last = BatchLeaf(
+        "vilnius-1",
+        "sidecar-0",
+        "ab" * 16,
+        len(notes) - 1,
+        seal_hash(notes[-1]),
+        "2026-10-05T08:00:10.000000Z",
+    )
+    growing = GrowingLog()
+    growing.add([*LEAVES[:3], leaf_data(last)])
+    tiles = {name.path: content for name, content in growing.unfinished()}
+    signed = sign_checkpoint(Checkpoint(ORIGIN, 4, growing.root()), KEY)
+    return make_proof(LogTiles(tiles.get, 4), 3, signed=signed, key=PIN, content=None, seals=notes)
+
+
+def test_a_heartbeat_is_proved_by_the_seals_that_lead_from_it_to_a_leaf() -> None:
+    notes = heartbeats(6)
+    checked = check_proof(read_proof(json.dumps(proof_by_seals(notes)).encode()), pin=PIN)
+    assert checked.proves
+    assert (checked.batch, checked.seals) == (seal_hash(notes[0]), 6)
+
+
+@given(st.integers(0, 5), st.data())
+def test_seals_that_do_not_lead_to_the_leaf_prove_nothing(at: int, chance: st.DataObject) -> None:
+    """One is missing, another stands in its place, or any byte of one is another: every one is named by the next."""
+    notes = heartbeats(6)
+    proof = proof_by_seals(notes)
+    seals = list(proof["seals"])
+    place = chance.draw(st.integers(0, len(seals[at]) - 1))
+    changed = seals[at][:place] + ("a" if seals[at][place] != "a" else "b") + seals[at][place + 1 :]
+    for spoilt in (seals[:at] + seals[at + 1 :], [*seals[:at], changed, *seals[at + 1 :]], [seals[at]]):
+        checked = check_proof({**proof, "seals": spoilt}, pin=PIN)
+        # Without its first ones, what is left is the proof of a later heartbeat.
+        assert checked.proves == (spoilt == seals[6 - len(spoilt) :])
+        assert not checked.proves or checked.batch == seal_hash(notes[6 - len(spoilt)])
+
+
+def test_seals_prove_nothing_under_a_leaf_of_something_else() -> None:
+    checked = check_proof({**proof_of(7), "seals": [heartbeats(1)[0].decode()]}, pin=PIN)
+    assert checked.failures == ("the seals do not lead from the first one to the leaf",)
