@@ -17,6 +17,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+import pyarrow as pa
+
 from adapters.archive_reading import BatchReader
 from billing.intake_ports import StoredBatch
 from billing.objects import Objects
@@ -78,6 +80,14 @@ class BatchObjects:
         if note is None:
             return None
         return StoredBatch(path, note, encode_body(joined.events(path))[0] if peek_seal(note).events else b"")
+
+    def note(self, path: str) -> bytes | None:
+        """The signed seal of the batch at `path`, wherever it lies by now; None if there is none (any more)."""
+        return BatchReader(self._objects).note(path)
+
+    def events(self, path: str) -> pa.Table:
+        """Its events, checked against the seal, wherever they lie by now. Refusals as `BatchReader.events`."""
+        return BatchReader(self._objects).events(path)
 
     def remove(self, paths: Sequence[str]) -> None:
         """Takes them away; it does not matter whether they are there."""

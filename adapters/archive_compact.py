@@ -4,7 +4,8 @@ A node that seals a heartbeat every ten seconds leaves 8,640 objects a day; join
 one or two while the day runs. Of a closed day everything small is joined again, hour files and late batches alike.
 
 Nothing is joined that has not just been read and checked, body digest and root, and nothing is taken away before the
-joined file has been read back. The order, for each file:
+joined file has been read back. What intake's second pass has not looked at yet stays as it lies: that it was accepted as
+it was sealed is said by its bytes. The order, for each file:
 
     1  the seals object, then the events object, both durable     readers of ours: either place, each batch once
     2  the bodies of the batches leave                            others see events twice from 1 until here
@@ -17,7 +18,7 @@ take; so compact when nobody does, or read with `tally archive query`, which goe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, time, timedelta
 from hashlib import sha256
@@ -61,6 +62,7 @@ def compact(
     complete_to: Callable[[str, str], datetime | None],
     now: datetime,
     *,
+    unchecked: Collection[str] = (),
     since: date | None = None,
     full_bytes: int = FULL_BYTES,
     full_seals: int = FULL_SEALS,
@@ -68,12 +70,13 @@ def compact(
     """Joins what is closed, a lane's day after the other, and says of each what it came to.
 
     `complete_to(node, lane)`: the lane's mark; what lies behind it may be of a transaction that never committed. One at
-    a time for an operator: the caller holds a lock. `since`: days before it are not looked at.
+    a time for an operator: the caller holds a lock. `unchecked`: hashes of the batches whose root is not known to hold.
+    `since`: days before it are not looked at.
     """
     for day in lane_days(objects, operator, since):
         mark = complete_to(day.node, day.lane)
         if mark is not None:
-            yield _compact_day(objects, day, mark, now, _Limits(full_bytes, full_seals))
+            yield _compact_day(objects, day, mark, now, _Limits(full_bytes, full_seals), unchecked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,14 @@ class _Piece:
     joined: Joined | None = None
 
 
-def _compact_day(objects: Objects, day: LaneDay, mark: datetime, now: datetime, limits: _Limits) -> Compacted:
+def _compact_day(
+    objects: Objects,
+    day: LaneDay,
+    mark: datetime,
+    now: datetime,
+    limits: _Limits,
+    unchecked: Collection[str],
+) -> Compacted:
     if not day.seals and len(day.joined_seals) < 2 and not day.bodies:
         return Compacted(lane_days=1, objects_before=_count(day), objects_after=_count(day))
     done = Compacted(lane_days=1, objects_before=_count(day))
@@ -101,7 +111,12 @@ def _compact_day(objects: Objects, day: LaneDay, mark: datetime, now: datetime, 
         read = contents(objects, day)
     done.faults += read.faults
     reader = Reader(objects)
-    for pack in _packs(_pieces(read, mark, now, limits), limits):
+    pieces = (
+        piece
+        for piece in _pieces(read, mark, now, limits)
+        if piece.joined is not None or piece.places[0].hash not in unchecked
+    )
+    for pack in _packs(pieces, limits):
         _join_pack(objects, day, reader, pack, done)
     done.objects_after = _count(look_again(objects, day))
     return done

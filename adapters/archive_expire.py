@@ -6,6 +6,7 @@ A file goes when every batch in it is old enough, was billed, and is under no le
     billed    every month of its events was closed when it was over, and that close had read the batch: the lane's head that
               it stored stands at or behind the batch
     no hold   none that stands is of one of its customers (or of all) and one of its months (or of all time)
+    proven    its Merkle root was recomputed, or a person decided that nothing will prove it: without its body nobody could
 
 The decision is a row of the database, and so a leaf of the log, before the first file goes. What stays is enough for every
 proof but one: signature, chain and numbers of the seals, their control totals, the log; only the events themselves can't
@@ -14,7 +15,7 @@ be laid beside their root any more. A rebuild tells such a batch from one that w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from uuid import UUID
@@ -42,23 +43,25 @@ class Hold:
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """What may go at most. `billed(period, node, lane)`: up to when the lane's batches were read by the close of that
-    month; None where it was not closed."""
+    month; None where it was not closed. `unchecked`: hashes of the batches whose root is not known to hold."""
 
     before: date
     zone: ZoneInfo
     billed: Callable[[Period, str, str], datetime | None]
     holds: Sequence[Hold]
+    unchecked: Collection[str] = ()
 
 
 @dataclass(slots=True)
 class Expirable:
-    """Files that may go, and why others of that age stay: batches not billed yet, held, or damaged."""
+    """Files that may go, and why others of that age stay: batches not billed yet, not proven yet, held, or damaged."""
 
     files: list[str] = field(default_factory=list)
     batches: int = 0
     events: int = 0
     not_billed: int = 0
     held: int = 0
+    unchecked: int = 0
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -96,6 +99,7 @@ def _look(objects: Objects, reader: Reader, day: LaneDay, bounds: Bounds, found:
         if stays:
             found.held += len(places) if "held" in stays else 0
             found.not_billed += len(places) if "not_billed" in stays and "held" not in stays else 0
+            found.unchecked += len(places) if set(stays) == {"unchecked"} else 0
             continue
         found.files.append(file)
         found.batches += len(places)
@@ -103,6 +107,8 @@ def _look(objects: Objects, reader: Reader, day: LaneDay, bounds: Bounds, found:
 
 
 def _why_it_stays(reader: Reader, day: LaneDay, place: Place, bounds: Bounds, found: Expirable) -> str | None:
+    if place.hash in bounds.unchecked:
+        return "unchecked"
     try:
         events = reader.events(day.folder, place, root=False)
     except Refusal as damage:

@@ -74,6 +74,11 @@ class Place:
     entry: Entry | None = None
 
     @property
+    def hash(self) -> str:
+        """Of its seal."""
+        return self.name.rpartition("-")[2]
+
+    @property
     def is_gone(self) -> bool:
         """Whether it had events that the archive no longer holds."""
         return self.seal.events > 0 and not self.loose and self.joined is None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from billing.intake_ports import StoredBatch
 
 
@@ -33,6 +35,13 @@ class Nowhere:
     def get(self, path: str) -> StoredBatch | None:
         del path
         return None
+
+    def note(self, path: str) -> bytes | None:
+        del path
+        return None
+
+    def events(self, path: str) -> pa.Table:
+        raise AssertionError(f"nothing lies nowhere: {path}")
 
     def remove(self, paths: Sequence[str]) -> None:
         self.settled += paths

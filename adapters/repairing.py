@@ -1,4 +1,6 @@
-"""A person decides about what is held of a lane: the held files are read for what is lost, the decision is written down."""
+"""A person decides about what is held of a lane: the held files are read for what is lost, the decision is written down.
+Of an accepted batch whose root does not hold the archive is asked once more first.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,14 @@ from datetime import datetime
 from adapters.archive import BatchObjects
 from adapters.archive_reading import BatchReader
 from adapters.postgres.database import Database
-from adapters.postgres.decisions import decide, paths_of_numbers
+from adapters.postgres.decisions import add_decision, decide, paths_of_numbers
+from adapters.postgres.roots import faulty_root, faulty_roots, unproven
 from billing import repair
 from billing.held_cases import HeldBatch, branch_up_to
 from billing.inspection import LaneName
-from billing.repair import Decision, LaneNow, Lost
+from billing.intake_ports import RootFault
+from billing.repair import SHORTEST_HASH, Decision, LaneNow, Lost
+from billing.root_pass import settle_roots
 from metering.batch import Seal, peek_seal, read_body
 from metering.refusal import Refusal
 
@@ -55,6 +60,37 @@ async def repair_lane(
         return repair.with_losses(lane, made, seals, losses)
 
     return await decide(database, name, make, at)
+
+
+async def repair_root(
+    database: Database, archive: BatchObjects, operators: Sequence[str], hash: str, reason: str, at: datetime
+) -> tuple[RootFault, Decision | None]:
+    """What was wrong with the one accepted batch whose hash begins so, and the decision that nothing will prove it; None
+    where the archive gives it back whole now: it is proven then, and there is nothing to decide.
+
+    Refusal `unknown_batch`.
+    """
+    found = []
+    for operator in operators if len(hash) >= SHORTEST_HASH else ():
+        async with database.app(operator) as conn:
+            found += await faulty_roots(conn, hash)
+    if len(found) != 1:
+        raise Refusal(
+            "unknown_batch",
+            f"{'several accepted batches' if found else 'no accepted batch'} with the hash {hash[:64]} whose root does"
+            " not hold",
+            where="--root",
+            remedy="`tally streams` names them; at least the first 8 digits, as many as tell them apart",
+        )
+    [(batch, _)] = found
+    async with faulty_root(database, batch) as roots:
+        faults = await settle_roots(roots, archive, at)
+    if not faults:
+        return RootFault(batch, batch.fault or ""), None
+    async with database.app(batch.name.operator) as conn:
+        made = await unproven(conn, batch, reason)
+        await add_decision(conn, made, at)
+    return faults[0], made
 
 
 async def _lost(

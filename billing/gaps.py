@@ -4,6 +4,8 @@
     incomplete   a due lane has not said yet that it is complete up to the period's end (completeness.py)
     hole         numbers of a lane will never come, as a person decided (`tally intake repair --accept-hole`)
     dropped      a person decided which branch of a fork counts, or that a batch never will (`… --drop`)
+    unproven     a person decided that nothing will ever prove the events of a batch, which are billed as its seal counts
+                 them (`… --root`)
 
 The first two stop a close until a person says, with a reason, that it stays so. The others were decided on with a reason
 before; every close that they touch prints them. What was accepted at a close of the period stays accepted at its later
@@ -20,7 +22,7 @@ from billing.period import Period
 from metering.instant import time_text, time_us_of
 from metering.refusal import Fault, Refusal
 
-UNMETERED, INCOMPLETE, HOLE, DROPPED = "unmetered", "incomplete", "hole", "dropped"
+UNMETERED, INCOMPLETE, HOLE, DROPPED, UNPROVEN = "unmetered", "incomplete", "hole", "dropped", "unproven"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,7 @@ def gap_sentence(row: Mapping[str, Any]) -> str:
         INCOMPLETE: "what {node}/{lane}, which was not complete, may have served",
         HOLE: "batches of {node}/{lane} that never came",
         DROPPED: "batches of {node}/{lane} that were dropped",
+        UNPROVEN: "proof of what {node}/{lane} sealed",
     }[row["kind"]].format_map(row)
     many = (
         ""

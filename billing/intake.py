@@ -45,7 +45,7 @@ from billing.intake_ports import (
     Taking,
 )
 from billing.polls import next_poll, still_going, survives, take_apart
-from billing.root_pass import check_roots
+from billing.root_pass import ROOTS_AT_ONCE, check_roots
 from metering.refusal import Unavailable
 from metering.steps import step
 
@@ -97,6 +97,7 @@ class Intake:
         self._held = held
         self._clock = clock
         self._goes_on = False
+        self._roots_at_once = ROOTS_AT_ONCE
         self._forget()
 
     def _forget(self) -> None:
@@ -124,17 +125,20 @@ class Intake:
         await survives(self.sweep)
 
     async def turn(self) -> None:
-        """Takes what has come; where that is nothing, some roots are checked."""
+        """Takes what has come, then checks some roots: also while batches come without a pause."""
         self._goes_on = False
-        taken = await self.sweep()
-        self._goes_on = not taken.accepted and await check_roots(self._ledger, self._archive) > 0
+        try:
+            await self.sweep()
+        finally:
+            passed = await check_roots(self._ledger, self._archive, self._clock(), self._roots_at_once)
+        self._roots_at_once, self._goes_on = passed.at_once, passed.batches > 0
 
     async def take_pending(self) -> Summary:
         """One sweep, and the second pass over as many batches as it took: for a command, which has no time without work."""
         taken = await self.sweep()
         left = taken.accepted
-        while left > 0 and (checked := await check_roots(self._ledger, self._archive)):
-            left -= checked
+        while left > 0 and (passed := await check_roots(self._ledger, self._archive, self._clock())).batches:
+            left -= passed.batches
         return taken
 
     async def sweep(self) -> Summary:

@@ -137,6 +137,14 @@ class BatchStore(Protocol):
 
     def get(self, path: str) -> StoredBatch | None: ...
 
+    def note(self, path: str) -> bytes | None:
+        """The signed seal alone, wherever it lies by now."""
+        ...
+
+    def events(self, path: str) -> pa.Table:
+        """The events, checked against their seal, wherever they lie by now. Refusal `archive_incomplete` if nowhere."""
+        ...
+
     def remove(self, paths: Sequence[str]) -> None: ...
 
 
@@ -162,12 +170,15 @@ class Acceptance(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Unchecked:
-    """An accepted batch whose root was not recomputed yet, and where it lies in the archive."""
+    """An accepted batch whose root is not known to hold, and where it lies in the archive. `fault`: what was wrong when
+    it was looked at; None where nobody looked yet."""
 
     name: LaneName
     place: Place
     hash: str
     path: str
+    accepted_at: datetime
+    fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +195,8 @@ class Roots(Protocol):
     @property
     def batches(self) -> Sequence[Unchecked]: ...
 
-    async def settle(self, held: Sequence[Unchecked], faults: Sequence[RootFault]) -> None:
-        """Writes down whose root held, and whose did not."""
+    async def settle(self, held: Sequence[Unchecked], faults: Sequence[RootFault], at: datetime) -> None:
+        """Writes down whose root held, and whose did not, when that was looked at."""
         ...
 
 
@@ -236,8 +247,9 @@ class Ledger(Protocol):
         """Takes a path off the list of what is set aside."""
         ...
 
-    def unchecked(self, limit: int) -> AbstractAsyncContextManager[Roots]:
-        """At most `limit` of the batches whose root nobody has checked or is checking; commits on leaving."""
+    def unchecked(self, limit: int, again_before: datetime) -> AbstractAsyncContextManager[Roots]:
+        """At most `limit` of the batches whose root nobody is checking and nobody has checked, or only before that
+        instant and with no good outcome; the oldest first. Commits on leaving."""
         ...
 
     async def roll_up(self, now: datetime) -> int:

@@ -47,14 +47,16 @@ async def check_roots(book: Book, operator: Operator, period: Period) -> None:
             f"the Merkle roots of {roots.faults} batches of {operator.id} do not hold, so nothing can be proven of"
             f" their events: {roots.first_fault} is one",
             where=operator.id,
-            remedy="`tally streams` names them and why; restore the archive's files, or void what they brought",
+            remedy="`tally streams` names them and why; restore the archive's files, and `tally intake` finds them within"
+            " the hour, `tally intake repair --root HASH --reason WHY` at once; where they are gone for good, that command"
+            " bills them unproven, and the usage report says so",
         )
     if roots.unchecked:
         raise Refusal(
             "roots_unchecked",
             f"the Merkle roots of {roots.unchecked} batches of {operator.id} are not recomputed yet",
             where=operator.id,
-            remedy="`tally intake` does it when little comes in; close again when it is through",
+            remedy="`tally intake` does it beside what comes in, the oldest first; close again when it is through",
         )
 
 

@@ -4,6 +4,7 @@
     drop HASH         this batch and what is held behind it never count; their files stay in held/
     accept-hole HASH  what is missing before this batch will never come: the lane goes on with it
     retire            the lane will never seal again: no close waits for it
+    unproven HASH     of an accepted batch: nothing will ever prove its events; they are billed as its seal counts them
 
 With a batch that a lane goes on with, what is held between it and the last accepted seal is dropped: a number that is
 taken stays taken. Usage that is lost by a decision is told by it (from when to when, how many requests), and every close
@@ -26,11 +27,14 @@ from metering.columns import integers
 from metering.refusal import Refusal
 
 KEEP, DROP, ACCEPT_HOLE, REVOKE, RETIRE = "keep", "drop", "accept_hole", "revoke", "retire"
+UNPROVEN = "unproven"
+#: So many digits of a hash name a batch.
+SHORTEST_HASH = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Usage that is not billed: µs since 1970, UTC; `requests` None where nobody knows how many."""
+    """Usage that is not billed, or not proven: µs since 1970, UTC; `requests` None where nobody knows how many."""
 
     begins_us: int
     ends_us: int
@@ -69,7 +73,8 @@ class LaneNow:
 
 def named_batch(lane: LaneNow, hash: str) -> HeldBatch:
     """The held batch whose hash begins so; Refusal `unknown_batch` if none or several do."""
-    found = [batch for batch in lane.held if batch.hash.startswith(hash)] if len(hash) >= 8 else []
+    long_enough = len(hash) >= SHORTEST_HASH
+    found = [batch for batch in lane.held if batch.hash.startswith(hash)] if long_enough else []
     if len(found) != 1:
         raise Refusal(
             "unknown_batch",

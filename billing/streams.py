@@ -90,6 +90,17 @@ class MissingSibling:
 
 
 @dataclass(frozen=True, slots=True)
+class FaultyRoot:
+    """An accepted batch whose Merkle root does not hold: why, and since when that is known."""
+
+    name: LaneName
+    place: Place
+    hash: str
+    what: str
+    found_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class Hole:
     """Batches that have not come: `first` to `last` of an epoch, or, with first above last, the end of the one
     before."""
@@ -173,9 +184,11 @@ def stream_document(
     aside: Sequence[AsideBatch],
     now: datetime,
     siblings: Sequence[MissingSibling] = (),
+    roots: Sequence[FaultyRoot] = (),
 ) -> dict[str, object]:
     """The document of `tally streams`. `set_aside` counts all batches that no key vouches for, of known lanes or not;
     the first of them are named. `missing_siblings` are seals that a node's first lane told of and that have not come.
+    `root_faults` counts the accepted batches of which nothing can be proven; the first of them are named.
     """
     held = {(stream.name, batch.hash) for stream in streams for batch in stream.held}
     return {
@@ -194,6 +207,17 @@ def stream_document(
         ],
         "operators": _complete_to(streams),
         "lanes": [stream_row(stream, now) for stream in streams],
+        "root_faults": len(roots),
+        "root_fault_batches": [
+            {
+                **fault.name._asdict(),
+                **fault.place._asdict(),
+                "hash": fault.hash,
+                "what": fault.what,
+                "found": time_text(fault.found_us),
+            }
+            for fault in roots[:_NAMED]
+        ],
         "set_aside": sum(batch.batches for batch in aside),
         "set_aside_batches": [
             asdict(batch) for batch in sorted(aside, key=lambda batch: -batch.batches)[:_NAMED]
@@ -219,12 +243,11 @@ def _complete_to(streams: Sequence[Stream]) -> list[dict[str, object]]:
 
 
 def has_difference(document: Mapping[str, object]) -> bool:
-    """Whether something is missing, forked, held, set aside or told of only: `tally streams` then exits with 3."""
+    """Whether something is missing, forked, held, set aside, told of only or unproven: `tally streams` then exits with 3."""
     lanes = document["lanes"]
     assert isinstance(lanes, list)
-    return bool(document["set_aside"] or document["missing_siblings"]) or any(
-        row["holes"] or row["forks"] or row["held"] for row in lanes
-    )
+    strange = document["set_aside"] or document["missing_siblings"] or document["root_faults"]
+    return bool(strange) or any(row["holes"] or row["forks"] or row["held"] for row in lanes)
 
 
 def _lag_s(stream: Stream, now: datetime) -> int | None:

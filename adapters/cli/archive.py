@@ -22,6 +22,7 @@ from adapters.cli.wiring import archive_objects, take_what_waits
 from adapters.data_folder import DataFolder, now
 from adapters.postgres import archive as rows
 from adapters.postgres.database import Database
+from adapters.postgres.roots import unchecked_hashes
 from adapters.postgres.site import operator_zone
 from adapters.rebuilding import Asked, rebuilt
 from billing.objects import Objects
@@ -190,13 +191,21 @@ def _answered(answer: Answer, expired: Mapping[str, date], limit: int) -> Result
 async def _compacted(
     database: Database, objects: Objects, operator: str, at: datetime, days: int
 ) -> dict[str, Any]:
-    async with database.app(operator) as conn:
+    async with database.app(operator, snapshot=True) as conn:
         marks = await rows.lanes_complete_to(conn, operator)
+        unchecked = await unchecked_hashes(conn, operator)
     done = Compacted()
 
     def run() -> None:
         since = at.date() - timedelta(days=days)
-        for each in compact(objects, operator, lambda node, lane: marks.get((node, lane)), at, since=since):
+        for each in compact(
+            objects,
+            operator,
+            lambda node, lane: marks.get((node, lane)),
+            at,
+            unchecked=unchecked,
+            since=since,
+        ):
             done.add(each)
 
     await asyncio.to_thread(run)

@@ -20,6 +20,7 @@ from adapters.cli.wiring import archive_objects
 from adapters.data_folder import DataFolder, now
 from adapters.postgres import archive as rows
 from adapters.postgres.database import Database
+from adapters.postgres.roots import unchecked_hashes
 from adapters.postgres.site import operator_zone
 from adapters.postgres.subjects import find_subjects
 from billing.objects import Objects
@@ -137,6 +138,7 @@ async def _expirable(database: Database, objects: Objects, operator: str, before
             await operator_zone(conn, operator),
             billed_until(closes, await rows.complete_to_of(conn, operator, heads)),
             [hold_of(one.customer, one.period) for one in await rows.holds(conn, operator, standing=True)],
+            await unchecked_hashes(conn, operator),
         )
     return await asyncio.to_thread(expirable, objects, operator, bounds)
 
@@ -172,6 +174,7 @@ def _document(operator: str, before: date, found: Expirable, dry_run: bool) -> d
         "events": found.events,
         "kept_not_billed": found.not_billed,
         "kept_by_hold": found.held,
+        "kept_unchecked": found.unchecked,
         "findings": [{"code": each.code, "what": each.what, "where": each.where} for each in found.findings],
     }
 
@@ -188,6 +191,9 @@ def _said(document: dict[str, Any]) -> list[str]:
         )
     if document["kept_by_hold"]:
         said.append(f"  kept by a legal hold: {counted(document['kept_by_hold'], 'batch', 'batches')}")
+    if document["kept_unchecked"]:
+        waits = counted(document["kept_unchecked"], "batch", "batches")
+        said.append(f"  kept, intake has not recomputed their roots yet: {waits}")
     return said + [f"  {each['code']}: {each['where']}: {each['what']}" for each in document["findings"]]
 
 

@@ -230,6 +230,14 @@ async def _check_database(database: Database) -> list[Check]:
         elif lane["kind"] == "sidecar":
             state = "" if lane["due"] else f"{lane['state']}, "
             checks.append(Check(name, OK, f"{state}complete up to {lane['complete_to']}"))
+    if document["root_faults"]:
+        named: Any = document["root_fault_batches"]
+        what = "; ".join(
+            f"{each['node']}/{each['lane']} {each['epoch']}-{each['number']}: {each['what']}"
+            for each in named[:5]
+        )
+        many = f"{document['root_faults']} accepted batches"
+        checks.append(Check("roots", FAULT, f"nothing can be proven of {many}: {what}", "tally streams"))
     if document["set_aside"]:
         checks.append(
             Check(

@@ -1,4 +1,6 @@
-"""`tally intake repair`: a person decides about batches that are held; intake acts on it at once."""
+"""`tally intake repair`: a person decides about batches that are held, and intake acts on it at once; or about one that
+was accepted and cannot be proven.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,9 @@ from adapters.cli.wiring import archive_objects, held_objects, take_what_waits
 from adapters.data_folder import DataFolder, now
 from adapters.postgres.decisions import named_lane
 from adapters.postgres.streams import read_streams
-from adapters.repairing import repair_lane
+from adapters.repairing import repair_lane, repair_root
 from billing import repair
+from billing.intake_ports import RootFault
 from billing.repair import Decision
 from metering.instant import time_text
 from metering.refusal import Refusal
@@ -48,19 +51,29 @@ def register_repair(group: typer.Typer) -> None:
                 metavar="HASH", help="Go on with this batch; what is missing before it never comes."
             ),
         ] = None,
+        root: Annotated[
+            str | None,
+            typer.Option(
+                metavar="HASH",
+                help="Of an accepted batch whose root does not hold: look again; if in vain, bill it unproven.",
+            ),
+        ] = None,
         operator: OperatorOption = None,
     ) -> Result:
-        """Decide about batches that are held and cannot go on by themselves. `tally streams` names them and the command.
+        """Decide about batches that are held and cannot go on by themselves, or cannot be proven. `tally streams` names
+        them and the command.
 
         Nothing is deleted: what is left out stays in held/, is listed with its reason, and is named by every close of a
-        month whose usage it was.
+        month whose usage it was. So is what is billed unproven.
         """
-        asked = [(kind, hash) for kind, hash in _asked(keep, drop, accept_hole) if hash is not None]
+        choices = [(repair.KEEP, keep), (repair.DROP, drop), (repair.ACCEPT_HOLE, accept_hole)]
+        choices.append((repair.UNPROVEN, root))
+        asked = [(kind, hash) for kind, hash in choices if hash is not None]
         if len(asked) != 1 or not reason.strip():
             raise Refusal(
                 "which_decision",
                 "one decision at a time, with a reason",
-                where="--keep, --drop, --accept-hole, --reason",
+                where="--keep, --drop, --accept-hole, --root, --reason",
                 remedy="`tally streams` names the command for each case",
             )
         [(kind, hash)] = asked
@@ -68,6 +81,10 @@ def register_repair(group: typer.Typer) -> None:
         async with context.database() as database:
             operators = await answers.named_operators(database, operator)
             await take_what_waits(folder, database)
+            if kind == repair.UNPROVEN:
+                archived = BatchObjects(archive_objects(folder))
+                fault, made = await repair_root(database, archived, operators, hash, reason, now())
+                return _root_said(fault, made)
             name = await named_lane(database, operators, node, lane)
 
             held, archive = BatchObjects(held_objects(folder)), BatchReader(archive_objects(folder))
@@ -82,8 +99,14 @@ def register_repair(group: typer.Typer) -> None:
         return Result({"decisions": [_json(each) for each in decisions], "lane": row}, said)
 
 
-def _asked(keep: str | None, drop: str | None, accept_hole: str | None) -> list[tuple[str, str | None]]:
-    return [(repair.KEEP, keep), (repair.DROP, drop), (repair.ACCEPT_HOLE, accept_hole)]
+def _root_said(fault: RootFault, made: Decision | None) -> Result:
+    batch = f"{fault.batch.name} {fault.batch.place}"
+    if made is None:
+        return Result(
+            {"decisions": []},
+            f"{batch}: the archive gives it back whole, and its root holds: nothing to decide",
+        )
+    return Result({"decisions": [_json(made)]}, f"{_said(made)}: {fault.what}")
 
 
 def _json(made: Decision) -> dict[str, Any]:
@@ -107,6 +130,8 @@ def _said(made: Decision) -> str:
     if made.kind == repair.KEEP:
         return f"{batch}: the lane goes on with this branch"
     lost = made.lost
+    if made.kind == repair.UNPROVEN and lost is not None and lost.requests is not None:
+        return f"{batch}: {counted(lost.requests, 'request')} are billed, and nothing proves them"
     what = "dropped" if made.kind == repair.DROP else "the lane goes on with it"
     if lost is None:
         return f"{batch}: {what}; nothing is lost by it"

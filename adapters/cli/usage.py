@@ -46,7 +46,7 @@ def register(app: typer.Typer) -> None:
 
     @command(app, "streams", path="streams", example="tally streams")
     async def streams(context: Context, operator: OperatorOption = None) -> Result:
-        """Per node and lane: complete up to when, what is missing, forked or held. Exit 3 if anything is."""
+        """Per node and lane: complete up to when, what is missing, forked, held or unproven. Exit 3 if anything is."""
         async with context.database() as database:
             await take_what_waits(DataFolder(context.data), database)
             document = await read_streams(database, now(), operator)
@@ -71,6 +71,7 @@ def register(app: typer.Typer) -> None:
             f" {each['said']}, and it has not come; is its sidecar's spool reachable, its lane enrolled?"
             for each in siblings
         ]
+        said += _unproven(document)
         aside: Any = document["set_aside_batches"]
         for stray in aside:
             claim = (
@@ -82,6 +83,24 @@ def register(app: typer.Typer) -> None:
         if document["set_aside"]:
             said.append(f"set aside, nobody's key vouches for them: {document['set_aside']} batches")
         return Result(document, said, DIFFERENCE if has_difference(document) else 0)
+
+
+def _unproven(document: dict[str, Any]) -> list[str]:
+    said = [
+        f"unproven: {each['node']}/{each['lane']} {each['epoch']}-{each['number']}: {each['what']}"
+        for each in document["root_fault_batches"]
+    ]
+    if said:
+        said.append(
+            f"accepted and counted, and nothing can be proven of their events: {document['root_faults']}"
+            f" {'batch' if document['root_faults'] == 1 else 'batches'}; restore the archive's files, then, or if they are"
+            " gone for good:"
+        )
+        said += [
+            f"    tally intake repair --root {each['hash'][:16]} --reason …"
+            for each in document["root_fault_batches"]
+        ]
+    return said
 
 
 def _how_it_stands(lane: dict[str, Any]) -> list[str]:

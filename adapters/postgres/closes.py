@@ -10,9 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters.postgres.lane_ends import is_dropped, whole_us
 from adapters.postgres.schema import decision, held, import_file, lane, late_bound, period_close, seal_fact
-from billing.gaps import DROPPED, HOLE, Gap, in_order, newest
+from billing.gaps import DROPPED, HOLE, UNPROVEN, Gap, in_order, newest
 from billing.period import Period
 from billing.ports import PeriodClose
+
+# What is left out, by the kind of the decision.
+_GAPS = {"drop": DROPPED, "accept_hole": HOLE, "unproven": UNPROVEN}
 
 
 async def held_batches(conn: AsyncConnection, operator: str) -> int:
@@ -61,7 +64,7 @@ async def gaps(conn: AsyncConnection, operator: str, start: datetime, end: datet
 
 
 async def _decided_gaps(conn: AsyncConnection, operator: str, start: datetime, end: datetime) -> list[Gap]:
-    """Holes and dropped batches that people decided to do without, and that touch [start, end)."""
+    """Holes, dropped and unproven batches that people decided to do with, and that touch [start, end)."""
     rows = await conn.execute(
         select(decision).where(
             decision.c.operator == operator,
@@ -77,7 +80,7 @@ async def _decided_gaps(conn: AsyncConnection, operator: str, start: datetime, e
             whole_us(row.ends),
             row.requests,
             row.reason,
-            kind=DROPPED if row.kind == "drop" else HOLE,
+            kind=_GAPS[row.kind],
         )
         for row in rows
     ]

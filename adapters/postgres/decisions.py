@@ -90,6 +90,11 @@ async def decide(
     )
 
 
+async def add_decision(conn: AsyncConnection, made: Decision, at: datetime) -> None:
+    """Writes down a decision that does not depend on how the lane stands."""
+    await conn.execute(insert(decision), [_row(made, at)])
+
+
 async def lane_now(conn: AsyncConnection, name: LaneName) -> LaneNow:
     """The lane as it stands, with what is held of it and not decided on. Refusal `unknown_lane`."""
     query = select(lane).where(

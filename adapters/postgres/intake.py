@@ -188,8 +188,8 @@ class PostgresLedger:
         async with self._database.intake() as conn:
             await conn.execute(delete(set_aside).where(set_aside.c.path == path))
 
-    def unchecked(self, limit: int) -> AbstractAsyncContextManager[LockedRoots]:
-        return unchecked(self._database, limit)
+    def unchecked(self, limit: int, again_before: datetime) -> AbstractAsyncContextManager[LockedRoots]:
+        return unchecked(self._database, limit, again_before)
 
     async def roll_up(self, now: datetime) -> int:
         return await roll_up(self._database, now)

@@ -93,9 +93,7 @@ Index(
     postgresql_where=text("NOT adopted"),
 )
 
-Index(
-    "batch_root_unchecked", batch.c.operator, batch.c.accepted_at, postgresql_where=text("NOT root_checked")
-)
+Index("batch_root_unchecked", batch.c.accepted_at, postgresql_where=text("NOT root_checked"))
 
 _BATCH_KEY = ["operator", "node", "lane", "epoch", "number"]
 
@@ -109,6 +107,7 @@ root_fault = Table(
     Column("number", BigInteger, primary_key=True),
     Column("what", Text, nullable=False),
     Column("found_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+    instant("looked_at"),
     ForeignKeyConstraint(_BATCH_KEY, [f"batch.{name}" for name in _BATCH_KEY]),
 )
 

@@ -11,10 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from adapters.postgres.database import INSTALLATION, Database
 from adapters.postgres.intake_rows import lane_name
 from adapters.postgres.lane_ends import is_dropped, whole_us
+from adapters.postgres.roots import faulty_roots
 from adapters.postgres.schema import decision, held, lane, set_aside
 from billing.held_cases import HeldBatch
 from billing.inspection import LaneName, Place
-from billing.streams import AsideBatch, MissingSibling, Stream, stream_document
+from billing.streams import AsideBatch, FaultyRoot, MissingSibling, Stream, stream_document
 
 # Who speaks for a node tells of its siblings' newest seals in its own; the newest of these that tell of any are asked.
 _SIBLINGS = text("""
@@ -47,13 +48,18 @@ async def read_streams(database: Database, now: datetime, operator: str | None =
     streams: list[Stream] = []
     aside: list[AsideBatch] = []
     siblings: list[MissingSibling] = []
+    roots: list[FaultyRoot] = []
     for owner in operators:
         async with database.app(owner, snapshot=True) as conn:
             found, strays = await _of_operator(conn)
             streams += found
             aside += strays
             siblings += await _missing_siblings(conn)
-    return stream_document(streams, aside, now, siblings)
+            roots += [
+                FaultyRoot(batch.name, batch.place, batch.hash, batch.fault or "", whole_us(since))
+                for batch, since in await faulty_roots(conn)
+            ]
+    return stream_document(streams, aside, now, siblings, roots)
 
 
 async def _missing_siblings(conn: AsyncConnection) -> list[MissingSibling]:

@@ -60,7 +60,7 @@ CREATE TABLE decision (
     -- This key's check waits for a transaction that has the lane locked, and makes the next one wait: whoever decides
     -- sees what was accepted, and what comes later sees the decision.
     FOREIGN KEY (operator, node, lane) REFERENCES lane,
-    CONSTRAINT decision_kind CHECK (kind IN ('keep', 'drop', 'accept_hole', 'revoke', 'retire')),
+    CONSTRAINT decision_kind CHECK (kind IN ('keep', 'drop', 'accept_hole', 'revoke', 'retire', 'unproven')),
     CONSTRAINT decision_names_a_whole_batch CHECK (num_nonnulls(epoch, number, hash) IN (0, 3)),
     CONSTRAINT decision_about_a_batch_names_it CHECK (kind IN ('revoke', 'retire') OR hash IS NOT NULL),
     CONSTRAINT decision_says_where_the_lane_goes_on CHECK ((kind IN ('keep', 'accept_hole')) = (after IS NOT NULL)),

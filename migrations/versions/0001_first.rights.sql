@@ -55,7 +55,7 @@ GRANT UPDATE (batches, seen_at) ON set_aside TO tally_intake;
 GRANT UPDATE (code, what, path, due_at, missing) ON held TO tally_intake;
 GRANT SELECT, INSERT, DELETE ON partial_sum, partial_hour, hourly_usage TO tally_intake;
 GRANT SELECT, INSERT, UPDATE ON kafka_position TO tally_intake;
-GRANT SELECT, INSERT ON root_fault TO tally_intake;
+GRANT SELECT, INSERT, UPDATE (what, looked_at), DELETE ON root_fault TO tally_intake;
 GRANT SELECT ON kafka_position, root_fault TO tally_app;
 GRANT SELECT ON usage_cell, late_bound TO tally_intake;
 GRANT SELECT ON lane, batch, seal_fact, seal_sum, held, set_aside, partial_sum, partial_hour, hourly_usage, usage_cell TO tally_app;

@@ -8,10 +8,11 @@ CREATE TABLE root_fault (
     number bigint NOT NULL,
     what text NOT NULL,
     found_at timestamptz NOT NULL DEFAULT now(),
+    looked_at timestamptz NOT NULL,     -- it is looked at again now and then: its file may have been restored
     PRIMARY KEY (operator, node, lane, epoch, number),
     FOREIGN KEY (operator, node, lane, epoch, number) REFERENCES batch
 );
 COMMENT ON TABLE root_fault IS 'Accepted batches of whose events nothing can be proven, and why; they block a close.';
 
--- Few are unchecked at any time, and the pass asks for the oldest of them.
-CREATE INDEX batch_root_unchecked ON batch (operator, accepted_at) WHERE NOT root_checked;
+-- The pass asks for the oldest that are unchecked, of all operators.
+CREATE INDEX batch_root_unchecked ON batch (accepted_at) WHERE NOT root_checked;

@@ -25,7 +25,7 @@ ROWS = {
     "decision": f"('%(op)s', '%(id)s', 'retire', 'n1', '0', {_EPOCH}, 0, {_SHA}, NULL, NULL, NULL, NULL, 'gone', now())",
     "batch": f"('%(op)s', 'n1', '0', {_EPOCH}, 0, {_SHA}, 'genesis', 1, 1, 1, now(), {_NINE}, 'p', 1, now(), false)",
     "seal_fact": f"('%(op)s', 'n1', '0', {_EPOCH}, 0, 0, 'serves', now(), now(), '{{}}')",
-    "root_fault": f"('%(op)s', 'n1', '0', {_EPOCH}, 0, 'why', now())",
+    "root_fault": f"('%(op)s', 'n1', '0', {_EPOCH}, 0, 'why', now(), now())",
     "seal_sum": f"('%(op)s', 'n1', '0', {_EPOCH}, 0, 'm', now(), now(), 1, 10, 5, 1)",
     "held": f"('%(op)s', 'n1', '0', {_EPOCH}, 1, {_SHA}, {_SHA}, 'hole', 'why', 'p', now())",
     "set_aside": f"('%(op)s', {_SHA}, '%(op)s', 'n1', '0', 'unknown_key', 'why', '0badcafe', 'p', now())",

@@ -107,7 +107,7 @@ async def test_a_close_while_intake_commits_is_what_its_heads_say(
 
     await commit_more()
     objects = FolderObjects(tmp_path / "archive")
-    await check_roots(PostgresLedger(database), BatchObjects(objects))
+    await check_roots(PostgresLedger(database), BatchObjects(objects), CLOSED_AT)
     for name in ("usage", "lane_heads"):
         beside(name)
     row = await close_period(

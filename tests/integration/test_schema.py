@@ -77,7 +77,7 @@ INTAKE = {
     "hourly_usage": "SELECT INSERT DELETE",
     "usage_cell": "SELECT",
     "kafka_position": "SELECT INSERT UPDATE",
-    "root_fault": "SELECT INSERT",
+    "root_fault": "SELECT INSERT DELETE UPDATE(looked_at) UPDATE(what)",
     "late_bound": "SELECT",
 }
 # Functions that a role other than the owner may call, beyond PostgreSQL's own.

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
+import pyarrow as pa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kafka_twin import BATCHES, KafkaTwin, TwinSource
 from turns import Actor, Turns
@@ -40,6 +41,12 @@ class Store:
 
     def get(self, path: str) -> StoredBatch | None:
         return self._store.get(path)
+
+    def note(self, path: str) -> bytes | None:
+        return self._store.note(path)
+
+    def events(self, path: str) -> pa.Table:
+        return self._store.events(path)
 
     def remove(self, paths: Sequence[str]) -> None:
         self._store.remove(paths)

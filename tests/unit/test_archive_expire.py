@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -35,12 +35,13 @@ def look(
     before: date = date(2027, 1, 1),
     billed: Mapping[Period, datetime] | None = None,
     holds: Sequence[Hold] = (),
+    unchecked: Collection[str] = (),
 ) -> Expirable:
     closed = {OCTOBER: LATER, NOVEMBER: LATER} if billed is None else billed
     return expirable(
         archive.objects,
         "telecentras",
-        Bounds(before, VILNIUS, lambda period, _node, _lane: closed.get(period), holds),
+        Bounds(before, VILNIUS, lambda period, _node, _lane: closed.get(period), holds, unchecked),
     )
 
 
@@ -62,6 +63,13 @@ def test_what_is_old_billed_and_not_held_may_go(archive: Archive) -> None:
     found = look(archive)
     assert (len(found.files), found.batches, found.events, found.findings) == (3, 3, 9, [])
     assert all(file.endswith(".parquet") for file in found.files)
+
+
+def test_what_the_second_pass_has_not_looked_at_stays(archive: Archive) -> None:
+    went = sorted(look(archive).files)
+    first = went[0].removesuffix(".parquet").rpartition("-")[2]
+    found = look(archive, unchecked={first})
+    assert (sorted(found.files), found.unchecked) == (went[1:], 1)
 
 
 def test_what_is_too_young_stays(archive: Archive) -> None:
