@@ -106,6 +106,9 @@ async def _keep_reading(database: Database, collector: LedgerCollector) -> None:
             if collector.figures is not None:
                 logger.warning("%s; metrics of the ledger are left out until it answers", away.what)
             collector.figures = None
+        except Exception:  # whatever it is, an old figure shown for ever would be worse
+            logger.exception("the ledger's metrics can't be read; they are left out, and read again")
+            collector.figures = None
         await asyncio.sleep(READ_EVERY.total_seconds())
 
 

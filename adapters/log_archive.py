@@ -11,9 +11,9 @@ from datetime import date
 
 from billing.log import Content, checkpoint_path, contents_folder, contents_object, log_folder, read_contents
 from billing.log_growth import GrowingLog, Tile
-from billing.log_tiles import WIDTH, LogTiles, TileName, damaged_log
+from billing.log_tiles import WIDTH, LogTiles, TileName, damaged_log, read_tile_name
 from billing.objects import Objects
-from metering.checkpoint import Checkpoint
+from metering.checkpoint import Checkpoint, split_checkpoint
 
 #: Contents that one object holds at most.
 _CONTENTS = 4096
@@ -57,6 +57,21 @@ def remove_partial(objects: Objects, operator: str, full: Sequence[TileName]) ->
     for name in full:
         assert name.width == WIDTH
         objects.remove(list(objects.list(f"{folder}{name.path}.p/")))
+
+
+def remove_unsigned(objects: Objects, operator: str) -> None:
+    """Takes away tiles and bundles that the newest archived checkpoint does not reach: a signing that was killed has left
+    them. Only for a ledger that is being restored, which numbers other leaves after the checkpoint's than that one did;
+    nobody may sign meanwhile."""
+    signed = archived_note(objects, operator)
+    size = 0 if signed is None else split_checkpoint(signed)[0].size
+    folder = log_folder(operator)
+    beyond = []
+    for path in objects.list(f"{folder}tile/"):
+        name = read_tile_name(path.removeprefix(folder))
+        if name is not None and name.ends > size:
+            beyond.append(path)
+    objects.remove(beyond)
 
 
 def put_contents(objects: Objects, operator: str, day: date, contents: Sequence[Content]) -> None:

@@ -10,6 +10,7 @@ Nobody's silence stops anything here: what failed is told, and asked again with 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from metering.cosignature import cosignatures
 from metering.merkle import consistency_ranges
 from metering.refusal import Refusal, Unavailable
 
+_NAME = re.compile(r"[0-9]{12}-[0-9a-f]{16}\.[a-z]+")
 _LOOKED_AT = (
     20  # kept notes among which a witness is looked for: one that is in none of them was away for hours
 )
@@ -84,7 +86,7 @@ def last_vouched(objects: Objects, operator: str, attesters: Attesters) -> dict[
     address. None for never, or for another's word."""
     last: dict[str, datetime | None] = {asked.witness.name: None for asked in attesters.witnesses}
     known = [asked.witness for asked in attesters.witnesses]
-    paths = list(objects.list(f"{log_folder(operator)}cosigned/")) if known else []
+    paths = _kept(objects, operator, "cosigned") if known else []
     for path in reversed(paths[-_LOOKED_AT:]):
         kept = objects.get(path)
         if kept is None:
@@ -99,10 +101,8 @@ def last_vouched(objects: Objects, operator: str, attesters: Attesters) -> dict[
 
 
 def _last_stamped(objects: Objects, operator: str) -> datetime | None:
-    newest = None
-    for path in objects.list(f"{log_folder(operator)}timestamp/"):
-        newest = path
-    reply = None if newest is None else objects.get(newest)
+    kept = _kept(objects, operator, "timestamp")
+    reply = objects.get(kept[-1]) if kept else None
     return None if reply is None else stamped_at(reply)
 
 
@@ -143,7 +143,11 @@ def _keep(objects: Objects, operator: str, kind: str, size: int, content: bytes,
 
 
 def _newest(objects: Objects, operator: str, kind: str) -> int:
-    newest = 0
-    for path in objects.list(f"{log_folder(operator)}{kind}/"):
-        newest = int(path.rpartition("/")[2].partition("-")[0])
-    return newest
+    kept = _kept(objects, operator, kind)
+    return int(kept[-1].rpartition("/")[2].partition("-")[0]) if kept else 0
+
+
+def _kept(objects: Objects, operator: str, kind: str) -> list[str]:
+    """What is kept of this kind, the newest last; what somebody else has put there is passed over."""
+    folder = f"{log_folder(operator)}{kind}/"
+    return [path for path in objects.list(folder) if _NAME.fullmatch(path.removeprefix(folder))]

@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from billing.log import BatchLeaf, ChangeLeaf, Content, parse_leaf
+from billing.log import NONCE_BYTES, BatchLeaf, ChangeLeaf, Content, parse_leaf
 from billing.log_tiles import LogTiles
 from metering import note
 from metering.checkpoint import (
@@ -146,7 +146,8 @@ def read_proof(text: bytes) -> Mapping[str, Any]:
     """A proof's file as JSON, with the right keys. Refusal `bad_proof`."""
     try:
         proof = json.loads(text)
-    except ValueError:
+        text.decode()
+    except (ValueError, RecursionError):
         raise _bad("it is not JSON") from None
     if not isinstance(proof, dict) or proof.get("format") != PROOF_FORMAT:
         raise _bad(f"it does not say that it is {PROOF_FORMAT}")
@@ -161,6 +162,9 @@ def read_proof(text: bytes) -> Mapping[str, Any]:
         or not all(isinstance(each, list) and all(isinstance(one, str) for one in each) for each in lists)
     ):
         raise _bad("a value is of the wrong kind")
+    told = [*(proof[name] for name in texts), *(one for each in lists for one in each)]
+    if any("\ud800" <= letter <= "\udfff" for each in told for letter in each):
+        raise _bad("half a character stands in it, which no UTF-8 has")
     return proof
 
 
@@ -172,8 +176,8 @@ def check_proof(proof: Mapping[str, Any], *, pin: str | None = None, seen: str |
     """
     try:
         leaf = proof["leaf"].encode()
-        inclusion = [bytes.fromhex(each) for each in proof["inclusion"]]
-        consistency = [bytes.fromhex(each) for each in proof["consistency"]]
+        inclusion = [_hex(each) for each in proof["inclusion"]]
+        consistency = [_hex(each) for each in proof["consistency"]]
     except ValueError:
         raise _bad("a hash is not written in hex digits") from None
     signed = proof["checkpoint"].encode()
@@ -184,6 +188,8 @@ def check_proof(proof: Mapping[str, Any], *, pin: str | None = None, seen: str |
         read_checkpoint(signed, verifier)
     except Refusal as refused:
         failures.append(f"the checkpoint: {refused.what}")
+    if pin is not None and proof["key"] != pin:
+        failures.append("the key that its maker tells is not the pinned one")
     if not inclusion_holds(leaf_hash(leaf), proof["index"], checkpoint.size, inclusion, checkpoint.root):
         failures.append("the leaf does not stand at this place of the tree that was signed")
     failures += _content_failures(leaf, proof["nonce"], proof["content"])
@@ -202,6 +208,14 @@ def check_proof(proof: Mapping[str, Any], *, pin: str | None = None, seen: str |
         batch=_batch(leaf, seals),
         seals=len(seals),
     )
+
+
+def _hex(text: str) -> bytes:
+    """Hex digits as they are written here, and in no other way; ValueError."""
+    found = bytes.fromhex(text)
+    if found.hex() != text:
+        raise ValueError(text)
+    return found
 
 
 def _batch(leaf: bytes, seals: Sequence[bytes]) -> str | None:
@@ -233,14 +247,28 @@ def _seal_failures(leaf: bytes, seals: Sequence[bytes]) -> list[str]:
 def _content_failures(leaf: bytes, nonce: str | None, content: str | None) -> list[str]:
     try:
         said = parse_leaf(leaf)
-        committed = None if content is None else Content(bytes.fromhex(nonce or ""), content)
+        committed = None if content is None else Content(_hex(nonce or ""), content)
     except (Refusal, ValueError):
         return ["the leaf or its nonce is malformed"]
     if committed is None:
         return [] if nonce is None else ["a nonce without a content"]
     if not isinstance(said, ChangeLeaf) or committed.commitment != said.commitment:
         return ["the content is not what the leaf commits to"]
+    # A hash of two parts in a row says nothing of where one ends and the other begins: their lengths do.
+    if len(committed.nonce) != NONCE_BYTES:
+        return [f"the nonce has {len(committed.nonce)} bytes, not {NONCE_BYTES}"]
+    if _table(committed.content) != said.table:
+        return [f"the content is not of the table {said.table}, as its leaf says"]
     return []
+
+
+def _table(content: str) -> str | None:
+    try:
+        told = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    table = told.get("table") if isinstance(told, dict) else None
+    return table if isinstance(table, str) else None
 
 
 def _seen_failures(checkpoint: Checkpoint, line: str | None, consistency: list[bytes]) -> list[str]:

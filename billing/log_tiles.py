@@ -14,6 +14,7 @@ A hash that no tile holds is made of those that are there: the root over the rig
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ WIDTH = 256
 _LEVEL_BITS = 8
 _LENGTH_BYTES = 2
 ENTRIES = "entries"
+_PATH = re.compile(r"tile/(entries|[0-9]{1,2})/((?:x[0-9]{3}/)*[0-9]{3})(?:\.p/([0-9]{1,3}))?")
 
 #: The bytes of the object of this name, below the log's folder; None where there is none.
 Get = Callable[[str], bytes | None]
@@ -46,6 +48,23 @@ class TileName:
             rest //= 1000
         partial = "" if self.width == WIDTH else f".p/{self.width}"
         return f"tile/{self.level}/{'/'.join(groups)}{partial}"
+
+    @property
+    def ends(self) -> int:
+        """How many leaves a log has at least that has this tile."""
+        level = 0 if isinstance(self.level, str) else self.level
+        return (self.number * WIDTH + self.width) << (_LEVEL_BITS * level)
+
+
+def read_tile_name(path: str) -> TileName | None:
+    """The tile whose `path` this is; None for anything else."""
+    found = _PATH.fullmatch(path)
+    if found is None:
+        return None
+    level: int | str = ENTRIES if found[1] == ENTRIES else int(found[1])
+    number = int(found[2].replace("/", "").replace("x", ""))
+    name = TileName(level, number, int(found[3] or WIDTH))
+    return name if name.path == path else None
 
 
 def bundle(leaves: Sequence[bytes]) -> bytes:

@@ -130,6 +130,10 @@ async def _repeat(
             wrong = set(await act())
         except (Refusal, Unavailable) as problem:
             wrong = {problem.what}
+        except Exception as bug:  # it must go on: unsigned, what is accepted stands in no log
+            wrong = {f"a bug of ours, {type(bug).__name__}: it is tried again"}
+            if not wrong <= said:
+                _log.exception("the logs, or who vouches for them")
         for text in sorted(wrong - said):
             _log.error("%s", text)
         if said and not wrong:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,9 +15,11 @@ from attesting_servers import StampServer, WitnessServer, serving
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509 import load_pem_x509_certificates
 
+from adapters import posting
 from adapters.log_archive import archived_note, put_checkpoint, put_tiles
 from adapters.log_attesting import attest, last_vouched, newest_cosigned, newest_stamped, read_attesters
 from adapters.objects import FolderObjects
+from adapters.posting import post
 from adapters.timestamp import read_stamp
 from billing.log import origin
 from billing.log_growth import GrowingLog
@@ -229,3 +235,46 @@ def test_a_setting_that_names_no_witness_is_refused(setting: str | None, code: s
 def test_an_authority_without_roots_is_refused() -> None:
     with pytest.raises(Refusal, match="TALLY_TIMESTAMP_ROOTS"):
         read_attesters({"TALLY_TIMESTAMP_URL": "https://tsa.example"})
+
+
+def test_what_somebody_else_has_put_beside_the_notes_is_passed_over(log: Log) -> None:
+    log.objects.put([("a/_log/cosigned/README", b"x"), ("a/_log/timestamp/README", b"x")])
+    assert (newest_cosigned(log.objects, "a"), newest_stamped(log.objects, "a")) == (0, 0)
+
+
+def test_a_redirect_leads_to_nobody_whom_the_operator_did_not_name() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as elsewhere,
+        socket.create_server(("127.0.0.1", 0)) as witness,
+    ):
+        address = f"http://127.0.0.1:{elsewhere.getsockname()[1]}/latest/meta-data"
+        answer = f"HTTP/1.1 302 Found\r\nLocation: {address}\r\nContent-Length: 0\r\n\r\n"
+        threading.Thread(target=answering, args=(witness, answer.encode()), daemon=True).start()
+        assert (
+            post(f"http://127.0.0.1:{witness.getsockname()[1]}/add-checkpoint", b"x", "text/plain")[0] == 302
+        )
+        elsewhere.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            elsewhere.accept()
+
+
+def test_an_answer_that_drips_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(posting, "_TIMEOUT_S", 0.4)
+    with socket.create_server(("127.0.0.1", 0)) as witness:
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
+        threading.Thread(target=answering, args=(witness, head, 0.1), daemon=True).start()
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match="took too long"):
+            post(f"http://127.0.0.1:{witness.getsockname()[1]}/", b"x", "text/plain")
+    assert time.monotonic() - began < 5
+
+
+def answering(server: socket.socket, head: bytes, drip_s: float | None = None) -> None:
+    """Answers one request with `head`; then a byte each `drip_s`, until the client has gone."""
+    client, _ = server.accept()
+    with client, contextlib.suppress(OSError):
+        client.recv(65_536)
+        client.sendall(head)
+        while drip_s is not None:
+            time.sleep(drip_s)
+            client.sendall(b"x")

@@ -156,6 +156,28 @@ async def test_the_ledgers_metrics_are_read_from_the_database_and_served(world: 
     assert "tallygrid_ledger_up 1.0" in text
 
 
+@pytest.mark.anyio
+async def test_a_fault_that_nobody_foresaw_leaves_no_old_figure_and_ends_no_reading(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[int] = []
+
+    async def read(_database: Database, _at: datetime) -> LedgerFigures:
+        reads.append(len(reads))
+        if len(reads) > 1:
+            raise RuntimeError("a bug")
+        return LedgerFigures(NOON, [], 0, [], {}, {})
+
+    monkeypatch.setattr("adapters.ledger_metrics.read_figures", read)
+    monkeypatch.setattr("adapters.ledger_metrics.READ_EVERY", timedelta(seconds=0.02))
+    async with ledger_metrics(database, "127.0.0.1", 0) as port:
+        until = time.monotonic() + 10
+        while len(reads) < 4:
+            assert time.monotonic() < until
+            await asyncio.sleep(0.02)
+        assert "tallygrid_ledger_up 0.0" in await asyncio.to_thread(_metrics_at, port)
+
+
 def _metrics_at(port: int) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
         return str(answer.read().decode())

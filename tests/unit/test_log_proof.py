@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import date
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -247,3 +248,46 @@ def test_seals_that_do_not_lead_to_the_leaf_prove_nothing(at: int, chance: st.Da
 def test_seals_prove_nothing_under_a_leaf_of_something_else() -> None:
     checked = check_proof({**proof_of(7), "seals": [heartbeats(1)[0].decode()]}, pin=PIN)
     assert checked.failures == ("the seals do not lead from the first one to the leaf",)
+
+
+def opened(leaf: bytes, nonce: str, content: str) -> dict[str, Any]:
+    """The proof of the only leaf of a log, opened so."""
+    growing = GrowingLog()
+    growing.add([leaf])
+    tiles = {name.path: stored for name, stored in growing.unfinished()}
+    signed = sign_checkpoint(Checkpoint(ORIGIN, 1, growing.root()), KEY)
+    proof = make_proof(LogTiles(tiles.get, 1), 0, signed=signed, key=PIN, content=None)
+    return {**proof, "nonce": nonce, "content": content}
+
+
+def test_a_content_whose_front_was_moved_into_the_nonce_is_not_what_was_committed() -> None:
+    """SHA-256(nonce ‖ content) is the same wherever the border is drawn."""
+    whole = bytes(32) + b'{"table":"document","row":{}}'
+    leaf = leaf_data(ChangeLeaf("document", sha256(whole).hexdigest()))
+    assert check_proof(opened(leaf, whole[:32].hex(), whole[32:].decode()), pin=PIN).proves
+    moved = check_proof(opened(leaf, whole[:40].hex(), whole[40:].decode()), pin=PIN)
+    assert moved.failures == ("the nonce has 40 bytes, not 32",)
+
+
+def test_a_content_of_another_table_than_its_leafs_is_a_failure() -> None:
+    content = Content(bytes(32), '{"table":"adjustment","op":"insert","row":{}}')
+    leaf = leaf_data(ChangeLeaf("document", content.commitment))
+    checked = check_proof(opened(leaf, content.nonce.hex(), content.content), pin=PIN)
+    assert checked.failures == ("the content is not of the table document, as its leaf says",)
+
+
+def test_a_hash_is_spelled_in_one_way_only() -> None:
+    proof = proof_of(3)
+    with pytest.raises(Refusal, match="hex digits"):
+        check_proof({**proof, "inclusion": [proof["inclusion"][0].upper(), *proof["inclusion"][1:]]}, pin=PIN)
+
+
+@pytest.mark.parametrize("name", ["content", "checkpoint", "seen", "key", "leaf"])
+def test_half_a_character_is_refused_by_name(name: str) -> None:
+    with pytest.raises(Refusal, match="no proof of a log"):
+        read_proof(json.dumps({**proof_of(7), name: "\ud800"}).encode())
+
+
+def test_json_without_an_end_of_depth_is_refused_by_name() -> None:
+    with pytest.raises(Refusal, match="not JSON"):
+        read_proof(b"[" * 200_000)

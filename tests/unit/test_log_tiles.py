@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing.log_growth import GrowingLog
-from billing.log_tiles import ENTRIES, LogTiles, bundle, read_bundle
+from billing.log_tiles import ENTRIES, WIDTH, LogTiles, TileName, bundle, read_bundle, read_tile_name
 from metering import merkle
 from metering.refusal import Refusal
 
@@ -105,3 +105,22 @@ def test_a_missing_or_damaged_tile_is_named() -> None:
     folder.kept[path] = bytes(32) + whole[32:]
     with pytest.raises(Refusal, match="do not agree"):
         GrowingLog.read(folder.tiles(300))
+
+
+@given(st.one_of(st.integers(0, 5), st.just(ENTRIES)), st.integers(0, 10**7), st.integers(1, WIDTH))
+def test_a_tiles_path_names_it(level: int | str, number: int, width: int) -> None:
+    name = TileName(level, number, width)
+    assert read_tile_name(name.path) == name
+
+
+@pytest.mark.parametrize(
+    "path", ["tile/0/67", "tile/0/x001/67", "tile/0/000.p/256", "tile/7/README", "checkpoint"]
+)
+def test_what_is_no_tiles_path_names_none(path: str) -> None:
+    assert read_tile_name(path) is None
+
+
+def test_a_tile_tells_how_many_leaves_its_log_has_at_least() -> None:
+    assert TileName(ENTRIES, 1).ends == 512
+    assert TileName(0, 1, 3).ends == 259
+    assert TileName(1, 0, 2).ends == 512
