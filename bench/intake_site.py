@@ -46,8 +46,8 @@ _LANES = text("""
     FROM unnest(CAST(:nodes AS text[]), CAST(:lanes AS text[])) AS w(node, lane)
 """)
 _KEYS = text("""
-    INSERT INTO lane_key (operator, node, lane, rank, public_key, key_hash, enrolled_at)
-    SELECT :operator, node, lane, 0, key, hash, now()
+    INSERT INTO lane_key (operator, node, lane, rank, public_key, key_hash, made_at, enrolled_at)
+    SELECT :operator, node, lane, 0, key, hash, now(), now()
     FROM unnest(CAST(:nodes AS text[]), CAST(:lanes AS text[]), CAST(:keys AS bytea[]), CAST(:hashes AS text[]))
         AS w(node, lane, key, hash)
 """)
@@ -98,7 +98,7 @@ class Site:
             "keys": keys,
             "hashes": [key_hash(str(name), key).hex() for name, key in zip(names, keys, strict=True)],
         }
-        async with self.database.intake() as conn:
+        async with self.database.app(OPERATOR) as conn:
             await conn.execute(_LANES, {name: wanted[name] for name in ("operator", "nodes", "lanes")})
             await conn.execute(_KEYS, wanted)
         return lanes

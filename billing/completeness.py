@@ -3,9 +3,11 @@
 A sidecar's lane is due from its enrolment on, until its final seal, or until a person said that it will never seal again
 (`tally node retire`). A due lane is complete up to what its last accepted seal says: everything that it wrote down with
 an earlier time has come. Imports are complete by declaration. A lane that another lane of its node told of, and that
-nobody enrolled, is incomplete from then on: it counts requests that nobody takes in.
+nobody enrolled, is incomplete from then on: it counts requests that nobody takes in. So is one that was enrolled after
+the period's end, where it spoke of the period: its first seal, the request to enrol it, another lane's word of it.
 
-What is not complete at the end of a period is a gap of it, from the instant up to which the lane is complete.
+What is not complete at the end of a period is a gap of it, from the instant up to which the lane is complete. So is what
+a lane may have served between its last accepted seal and the moment when a person retired it; that one has its reason.
 """
 
 from __future__ import annotations
@@ -14,41 +16,45 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from billing.gaps import INCOMPLETE, Gap
+from billing.gaps import INCOMPLETE, RETIRED, Gap
 
 
 @dataclass(frozen=True, slots=True)
 class LaneEnd:
-    """How far a lane has come. `complete_to_us` is None before its first accepted seal; `enrolled_us` is, of a lane that
-    nobody enrolled, when another lane of its node first told of it.
+    """How far a lane has come. `complete_to_us` is None before its first accepted seal. `since_us`: the earliest instant
+    that anything tells of it: its enrolment or the request for that, its first accepted seal, another lane of its node.
+    `retired_us`, `reason`: when and why a person said that it will never seal again.
     """
 
     node: str
     lane: str
     kind: str
-    enrolled_us: int
+    since_us: int
     complete_to_us: int | None
     ended: bool = False
-    retired: bool = False
+    retired_us: int | None = None
+    reason: str | None = None
 
     @property
     def is_due(self) -> bool:
         """Whether it still has to say that it is complete."""
-        return self.kind == "sidecar" and not self.ended and not self.retired
+        return self.kind == "sidecar" and not self.ended and self.retired_us is None
 
 
 def incomplete(lanes: Iterable[LaneEnd], start: datetime, end: datetime) -> list[Gap]:
-    """The gaps of [start, end) that due lanes leave at its end, by node and lane."""
+    """The gaps of [start, end) that due and retired lanes leave, by node and lane."""
     start_us, end_us = _us(start), _us(end)
-    return [
-        Gap(lane.node, lane.lane, begins_us, end_us, None, kind=INCOMPLETE)
-        for lane in sorted(lanes, key=lambda lane: (lane.node, lane.lane))
-        if lane.is_due and lane.enrolled_us < end_us
-        for begins_us in [
-            max(start_us, lane.enrolled_us if lane.complete_to_us is None else lane.complete_to_us)
-        ]
-        if begins_us < end_us
-    ]
+    gaps = [_gap(lane, start_us, end_us) for lane in sorted(lanes, key=lambda lane: (lane.node, lane.lane))]
+    return [gap for gap in gaps if gap.begins_us < gap.ends_us]
+
+
+def _gap(lane: LaneEnd, start_us: int, end_us: int) -> Gap:
+    """What the lane lacks of the period; empty where that is nothing."""
+    begins_us = max(start_us, lane.since_us if lane.complete_to_us is None else lane.complete_to_us)
+    if lane.is_due:
+        return Gap(lane.node, lane.lane, begins_us, end_us, None, kind=INCOMPLETE)
+    ends_us = begins_us if lane.ended or lane.retired_us is None else min(end_us, lane.retired_us)
+    return Gap(lane.node, lane.lane, begins_us, ends_us, None, lane.reason, RETIRED)
 
 
 def _us(instant: datetime) -> int:

@@ -2,6 +2,7 @@
 
     unmetered    a node served requests that nobody wrote down one by one (a fact of its sidecar's seals)
     incomplete   a due lane has not said yet that it is complete up to the period's end (completeness.py)
+    retired      a lane that a person retired, between its last accepted seal and that moment (`tally node retire`)
     hole         numbers of a lane will never come, as a person decided (`tally intake repair --accept-hole`)
     dropped      a person decided which branch of a fork counts, or that a batch never will (`… --drop`)
     unproven     a person decided that nothing will ever prove the events of a batch, which are billed as its seal counts
@@ -23,6 +24,7 @@ from metering.instant import time_text, time_us_of
 from metering.refusal import Fault, Refusal
 
 UNMETERED, INCOMPLETE, HOLE, DROPPED, UNPROVEN = "unmetered", "incomplete", "hole", "dropped", "unproven"
+RETIRED = "retired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,7 @@ def gap_sentence(row: Mapping[str, Any]) -> str:
     what = {
         UNMETERED: "what {node} served unmetered",
         INCOMPLETE: "what {node}/{lane}, which was not complete, may have served",
+        RETIRED: "what {node}/{lane} may have served before it was retired",
         HOLE: "batches of {node}/{lane} that never came",
         DROPPED: "batches of {node}/{lane} that were dropped",
         UNPROVEN: "proof of what {node}/{lane} sealed",

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from billing.completeness import incomplete
-from billing.gaps import AcceptedGaps, Gap, accept, in_order
+from billing.gaps import INCOMPLETE, AcceptedGaps, Gap, accept, in_order
 from billing.period import Period
 from billing.ports import Book
 from billing.site import Operator
@@ -95,8 +95,8 @@ async def accepted_gaps(
     """
     bounds = period.bounds(operator.zone)
     found = list(await book.gaps(*bounds))
-    if not unfinished:
-        found = in_order([*found, *incomplete(await book.lane_ends(), *bounds)])
+    lacking = incomplete(await book.lane_ends(), *bounds)
+    found = in_order([*found, *(gap for gap in lacking if gap.kind != INCOMPLETE or not unfinished)])
     last = await book.last_close(period)
     return accept(found, [] if last is None else last.result["gaps"], accepted, period)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,17 @@ from metering.keybook import snapshot_text
 from metering.note import verifier_key
 from metering.refusal import Refusal
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 async def enrol_keys(
     database: Database, asked: Request, *, replaces: bool
 ) -> tuple[dict[str, Any], list[str]]:
     """Both sides' end of it: the public keys in the database."""
-    at = now()
+    at, made_at = now(), _EPOCH + timedelta(microseconds=asked.made_at_us)
     async with database.app(asked.operator) as connection:
         await nodes.enrol_node(connection, asked.operator, asked.node, asked.key, at, replaces=replaces)
-        ranks = await nodes.enrol_lanes(connection, asked.operator, asked.node, asked.lanes, at)
+        ranks = await nodes.enrol_lanes(connection, asked.operator, asked.node, asked.lanes, made_at, at)
     fingerprint = verifier_key(asked.signer, asked.key)
     document = {
         "operator": asked.operator,

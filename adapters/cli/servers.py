@@ -206,7 +206,7 @@ async def _enrolled(folder: DataFolder, ledger: _Ledger, node: str | None, lane:
         database = await ledger.open()
         operator, found = await operator_of_node(database, node)
         key = LaneKey.load_or_create(folder.lane_key(found, lane))
-        async with database.intake() as connection:
+        async with database.app(operator) as connection:
             await enroll_lane(connection, operator, found, lane, "sidecar", LaneKey.public_bytes(key), now())
     except Unavailable as away:
         known = [ref for ref in Spool(folder.spool).lanes() if ref.lane == lane and node in (None, ref.node)]

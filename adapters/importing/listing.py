@@ -105,7 +105,7 @@ async def import_of(database: Database, id: str) -> tuple[str, str, str]:
 async def list_running(database: Database, operator: str, facts: FileFacts, now: datetime) -> None:
     """Lists the import before anything of it is sealed."""
     totals = {name: getattr(facts.totals, name) for name in Totals.__dataclass_fields__}
-    async with database.intake() as connection:
+    async with database.app(operator) as connection:
         await connection.execute(
             _LIST,
             {

@@ -79,7 +79,7 @@ async def seal_and_accept(place: ImportPlace, rows: LaneRows, now: datetime) -> 
     """
     key = LaneKey.load_or_create(place.keys / "imports.key")
     public = LaneKey.public_bytes(key)
-    async with place.database.intake() as connection:
+    async with place.database.app(rows.operator) as connection:
         await enroll_lane(connection, rows.operator, rows.node, rows.lane, "import", public, now)
     writer = ImportLane.open(
         place.spool, operator=rows.operator, node=rows.node, lane=rows.lane, epoch=rows.epoch, key=key

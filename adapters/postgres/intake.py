@@ -32,6 +32,7 @@ from billing.inspection import Enrolment, LaneName, Place
 from billing.intake_ports import AsideSoFar, Held, Lateness, Position, SetAside, Taking
 from billing.period import Period
 from metering.batch import Seal
+from metering.enrolment import MAX_LANES
 
 # Lists of keys travel as one array a column: unnest keeps one statement for any number of them.
 _LOCKED = text("""
@@ -90,6 +91,19 @@ _ASIDE_OF = text("""
     JOIN set_aside s ON (s.claimed, s.node, s.lane) = (w.claimed, w.node, w.lane) AND s.code <> 'not_kept'
     GROUP BY s.claimed, s.node, s.lane
 """)
+# A row a lane, however often it is told of. A node has only so many lanes: what is told of beyond them is not listed, and
+# nothing vanishes by that, for so many are not enrolled then.
+_TOLD = text("""
+    INSERT INTO sibling AS s (operator, node, lane, epoch, number, hash, first_told, told)
+    SELECT :operator, :node, :lane, :epoch, CAST(:number AS bigint), :hash,
+        CAST(:first_told AS timestamptz), CAST(:told AS timestamptz)
+    WHERE (SELECT count(*) FROM sibling o WHERE (o.operator, o.node) = (:operator, :node) AND o.lane <> :lane) < :most
+    ON CONFLICT (operator, node, lane) DO UPDATE SET
+        first_told = least(s.first_told, excluded.first_told), told = greatest(s.told, excluded.told),
+        epoch = CASE WHEN excluded.told >= s.told THEN excluded.epoch ELSE s.epoch END,
+        number = CASE WHEN excluded.told >= s.told THEN excluded.number ELSE s.number END,
+        hash = CASE WHEN excluded.told >= s.told THEN excluded.hash ELSE s.hash END
+""")
 _SETTLED = text("""
     DELETE FROM held h USING unnest(CAST(:operators AS text[]), CAST(:nodes AS text[]), CAST(:lanes AS text[]),
             CAST(:epochs AS text[]), CAST(:numbers AS bigint[]), CAST(:hashes AS text[]))
@@ -98,10 +112,7 @@ _SETTLED = text("""
         = (w.operator, w.node, w.lane, w.epoch, w.number, w.hash)
     RETURNING h.path
 """)
-_ZONES = text("""
-    SELECT DISTINCT ON (operator) operator, body ->> 'timezone' AS zone FROM site_document
-    WHERE kind = 'operator' AND operator = ANY(CAST(:operators AS text[])) ORDER BY operator, valid_from DESC
-""")
+_ZONES = text("SELECT operator, zone FROM operator_zones(CAST(:operators AS text[]))")
 _CUSTOMERS = text("""
     SELECT id FROM subject WHERE operator = :operator AND kind = 'customer' AND id = ANY(CAST(:ids AS uuid[]))
 """)
@@ -234,6 +245,9 @@ class LockedLanes:
             facts = [row for entry in taking.accepted for row in rows.fact_rows(entry)]
             if facts:
                 await self._conn.execute(insert(seal_fact), facts)
+            told = rows.sibling_rows(taking.accepted)
+            if told:
+                await self._conn.execute(_TOLD, [row | {"most": MAX_LANES} for row in told])
             await copy_table(self._conn, "seal_sum", rows.sum_rows(taking.accepted))
         for owner, table in taking.cells.items():
             await copy_table(self._conn, "partial_sum", rows.usage_rows(owner, table))

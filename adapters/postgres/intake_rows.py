@@ -19,7 +19,7 @@ from billing.aside import NOT_KEPT
 from billing.inspection import LaneName, signing_key_hash
 from billing.intake_ports import Accepted, Held, SetAside
 from billing.model_sums import SUMMED
-from metering.fact import Span, Unmetered, kind_of, parse_fact
+from metering.fact import Sibling, Span, Unmetered, kind_of, parse_fact
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -111,11 +111,13 @@ def batch_row(entry: Accepted, accepted_at: datetime) -> dict[str, object]:
 
 
 def fact_rows(entry: Accepted) -> list[dict[str, object]]:
-    """The facts of the batch's seal, each with the time that it speaks of."""
+    """The facts of the batch's seal, each with the time that it speaks of; `sibling_rows` has those of siblings."""
     seal = entry.inspected.seal
     rows: list[dict[str, object]] = []
     for rank, fact in enumerate(map(parse_fact, seal.facts)):
         match fact:
+            case Sibling():
+                continue
             case Span():
                 begins_us, ends_us = fact.from_us, fact.to_us
             case Unmetered():
@@ -133,6 +135,19 @@ def fact_rows(entry: Accepted) -> list[dict[str, object]]:
             }
         )
     return rows
+
+
+def sibling_rows(entries: Sequence[Accepted]) -> list[dict[str, object]]:
+    """The lanes that these batches' seals tell of, each once with its newest seal, in the order of their keys."""
+    found: dict[LaneName, dict[str, object]] = {}
+    for seal in sorted((entry.inspected.seal for entry in entries), key=lambda seal: seal.complete_to_us):
+        at = _EPOCH + timedelta(microseconds=seal.complete_to_us)
+        for fact in map(parse_fact, seal.facts):
+            if isinstance(fact, Sibling):
+                name = LaneName(seal.operator, seal.node, fact.lane)
+                first = found[name]["first_told"] if name in found else at
+                found[name] = {**name._asdict(), **asdict(fact), "first_told": first, "told": at}
+    return [found[name] for name in sorted(found)]
 
 
 def sum_rows(entries: Sequence[Accepted]) -> pa.Table:

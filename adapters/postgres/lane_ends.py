@@ -11,23 +11,29 @@ from adapters.postgres.schema import decision, held
 from billing.completeness import LaneEnd
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# A lane that sealed again after it was retired is not: its head is no longer the one that the decision names.
+# A lane that sealed again after it was retired is not: its head is no longer the one that the decision names. Its first
+# accepted seal follows nothing, or a person decided that it goes on with it.
 _ENDS = text("""
-    SELECT l.node, l.lane, l.kind, l.enrolled_at, l.complete_to, l.ended,
-        EXISTS (SELECT FROM decision d WHERE (d.operator, d.node, d.lane) = (l.operator, l.node, l.lane)
-            AND d.kind = 'retire' AND d.hash IS NOT DISTINCT FROM l.head) AS retired
-    FROM lane l WHERE l.operator = :operator
+    SELECT l.node, l.lane, l.kind, l.complete_to, l.ended, r.decided_at AS retired_at, r.reason,
+        least(l.enrolled_at,
+            (SELECT min(k.made_at) FROM lane_key k
+                WHERE (k.operator, k.node, k.lane) = (l.operator, l.node, l.lane)),
+            (SELECT s.first_told FROM sibling s WHERE (s.operator, s.node, s.lane) = (l.operator, l.node, l.lane)),
+            (SELECT b.complete_to FROM batch b
+                WHERE (b.operator, b.node, b.lane, b.previous) = (l.operator, l.node, l.lane, 'genesis')
+                    AND NOT b.adopted),
+            (SELECT min(b.complete_to) FROM decision d JOIN batch b USING (operator, node, lane, epoch, number)
+                WHERE (d.operator, d.node, d.lane) = (l.operator, l.node, l.lane)
+                    AND d.kind IN ('keep', 'accept_hole'))) AS since
+    FROM lane l LEFT JOIN LATERAL (
+        SELECT d.decided_at, d.reason FROM decision d WHERE (d.operator, d.node, d.lane) = (l.operator, l.node, l.lane)
+            AND d.kind = 'retire' AND d.hash IS NOT DISTINCT FROM l.head
+        ORDER BY d.decided_at LIMIT 1) AS r ON true
+    WHERE l.operator = :operator
     UNION ALL
-    -- Strangers are looked for among what each node told last, and asked for their beginning only where there are any.
-    SELECT s.node, s.lane, 'sidecar', (SELECT min(f.begins) FROM seal_fact f
-        WHERE (f.operator, f.kind, f.node) = (:operator, 'sibling', s.node) AND f.content ->> 'lane' = s.lane),
-        NULL, false, false
-    FROM (SELECT DISTINCT f.node, f.content ->> 'lane' AS lane
-        FROM (SELECT DISTINCT node FROM lane WHERE operator = :operator) AS n CROSS JOIN LATERAL (
-            SELECT f.node, f.content FROM seal_fact f
-            WHERE (f.operator, f.kind, f.node) = (:operator, 'sibling', n.node)
-            ORDER BY f.ends DESC LIMIT 256) AS f) AS s
-    WHERE NOT EXISTS (SELECT FROM lane l WHERE (l.operator, l.node, l.lane) = (:operator, s.node, s.lane))
+    SELECT s.node, s.lane, 'sidecar', NULL, false, NULL, NULL, s.first_told
+    FROM sibling s WHERE s.operator = :operator
+        AND NOT EXISTS (SELECT FROM lane l WHERE (l.operator, l.node, l.lane) = (s.operator, s.node, s.lane))
 """)
 
 
@@ -38,10 +44,11 @@ async def lane_ends(conn: AsyncConnection, operator: str) -> list[LaneEnd]:
             node=row.node,
             lane=row.lane,
             kind=row.kind,
-            enrolled_us=whole_us(row.enrolled_at),
+            since_us=whole_us(row.since),
             complete_to_us=None if row.complete_to is None else whole_us(row.complete_to),
             ended=row.ended,
-            retired=row.retired,
+            retired_us=None if row.retired_at is None else whole_us(row.retired_at),
+            reason=row.reason,
         )
         for row in await conn.execute(_ENDS, {"operator": operator})
     ]

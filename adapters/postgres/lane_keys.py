@@ -15,8 +15,10 @@ from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert as insert_or_not
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from adapters.postgres.lane_ends import whole_us
 from adapters.postgres.schema import lane, lane_key
 from billing.inspection import Enrolment, LaneName
+from metering.instant import time_text
 from metering.note import key_hash
 from metering.refusal import Refusal
 
@@ -72,9 +74,17 @@ async def decided(conn: AsyncConnection, names: Collection[LaneName]) -> Mapping
 
 
 async def enroll_lane(
-    conn: AsyncConnection, owner: str, node: str, name: str, kind: str, public_key: bytes, at: datetime
+    conn: AsyncConnection,
+    owner: str,
+    node: str,
+    name: str,
+    kind: str,
+    public_key: bytes,
+    at: datetime,
+    made_at: datetime | None = None,
 ) -> None:
     """Enrols a lane with its first key; doing it again changes nothing, nor does it with a newer key of the lane.
+    `made_at`: when its writer asked for that, if not now.
 
     Refusals: `lane_enrolled` where the lane is there without this key, or is of another kind; `key_revoked`;
     `key_superseded` where a seal of the lane's newer key was accepted.
@@ -86,7 +96,7 @@ async def enroll_lane(
     )
     await conn.execute(
         insert_or_not(lane_key)
-        .values(_key_row(LaneName(owner, node, name), 0, public_key, at))
+        .values(_key_row(LaneName(owner, node, name), 0, public_key, at, made_at or at))
         .on_conflict_do_nothing()
     )
     query = (
@@ -125,15 +135,19 @@ async def enroll_lane(
         )
 
 
-async def add_key(conn: AsyncConnection, name: LaneName, public_key: bytes, at: datetime) -> int:
+async def add_key(
+    conn: AsyncConnection, name: LaneName, public_key: bytes, at: datetime, made_at: datetime | None = None
+) -> int:
     """Adds a key to an enrolled lane, behind its others; its rank. One that is there stays where it is.
 
-    Refusal `unknown_lane`.
+    Refusals `unknown_lane`; `older_request`, where the lane's newest key was asked for after `made_at`.
     """
-    query = select(lane_key.c.rank, lane_key.c.public_key).where(
+    made_at = made_at or at
+    query = select(lane_key.c.rank, lane_key.c.public_key, lane_key.c.made_at).where(
         lane_key.c.operator == name.operator, lane_key.c.node == name.node, lane_key.c.lane == name.lane
     )
-    ranks = {bytes(row.public_key): int(row.rank) for row in await conn.execute(query)}
+    rows = (await conn.execute(query)).all()
+    ranks = {bytes(row.public_key): int(row.rank) for row in rows}
     if not ranks:
         raise Refusal(
             "unknown_lane",
@@ -143,17 +157,28 @@ async def add_key(conn: AsyncConnection, name: LaneName, public_key: bytes, at: 
         )
     if public_key in ranks:
         return ranks[public_key]
+    newest = max(row.made_at for row in rows)
+    if made_at < newest:
+        raise Refusal(
+            "older_request",
+            f"this key was asked for at {time_text(whole_us(made_at))}, and the lane's newest one later, at"
+            f" {time_text(whole_us(newest))}",
+            where=str(name),
+            remedy="carry the node's newest request; if it really lost the newer key: set its clock right, and"
+            f" `tally node rotate --node {name.node} --lane {name.lane}` there",
+        )
     rank = max(ranks.values()) + 1
-    await conn.execute(insert_or_not(lane_key).values(_key_row(name, rank, public_key, at)))
+    await conn.execute(insert_or_not(lane_key).values(_key_row(name, rank, public_key, at, made_at)))
     return rank
 
 
-def _key_row(name: LaneName, rank: int, public_key: bytes, at: datetime) -> dict[str, Any]:
+def _key_row(name: LaneName, rank: int, public_key: bytes, at: datetime, made_at: datetime) -> dict[str, Any]:
     return {
         **name._asdict(),
         "rank": rank,
         "public_key": public_key,
         "key_hash": key_hash(str(name), public_key).hex(),
+        "made_at": made_at,
         "enrolled_at": at,
     }
 

@@ -12,11 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters.postgres.database import Database
 from adapters.postgres.decisions import decide
+from adapters.postgres.lane_ends import whole_us
 from adapters.postgres.lane_keys import add_key, enroll_lane
 from adapters.postgres.schema import batch, lane, lane_key, node_key
+from billing.acceptance import AHEAD
 from billing.inspection import LaneName, Place
 from billing.repair import REVOKE, Decision, LaneNow
 from metering.batch import GENESIS
+from metering.instant import time_text
 from metering.refusal import Refusal
 
 # What follows the last good seal in the lane's accepted chain, adopted batches too.
@@ -66,15 +69,36 @@ async def enrol_node(
 
 
 async def enrol_lanes(
-    conn: AsyncConnection, operator: str, node: str, lanes: Sequence[tuple[str, bytes]], at: datetime
+    conn: AsyncConnection,
+    operator: str,
+    node: str,
+    lanes: Sequence[tuple[str, bytes]],
+    made_at: datetime,
+    at: datetime,
 ) -> list[tuple[str, int]]:
-    """Enrols sidecar lanes, or adds their new keys; each with the rank of its key."""
+    """Enrols sidecar lanes, or adds their new keys, as the node asked at `made_at`; each with the rank of its key.
+
+    Refusals `ahead_of_time`, `older_request`, `key_revoked`, `key_superseded`, `lane_enrolled`.
+    """
+    if made_at > at + AHEAD:
+        raise Refusal(
+            "ahead_of_time",
+            f"the request says that it was made at {time_text(whole_us(made_at))}, which is still to come",
+            where=node,
+            remedy="set the clocks right, and make the request anew",
+        )
     query = select(lane.c.lane).where(lane.c.operator == operator, lane.c.node == node)
     known = set((await conn.execute(query)).scalars())
+    ranks = []
     for name, key in lanes:
-        if name not in known:
-            await enroll_lane(conn, operator, node, name, "sidecar", key, at)
-    return [(name, await add_key(conn, LaneName(operator, node, name), key, at)) for name, key in lanes]
+        found = LaneName(operator, node, name)
+        if name in known:
+            ranks.append((name, await add_key(conn, found, key, at, made_at)))
+        else:
+            ranks.append((name, 0))
+        # Of a lane that is there this only asks whether its key still may sign.
+        await enroll_lane(conn, operator, node, name, "sidecar", key, at, made_at)
+    return ranks
 
 
 async def good_seal(conn: AsyncConnection, name: LaneName, said: str) -> GoodSeal:

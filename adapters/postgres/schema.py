@@ -36,6 +36,7 @@ from adapters.postgres.schema_usage import (
     seal_fact,
     seal_sum,
     set_aside,
+    sibling,
     usage_cell,
 )
 
@@ -73,6 +74,7 @@ __all__ = [
     "seal_sum",
     "set_aside",
     "settlement",
+    "sibling",
     "site_document",
     "subject",
     "unfinished_restore",

@@ -37,6 +37,7 @@ lane_key = Table(
     Column("rank", Integer, primary_key=True),
     Column("public_key", LargeBinary, nullable=False),
     Column("key_hash", Text, nullable=False),
+    instant("made_at"),
     instant("enrolled_at"),
     instant("revoked_at", nullable=True),
     Column("last_good_epoch", Text),

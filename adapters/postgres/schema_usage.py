@@ -134,6 +134,19 @@ Index(
     seal_fact.c.ends,
 )
 
+sibling = Table(
+    "sibling",
+    metadata,
+    operator_column(),
+    Column("node", Text, primary_key=True),
+    Column("lane", Text, primary_key=True),
+    Column("epoch", Text, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("hash", Text, nullable=False),
+    instant("first_told"),
+    instant("told"),
+)
+
 seal_sum = Table(
     "seal_sum",
     metadata,

@@ -17,20 +17,12 @@ from billing.held_cases import HeldBatch
 from billing.inspection import LaneName, Place
 from billing.streams import AsideBatch, FaultyRoot, MissingSibling, Stream, stream_document
 
-# Who speaks for a node tells of its siblings' newest seals in its own; the newest of these that tell of any are asked.
+# Who speaks for a node tells of its siblings' newest seals in its own.
 _SIBLINGS = text("""
-    WITH told AS (
-        SELECT f.operator, f.node, f.content, f.ends, row_number() OVER (
-            PARTITION BY f.node, f.content ->> 'lane' ORDER BY f.ends DESC, f.number DESC) AS age
-        FROM (SELECT DISTINCT operator, node FROM lane) AS l CROSS JOIN LATERAL (
-            SELECT * FROM seal_fact f
-            WHERE (f.operator, f.kind, f.node) = (l.operator, 'sibling', l.node)
-            ORDER BY f.ends DESC LIMIT 256) AS f)
-    SELECT operator, node, content, ends FROM told
-    WHERE age = 1 AND NOT EXISTS (SELECT FROM batch b
-        WHERE (b.operator, b.node, b.lane, b.epoch, b.number, b.hash) = (told.operator, told.node,
-            content ->> 'lane', content ->> 'epoch', (content ->> 'number')::bigint, content ->> 'hash'))
-    ORDER BY node, content ->> 'lane'
+    SELECT s.* FROM sibling s
+    WHERE NOT EXISTS (SELECT FROM batch b WHERE (b.operator, b.node, b.lane, b.epoch, b.number, b.hash)
+        = (s.operator, s.node, s.lane, s.epoch, s.number, s.hash))
+    ORDER BY s.node, s.lane
 """)
 _STATES = text("""
     SELECT l.operator, l.node, l.lane,
@@ -65,7 +57,7 @@ async def read_streams(database: Database, now: datetime, operator: str | None =
 async def _missing_siblings(conn: AsyncConnection) -> list[MissingSibling]:
     """Lanes whose newest seal that a sibling told of is not accepted."""
     return [
-        MissingSibling(row.operator, row.node, said_us=whole_us(row.ends), **row.content)
+        MissingSibling(*lane_name(row), row.epoch, row.number, row.hash, said_us=whole_us(row.told))
         for row in await conn.execute(_SIBLINGS)
     ]
 

@@ -21,6 +21,7 @@ CREATE TABLE lane_key (
     rank integer NOT NULL,          -- 0, 1 …: the order in which the lane's keys came
     public_key bytea NOT NULL,      -- Ed25519, raw
     key_hash text NOT NULL,         -- by which a seal's signature names its key (C2SP signed note)
+    made_at timestamptz NOT NULL,   -- by the node's clock, when it asked for the key: of two requests the newer one counts
     enrolled_at timestamptz NOT NULL,
     revoked_at timestamptz,
     -- The lane's last good seal when the key was revoked; 'genesis' where none was good. Of what the key signed later
@@ -80,8 +81,10 @@ END
 $$;
 CREATE TRIGGER only_revoked BEFORE UPDATE ON lane_key
     FOR EACH ROW WHEN (OLD.revoked_at IS NOT NULL
-        OR (NEW.operator, NEW.node, NEW.lane, NEW.rank, NEW.public_key, NEW.key_hash, NEW.enrolled_at)
-            IS DISTINCT FROM (OLD.operator, OLD.node, OLD.lane, OLD.rank, OLD.public_key, OLD.key_hash, OLD.enrolled_at))
+        OR (NEW.operator, NEW.node, NEW.lane, NEW.rank, NEW.public_key, NEW.key_hash, NEW.made_at,
+                NEW.enrolled_at)
+            IS DISTINCT FROM (OLD.operator, OLD.node, OLD.lane, OLD.rank, OLD.public_key, OLD.key_hash, OLD.made_at,
+                OLD.enrolled_at))
     EXECUTE FUNCTION refuse_change_of_key();
 CREATE TRIGGER append_only BEFORE DELETE OR TRUNCATE ON lane_key EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON node_key EXECUTE FUNCTION refuse_change();

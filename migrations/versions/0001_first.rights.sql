@@ -43,12 +43,17 @@ GRANT SELECT, INSERT ON operator TO tally_app;
 GRANT SELECT, INSERT, UPDATE ON site_document TO tally_app;
 GRANT SELECT, INSERT, UPDATE (slug) ON subject TO tally_app;
 GRANT SELECT, INSERT, UPDATE (revoked_at) ON api_key TO tally_app;
-GRANT SELECT ON operator, site_document, subject TO tally_intake;
+-- Intake asks whether customers are known, never their names; operators are ids.
+GRANT SELECT (operator, kind, id) ON subject TO tally_intake;
+GRANT SELECT ON operator TO tally_intake;
 
 -- Streams and usage: intake writes, the application reads.
-GRANT SELECT, INSERT, UPDATE ON lane TO tally_intake;
+-- Of a lane intake moves the mark; who enrols it is the application.
+GRANT SELECT, UPDATE (key_rank, epoch, number, head, last_sequence, complete_to, opened, closed, ended, last_accepted_at)
+    ON lane TO tally_intake;
+GRANT SELECT, INSERT, UPDATE ON sibling TO tally_intake;
 GRANT SELECT, INSERT, UPDATE (root_checked) ON batch TO tally_intake;
-GRANT SELECT, INSERT ON import_file, seal_fact, seal_sum TO tally_intake;
+GRANT SELECT, INSERT ON seal_fact, seal_sum TO tally_intake;
 -- What was held for a missing batch is accepted when that one has come, and is then listed in batch.
 GRANT SELECT, INSERT, DELETE ON held, set_aside TO tally_intake;
 GRANT UPDATE (batches, seen_at) ON set_aside TO tally_intake;
@@ -58,12 +63,11 @@ GRANT SELECT, INSERT, UPDATE ON kafka_position TO tally_intake;
 GRANT SELECT, INSERT, UPDATE (what, looked_at), DELETE ON root_fault TO tally_intake;
 GRANT SELECT ON kafka_position, root_fault TO tally_app;
 GRANT SELECT ON usage_cell, late_bound TO tally_intake;
-GRANT SELECT ON lane, batch, seal_fact, seal_sum, held, set_aside, partial_sum, partial_hour, hourly_usage, usage_cell TO tally_app;
-GRANT SELECT, UPDATE (state, voided_at, void_reason) ON import_file TO tally_app;
+GRANT SELECT ON lane, batch, sibling, seal_fact, seal_sum, held, set_aside, partial_sum, partial_hour, hourly_usage, usage_cell TO tally_app;
+GRANT SELECT, INSERT, UPDATE (state, voided_at, void_reason) ON import_file TO tally_app;
 
--- Keys and decisions: a sidecar enrols its own lane, and intake reads the rest; what people do, the application writes.
-GRANT SELECT, INSERT ON lane_key TO tally_intake;
-GRANT SELECT ON decision TO tally_intake;
+-- Keys and decisions: intake reads them.
+GRANT SELECT ON lane_key, decision TO tally_intake;
 GRANT INSERT (operator, node, lane, kind, enrolled_at) ON lane TO tally_app;
 GRANT SELECT, INSERT, UPDATE (revoked_at, last_good_epoch, last_good_number, last_good_hash) ON lane_key TO tally_app;
 GRANT SELECT, INSERT ON node_key, decision TO tally_app;
@@ -93,7 +97,16 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_te
 BEGIN ATOMIC
     SELECT * FROM public.api_key k WHERE k.secret_sha256 = digest;
 END;
-REVOKE ALL ON FUNCTION find_api_key FROM PUBLIC;
+-- In which zone does an operator's month begin? Intake needs that to tell what comes late, and nothing else of what an
+-- operator's site files say: names, addresses, accounts, prices.
+CREATE FUNCTION operator_zones(operators text[]) RETURNS TABLE (operator text, zone text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT DISTINCT ON (d.operator) d.operator, d.body ->> 'timezone' FROM public.site_document d
+    WHERE d.kind = 'operator' AND d.operator = ANY (operators) ORDER BY d.operator, d.valid_from DESC;
+END;
+REVOKE ALL ON FUNCTION find_api_key, operator_zones FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION operator_zones TO tally_intake;
 GRANT EXECUTE ON FUNCTION find_api_key TO tally_app;
 
 -- Trigger functions run without anyone's right to call them.

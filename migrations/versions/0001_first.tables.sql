@@ -157,14 +157,30 @@ CREATE TABLE seal_fact (
     content jsonb NOT NULL,         -- the fact's values (metering/fact.py), instants in µs
     PRIMARY KEY (operator, node, lane, epoch, number, rank),
     FOREIGN KEY (operator, node, lane, epoch, number) REFERENCES batch,
-    CONSTRAINT seal_fact_kind CHECK (kind IN ('sibling', 'unmetered', 'serves', 'span')),
+    CONSTRAINT seal_fact_kind CHECK (kind IN ('unmetered', 'serves', 'span')),
     CONSTRAINT seal_fact_ends_after_it_begins CHECK (ends >= begins),
     CONSTRAINT seal_fact_rank CHECK (rank >= 0),
     CONSTRAINT seal_fact_content_is_an_object CHECK (jsonb_typeof(content) = 'object')
 );
-COMMENT ON TABLE seal_fact IS 'What accepted seals say beside their events, one row a fact.';
+COMMENT ON TABLE seal_fact IS 'What accepted seals say beside their events, one row a fact; of siblings see sibling.';
 -- Asked for a node's newest of a kind, and for those that touch a period.
 CREATE INDEX seal_fact_ends ON seal_fact (operator, kind, node, ends);
+
+-- A lane that is told of is there, whether anybody enrolled it or not; a row for each, however often it is told of.
+CREATE TABLE sibling (
+    operator text NOT NULL REFERENCES operator,
+    node text NOT NULL,
+    lane text NOT NULL,             -- the one that is told of
+    epoch text NOT NULL,            -- its newest seal, as it was told last
+    number bigint NOT NULL,
+    hash text NOT NULL,
+    first_told timestamptz NOT NULL,
+    told timestamptz NOT NULL,
+    PRIMARY KEY (operator, node, lane),
+    CONSTRAINT sibling_number CHECK (number >= 0),
+    CONSTRAINT sibling_told_after_it_was_first_told CHECK (told >= first_told)
+);
+COMMENT ON TABLE sibling IS 'The lanes of each node of which other lanes of it told in their seals, and their newest seal.';
 
 CREATE TABLE seal_sum (
     operator text NOT NULL,
@@ -286,7 +302,8 @@ CREATE TABLE partial_sum (
 COMMENT ON TABLE partial_sum IS 'Sums of accepted batches, as intake copied them; rolled up when their hour is whole.';
 
 -- The hours that have partial sums, a row for each transaction that wrote some: roll-up takes it away with them, and by
--- the same snapshot. An index of partial sums by hour would say the same and cost COPY as much as all else of a row.
+-- the same snapshot. An index of partial_sum by hour would say the same and cost COPY as much as all else of a row; this
+-- table's own has few rows.
 CREATE TABLE partial_hour (
     operator text NOT NULL,
     hour timestamptz NOT NULL

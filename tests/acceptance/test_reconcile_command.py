@@ -90,7 +90,7 @@ async def enrolled(urls: DatabaseUrls, writer: Writer) -> bytes:
     """Enrols the lane; the id under which the example's customer Acme stands in events."""
     database = await Database.open(urls)
     try:
-        async with database.intake() as conn:
+        async with database.app(writer.operator) as conn:
             public = LaneKey.public_bytes(writer.key)
             await enroll_lane(conn, writer.operator, writer.node, writer.lane, writer.kind, public, START)
             found = await conn.execute(

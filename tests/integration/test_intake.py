@@ -401,7 +401,7 @@ async def test_enrolling_again_changes_nothing_and_another_key_is_refused(world:
     await world.enrol(writer)
     await world.enrol(writer)
     with pytest.raises(Refusal) as refused:
-        async with world.database.intake() as conn:
+        async with world.database.app(OPERATOR) as conn:
             await enroll_lane(conn, OPERATOR, writer.node, writer.lane, writer.kind, b"k" * 32, NOW)
     assert refused.value.code == "lane_enrolled"
 

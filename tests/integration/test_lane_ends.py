@@ -11,11 +11,13 @@ from intake_world import NODE, OPERATOR, START, World, Writer, make_world, us
 from adapters.postgres.books import PostgresBooks
 from adapters.postgres.database import Database
 from adapters.postgres.decisions import decide
+from adapters.postgres.lane_keys import enroll_lane
 from adapters.postgres.streams import read_streams
 from billing.completeness import LaneEnd, incomplete
 from billing.inspection import LaneName
 from billing.repair import Decision, LaneNow, retire
 from metering.fact import Sibling
+from metering.identity import LaneKey
 
 pytestmark = pytest.mark.anyio
 OCTOBER = datetime(2026, 9, 30, 21, tzinfo=UTC), datetime(2026, 10, 31, 22, tzinfo=UTC)
@@ -67,7 +69,54 @@ async def test_a_lane_that_a_sibling_tells_of_and_nobody_enrolled_is_due_from_it
         NODE, "sidecar-7", "sidecar", told[0].seal.complete_to_us, None
     )
     await world.enrol(stranger)
-    assert (await ends(world))["sidecar-7"].enrolled_us == ENROLLED_US
+    assert (await ends(world))["sidecar-7"].since_us == ENROLLED_US
+
+
+async def test_a_stranger_that_was_told_of_once_never_vanishes_and_a_sibling_is_one_row(world: World) -> None:
+    writer, stranger = Writer(), Sibling("sidecar-7", "c" * 32, 5, "d" * 64)
+    await world.enrol(writer)
+    world.wire.send(writer.seal(1, facts=[stranger]))
+    for n in range(300):
+        world.wire.send(writer.seal(0, facts=[Sibling("sidecar-1", "c" * 32, n, "e" * 64)]))
+    await world.intake().take_pending()
+    assert {"sidecar-1", "sidecar-7"} < set(await ends(world))
+    rows = await world.rows("SELECT lane, number, first_told < told FROM sibling ORDER BY lane")
+    assert rows == [("sidecar-1", 299, True), ("sidecar-7", 5, False)]
+
+
+async def test_a_node_that_tells_of_more_lanes_than_it_may_have_fills_no_table(world: World) -> None:
+    writer = Writer()
+    await world.enrol(writer)
+    for seal in range(2):
+        facts = [
+            Sibling(f"sidecar-{n}", "c" * 32, 0, "d" * 64) for n in range(seal * 200 + 1, seal * 200 + 201)
+        ]
+        world.wire.send(writer.seal(0, facts=facts))
+    await world.intake().take_pending()
+    assert await world.rows("SELECT count(*) FROM sibling") == [(256,)]
+
+
+async def test_a_lane_that_is_enrolled_after_the_month_is_due_for_what_it_spoke_of_before(
+    world: World,
+) -> None:
+    """Its request was made on 1 October and carried in November; or it is known by its first batch alone."""
+    writer, asked = Writer(), Writer(lane="sidecar-1")
+    november = datetime(2026, 11, 1, 0, 30, tzinfo=UTC)
+    async with world.database.app(OPERATOR) as conn:
+        for each, made_at in ((writer, None), (asked, START)):
+            public = LaneKey.public_bytes(each.key)
+            await enroll_lane(conn, OPERATOR, NODE, each.lane, "sidecar", public, november, made_at)
+    found = await ends(world)
+    assert [found[each.lane].since_us for each in (writer, asked)] == [us(november), us(START)]
+    first = writer.seal(1)
+    world.wire.send(first)
+    await world.intake().take_pending()
+    since_us = (await ends(world))["sidecar-0"].since_us
+    assert since_us == first.seal.complete_to_us
+    assert [gap.lane for gap in incomplete((await ends(world)).values(), *OCTOBER)] == [
+        "sidecar-0",
+        "sidecar-1",
+    ]
 
 
 async def test_a_lane_that_was_retired_is_not_due_until_it_seals_again(world: World) -> None:
@@ -77,7 +126,10 @@ async def test_a_lane_that_was_retired_is_not_due_until_it_seals_again(world: Wo
     await world.intake().take_pending()
     await give_up(world, "sidecar-0")
     await give_up(world, "sidecar-1")
-    assert incomplete((await ends(world)).values(), *OCTOBER) == []
+    gaps = incomplete((await ends(world)).values(), *OCTOBER)
+    assert [(gap.kind, gap.reason, gap.ends_us) for gap in gaps] == [
+        ("retired", "it burnt", us(world.now))
+    ] * 2
     document = await read_streams(world.database, world.now)
     assert document["operators"] == [{"operator": OPERATOR, "due": 0, "complete_to": None}]
 

@@ -6,7 +6,8 @@ import asyncio
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sqlalchemy import text
 
 from adapters.archive import BatchObjects
 from adapters.archive_reading import BatchReader
+from adapters.cli.node_ledger import enrol_keys
 from adapters.cli.node_side import new_lane_keys, reseal_lane, take_new_keys
 from adapters.cli.servers import follow_key
 from adapters.data_folder import DataFolder
@@ -33,6 +35,7 @@ from billing.intake import Intake, Summary
 from billing.repair import DROP
 from billing.streams import has_difference
 from metering.batch import SealedBatch
+from metering.enrolment import Request
 from metering.identity import LaneKey, new_id
 from metering.lane import Lane
 from metering.refusal import Refusal
@@ -83,12 +86,40 @@ async def test_a_chain_goes_on_under_a_new_key_and_the_old_one_is_refused_from_t
     world.wire.send(writer.seal())
     assert await intake.take_pending() == Summary(held=1)
     assert [code for _, _, code in await world.held()] == ["old_key"]
-    async with world.database.intake() as conn:
+    async with world.database.app(OPERATOR) as conn:
         with pytest.raises(Refusal) as refused:
             await enroll_lane(
                 conn, OPERATOR, NODE, "sidecar-0", "sidecar", LaneKey.public_bytes(old), world.now
             )
     assert refused.value.code == "key_superseded"
+
+
+async def test_an_older_request_puts_no_key_above_a_newer_ones_and_a_revoked_key_is_refused(
+    world: World,
+) -> None:
+    """Three requests, of three days: the second was never carried, and its key was thrown away."""
+    node, lane_keys = Ed25519PrivateKey.generate(), [Ed25519PrivateKey.generate() for _ in range(4)]
+
+    def asked(day: int) -> Request:
+        lanes = (("sidecar-0", LaneKey.public_bytes(lane_keys[day])),)
+        made_at = START + timedelta(days=day)
+        return Request(OPERATOR, NODE, LaneKey.public_bytes(node), us(made_at), lanes)
+
+    async def refused(day: int) -> str:
+        with pytest.raises(Refusal) as refusal:
+            await enrol_keys(world.database, asked(day), replaces=False)
+        return refusal.value.code
+
+    for day in (0, 2, 2):
+        document, _ = await enrol_keys(world.database, asked(day), replaces=False)
+    assert document["lanes"] == [{"lane": "sidecar-0", "rank": 1}], "the same request again changes nothing"
+    assert await refused(1) == "older_request"
+    await revoke(world)
+    assert await refused(0) == await refused(2) == "key_revoked"
+    assert (await enrol_keys(world.database, asked(3), replaces=False))[0]["lanes"][0]["rank"] == 2
+    ahead = replace(asked(3), made_at_us=us(datetime.now(UTC)) + 3_600_000_000)
+    with pytest.raises(Refusal, match="still to come"):
+        await enrol_keys(world.database, ahead, replaces=False)
 
 
 async def test_seals_under_a_key_that_is_enrolled_later_are_taken_up_then(world: World) -> None:
@@ -227,7 +258,7 @@ async def site(world: World) -> Site:
     folder = DataFolder(world.data)
     made = new_lane_keys(folder, OPERATOR, NODE, ["sidecar-0"])
     async with world.database.app(OPERATOR) as conn:
-        await nodes.enrol_lanes(conn, OPERATOR, NODE, made.lanes, world.now)
+        await nodes.enrol_lanes(conn, OPERATOR, NODE, made.lanes, world.now, world.now)
     at = Site(world, folder)
     at.start()
     return at
@@ -236,7 +267,7 @@ async def site(world: World) -> Site:
 async def rotate(site: Site) -> None:
     made = new_lane_keys(site.folder, OPERATOR, NODE, ["sidecar-0"], fresh=True)
     async with site.world.database.app(OPERATOR) as conn:
-        await nodes.enrol_lanes(conn, OPERATOR, NODE, made.lanes, site.world.now)
+        await nodes.enrol_lanes(conn, OPERATOR, NODE, made.lanes, site.world.now, site.world.now)
     take_new_keys(site.folder, made)
 
 

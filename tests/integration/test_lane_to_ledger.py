@@ -59,7 +59,7 @@ def spool_intake(world: World) -> Intake:
 
 
 async def enrol(world: World, lane: str, kind: str, key: Ed25519PrivateKey) -> None:
-    async with world.database.intake() as conn:
+    async with world.database.app(OPERATOR) as conn:
         await enroll_lane(conn, OPERATOR, NODE, lane, kind, LaneKey.public_bytes(key), NOW)
 
 

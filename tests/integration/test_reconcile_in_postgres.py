@@ -251,8 +251,9 @@ async def test_every_fact_of_an_accepted_seal_is_a_row_with_its_time(world: Worl
         (1, 0, "span", START, START + timedelta(seconds=2)),
         (1, 1, "unmetered", START, START + timedelta(seconds=1)),
         (1, 2, "serves", sealed_at, sealed_at),
-        (1, 3, "sibling", sealed_at, sealed_at),
     ]
+    [told] = await world.rows("SELECT lane, epoch, number, hash, first_told, told FROM sibling")
+    assert told == ("sidecar-1", "b" * 32, 4, "c" * 64, sealed_at, sealed_at)
     sums = await world.rows("SELECT model, first_time, last_time, requests, prompt_tokens FROM seal_sum")
     assert sums == [("qwen3-32b", START + timedelta(seconds=1), START + timedelta(seconds=1), 1, 100)]
 

@@ -94,7 +94,7 @@ def no_word(code: str, what: str) -> None:
 @pytest.fixture
 async def machine(database: Database, tmp_path: Path) -> Machine:
     world = await make_world(database, tmp_path)
-    async with world.database.intake() as conn:
+    async with world.database.app(OPERATOR) as conn:
         await enroll_lane(conn, OPERATOR, NODE, "sidecar-0", "sidecar", LaneKey.public_bytes(KEY), NOW)
     machine = Machine(world, "spool")
     machine.start()

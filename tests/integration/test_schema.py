@@ -31,11 +31,12 @@ APP = {
     "lane_key": "SELECT INSERT UPDATE(last_good_epoch) UPDATE(last_good_hash) UPDATE(last_good_number) UPDATE(revoked_at)",
     "decision": "SELECT INSERT",
     "batch": "SELECT",
+    "sibling": "SELECT",
     "seal_fact": "SELECT",
     "seal_sum": "SELECT",
     "held": "SELECT",
     "set_aside": "SELECT",
-    "import_file": "SELECT UPDATE(state) UPDATE(void_reason) UPDATE(voided_at)",
+    "import_file": "SELECT INSERT UPDATE(state) UPDATE(void_reason) UPDATE(voided_at)",
     "partial_sum": "SELECT",
     "partial_hour": "SELECT",
     "hourly_usage": "SELECT",
@@ -61,17 +62,17 @@ APP = {
 INTAKE = {
     "alembic_version": "SELECT",
     "operator": "SELECT",
-    "site_document": "SELECT",
-    "subject": "SELECT",
-    "lane": "SELECT INSERT UPDATE",
-    "lane_key": "SELECT INSERT",
+    "subject": "SELECT(id) SELECT(kind) SELECT(operator)",
+    "lane": "SELECT UPDATE(closed) UPDATE(complete_to) UPDATE(ended) UPDATE(epoch) UPDATE(head) UPDATE(key_rank)"
+    " UPDATE(last_accepted_at) UPDATE(last_sequence) UPDATE(number) UPDATE(opened)",
+    "lane_key": "SELECT",
     "decision": "SELECT",
     "batch": "SELECT INSERT UPDATE(root_checked)",
+    "sibling": "SELECT INSERT UPDATE",
     "seal_fact": "SELECT INSERT",
     "seal_sum": "SELECT INSERT",
     "held": "SELECT INSERT DELETE UPDATE(code) UPDATE(due_at) UPDATE(missing) UPDATE(path) UPDATE(what)",
     "set_aside": "SELECT INSERT DELETE UPDATE(batches) UPDATE(seen_at)",
-    "import_file": "SELECT INSERT",
     "partial_sum": "SELECT INSERT DELETE",
     "partial_hour": "SELECT INSERT DELETE",
     "hourly_usage": "SELECT INSERT DELETE",
@@ -82,7 +83,11 @@ INTAKE = {
 }
 # Functions that a role other than the owner may call, beyond PostgreSQL's own.
 MAKE_LEAVES = {"await_number", "add_batch_leaves", "add_change_leaf"}  # triggers: nobody else may add a leaf
-CALLABLE = {("ensure_usage_partitions", "tally_intake"), ("find_api_key", "tally_app")}
+CALLABLE = {
+    ("ensure_usage_partitions", "tally_intake"),
+    ("operator_zones", "tally_intake"),
+    ("find_api_key", "tally_app"),
+}
 
 
 @pytest.fixture

@@ -172,7 +172,7 @@ class World:
 
     async def enrol(self, *writers: Writer) -> None:
         for writer in writers:
-            async with self.database.intake() as conn:
+            async with self.database.app(writer.operator) as conn:
                 public = LaneKey.public_bytes(writer.key)
                 await enroll_lane(
                     conn,

@@ -121,7 +121,7 @@ class LostLedger:
         key = Ed25519PrivateKey.from_private_bytes(self.chance.randbytes(32))
         first = us(datetime(2026, 10, 5, tzinfo=UTC))
         writer = self.writers[lane] = Writer(lane=lane, kind="import", key=key, time_us=first)
-        async with self.database.intake() as connection:
+        async with self.database.app(OPERATOR) as connection:
             public = LaneKey.public_bytes(writer.key)
             await enroll_lane(connection, OPERATOR, NODE, lane, "import", public, self.now)
         return writer

@@ -102,7 +102,7 @@ class World:
                 await conn.exec_driver_sql(
                     f"INSERT INTO subject VALUES ('{OPERATOR}', '{uuid.UUID(bytes=customer)}', 'customer', 'c{n}')"
                 )
-        async with self._database.intake() as conn:
+        async with self._database.app(OPERATOR) as conn:
             for each in self.machines:
                 public = LaneKey.public_bytes(each.key)
                 await enroll_lane(conn, OPERATOR, each.node, each.lane_name, "sidecar", public, self.now())

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from small_books import OPERATOR, books_with, close, event
 
 from billing.completeness import LaneEnd, incomplete
-from billing.gaps import AcceptedGaps, Gap
+from billing.gaps import AcceptedGaps, Gap, gap_sentence
 from metering.refusal import Refusal
 
 START, END = datetime(2026, 9, 30, 21, tzinfo=UTC), datetime(2026, 10, 31, 22, tzinfo=UTC)  # in Vilnius
@@ -58,10 +58,15 @@ def test_a_lane_leaves_a_gap_from_where_it_is_complete_to_the_end_of_the_month()
     [
         replace(LANE, kind="import", complete_to_us=us(START)),
         replace(LANE, ended=True, complete_to_us=us(START)),
-        replace(LANE, retired=True, complete_to_us=None),
-        replace(LANE, enrolled_us=us(END), complete_to_us=None),
+        replace(LANE, retired_us=us(START), reason="it was sold", complete_to_us=us(START)),
+        replace(LANE, since_us=us(END), complete_to_us=None),
     ],
-    ids=["an import is complete by declaration", "it ended", "it was retired", "it was enrolled afterwards"],
+    ids=[
+        "an import is complete by declaration",
+        "it ended",
+        "it was retired before",
+        "it was there afterwards only",
+    ],
 )
 def test_a_lane_that_is_not_due_leaves_none(lane: LaneEnd) -> None:
     assert incomplete([lane], START, END) == []
@@ -70,8 +75,26 @@ def test_a_lane_that_is_not_due_leaves_none(lane: LaneEnd) -> None:
 def test_a_lane_that_sealed_nothing_is_incomplete_from_its_enrolment_or_the_months_beginning() -> None:
     middle = us(START) + 86_400_000_000
     silent = replace(LANE, complete_to_us=None)
-    gaps = incomplete([silent, replace(silent, lane="west", enrolled_us=middle)], START, END)
+    gaps = incomplete([silent, replace(silent, lane="west", since_us=middle)], START, END)
     assert [gap.begins_us for gap in gaps] == [us(START), middle]
+
+
+def test_what_a_lane_may_have_served_before_it_was_retired_is_a_gap_with_the_reason() -> None:
+    """Complete up to 20 October, retired on the 25th: October prints five days, November nothing."""
+    day, complete_us, retired_us = 86_400_000_000, us(END) - 12 * 86_400_000_000, us(END) - 7 * 86_400_000_000
+    lane = replace(LANE, complete_to_us=complete_us, retired_us=retired_us, reason="it was sold")
+    [gap] = incomplete([lane], START, END)
+    assert gap == Gap("vilnius-1", "sidecar-0", complete_us, retired_us, None, "it was sold", "retired")
+    assert incomplete([lane], END, END + timedelta(days=30)) == []
+    [first] = incomplete([lane], START, START + (END - START) - timedelta(days=10))
+    assert first.ends_us == us(END) - 10 * day, "retired after the month: all of the rest of it"
+
+    [row] = close(books(lane))["gaps"]
+    assert (row["kind"], row["reason"]) == ("retired", "it was sold")
+    assert gap_sentence(row) == (
+        "without what vilnius-1/sidecar-0 may have served before it was retired from 2026-10-19T22:00:00.000000Z"
+        " to 2026-10-24T22:00:00.000000Z: it was sold"
+    )
 
 
 @given(st.integers(-50, 50), st.integers(-50, 50), st.booleans())
@@ -79,7 +102,7 @@ def test_a_gap_lies_within_the_month_and_ends_with_it(enrolled: int, complete: i
     day = 86_400_000_000
     lane = replace(
         LANE,
-        enrolled_us=us(START) + enrolled * day,
+        since_us=us(START) + enrolled * day,
         complete_to_us=us(START) + complete * day if sealed else None,
     )
     for gap in incomplete([lane], START, END):
