@@ -30,7 +30,7 @@ class MostAside:
     in_all: int = 1_000
 
 
-def divide(
+def keep_within(
     batches: Sequence[SetAside], so_far: AsideSoFar, most: MostAside
 ) -> tuple[list[SetAside], list[SetAside]]:
     """Which of them are kept, and which are only counted. One that lies among the kept already stays there."""

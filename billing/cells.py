@@ -43,7 +43,7 @@ CELL_SCHEMA = pa.schema(
 _HOUR_US = 3_600_000_000
 _FOLD = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplying by it loses nothing
 _FEW = 1_000  # rows that are always summed
-_PAYS = 0.75  # summing is worth it where at most so many of the rows are left
+_PAYS = (3, 4)  # summing is worth it where at most so many of the rows, three of four, are left
 
 Folded = npt.NDArray[np.uint64]
 
@@ -137,7 +137,7 @@ def _pays(parts: Sequence[pa.Table]) -> bool:
         return True
     some = _in_one_piece([_of_a_sixteenth(part.select(list(KEYS))) for part in parts])
     folded = _fold(_keys(some))
-    return folded is None or len(np.unique(folded)) <= _PAYS * len(folded)
+    return folded is None or len(np.unique(folded)) * _PAYS[1] <= _PAYS[0] * len(folded)
 
 
 def _of_a_sixteenth(rows: pa.Table) -> pa.Table:

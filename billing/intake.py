@@ -29,7 +29,7 @@ import pyarrow as pa
 
 from billing import taking_of
 from billing.acceptance import AHEAD, Mark, Verdicts, follow, settle
-from billing.aside import MostAside, counts, divide
+from billing.aside import MostAside, counts, keep_within
 from billing.batch_paths import aside_path
 from billing.cells import mark_late, merged
 from billing.inspection import Delivery, Inspected, LaneName
@@ -44,7 +44,7 @@ from billing.intake_ports import (
     StoredBatch,
     Taking,
 )
-from billing.polls import next_poll, still_going, survives, take_apart
+from billing.polls import next_poll, say_held, still_going, survives, take_apart
 from billing.root_pass import ROOTS_AT_ONCE, check_roots
 from metering.refusal import Unavailable
 from metering.steps import step
@@ -202,7 +202,7 @@ class Intake:
         )
         if self._most_aside is not None:
             so_far = await self._ledger.aside_so_far({batch.claimed for batch in aside})
-            aside, counted = divide(aside, so_far, self._most_aside)
+            aside, counted = keep_within(aside, so_far, self._most_aside)
             if counted:
                 claimed = {batch.claimed for batch in counted if batch.claimed is not None}
                 enrolled = await self._ledger.enrolled(claimed) if claimed else {}
@@ -294,10 +294,7 @@ class Intake:
         self, taking: Taking, verdicts: Mapping[LaneName, Verdicts], inspected: Sequence[Inspected]
     ) -> Summary:
         """What is left to do and to say when the transaction is committed."""
-        for held in taking.held:
-            logger.warning(
-                "a batch of %s is held (%s): %s", held.inspected.name, held.refusal.code, held.refusal.what
-            )
+        say_held(taking.held)
         for batch in inspected:
             path = batch.delivery.held_path
             if path is not None and path == aside_path(batch.delivery):

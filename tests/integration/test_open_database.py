@@ -219,8 +219,9 @@ async def test_a_copy_through_the_driver_belongs_to_the_transaction(database: Da
         async with database.intake() as connection:
             raw = await driver(connection)
             assert raw.is_in_transaction()
+            columns = ("operator", "digest", "claimed", "node", "lane", "code", "what", "path", "seen_at")
             row: tuple[Any, ...] = ("*", "digest", "", "n", "0", "code", "what", "path", None)
-            await raw.copy_records_to_table("set_aside", records=[row])
+            await raw.copy_records_to_table("set_aside", records=[row], columns=columns)
 
     with pytest.raises(asyncpg.NotNullViolationError):
         await copy_and_fail()
