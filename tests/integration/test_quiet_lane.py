@@ -11,17 +11,22 @@ from pathlib import Path
 import pytest
 from intake_world import OPERATOR, START, Wire, Writer, us
 from lost_ledger import LostLedger, new_ledger, rows
+from sqlalchemy import text
 
+from adapters.archive import BatchObjects
 from adapters.archive_compact import compact
+from adapters.archive_reading import BatchReader
 from adapters.backup_file import verified
 from adapters.log_archive import archived_log
 from adapters.log_proving import Wanted, log_key, prove
 from adapters.postgres.database import Database, DatabaseUrls
 from adapters.postgres.nodes import revoke
+from adapters.repairing import repair_lane
 from adapters.restoring import restore_rows
 from billing.inspection import LaneName
 from billing.log import BatchLeaf, parse_leaf
 from billing.log_proof import check_proof, read_proof
+from billing.repair import ACCEPT_HOLE, KEEP
 from metering.batch import SealedBatch
 from metering.checkpoint import split_checkpoint
 from metering.refusal import Refusal
@@ -285,3 +290,47 @@ async def test_heartbeats_of_a_key_that_was_revoked_since_come_back(
     _, brought = await ledger.on(empty).bring_forward()
     assert (brought.batches, brought.heartbeats) == (1, 4)
     assert await rows(empty) == lost
+
+
+@pytest.mark.parametrize("kind", [ACCEPT_HOLE, KEEP])
+async def test_heartbeats_before_a_batch_that_a_person_adopted_come_back(
+    ledger: LostLedger, empty: Database, kind: str
+) -> None:
+    """It names another seal than the lane's last one, so only the decision leads to that."""
+    writer = await lane(ledger)
+    await quiet(ledger, writer, 3)
+    clone = writer.clone()
+    left = await quiet(ledger, writer, 2)
+    branch = writer if kind == ACCEPT_HOLE else clone
+    if kind == ACCEPT_HOLE:
+        heartbeat(writer)  # it never comes
+    else:
+        clone.new_epoch("c" * 32)
+    adopted = heartbeat(branch, after_us=3 * TEN_SECONDS_US)
+    wire = Wire()
+    wire.send(adopted)
+    assert (await ledger.intake(wire).take_pending()).held == 1
+    name = LaneName(OPERATOR, writer.node, writer.lane)
+    held, archive = BatchObjects(ledger.held), BatchReader(ledger.archive)
+    await repair_lane(
+        ledger.database, held, archive, name, kind, adopted.hash[:16], "the disk burnt", ledger.now
+    )
+    ledger.later()
+    assert (await ledger.intake(Wire()).take_pending()).accepted == 1
+    await quiet(ledger, branch, 2)
+    await ledger.sign()
+    lost = await rows(ledger.database)
+    assert await leaves(ledger) == [await first_of(ledger), adopted.hash]
+    with pytest.raises(Refusal) as refused:
+        await proof_of(ledger, left[0])
+    assert refused.value.code == "no_leaf"
+
+    _, brought = await ledger.on(empty).bring_forward()
+    assert (brought.batches, brought.heartbeats) == (2, 6)
+    assert await rows(empty) == lost
+
+
+async def first_of(ledger: LostLedger) -> str:
+    async with ledger.database.app(OPERATOR) as connection:
+        found = await connection.execute(text("SELECT hash FROM batch WHERE previous = 'genesis'"))
+        return str(found.scalar_one())
