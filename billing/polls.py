@@ -12,7 +12,8 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 
-from billing.inspection import Delivery, claimed_lane
+from billing.inspection import Delivery, LaneName, claimed_lane
+from billing.intake_ports import Held
 from metering.refusal import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -87,3 +88,14 @@ async def survives(work: Callable[[], Awaitable[object]]) -> bool:
 def _operator(delivery: Delivery) -> str:
     claimed = claimed_lane(delivery)
     return "" if claimed is None else claimed.operator
+
+
+def say_held(held: Sequence[Held]) -> None:
+    """A line a lane and reason: whoever sends a flood of them does not fill the log."""
+    of_lanes: dict[tuple[LaneName, str], list[Held]] = defaultdict(list)
+    for batch in held:
+        of_lanes[batch.inspected.name, batch.refusal.code].append(batch)
+    for (name, code), batches in of_lanes.items():
+        logger.warning(
+            "%d batches of %s are held (%s); the first: %s", len(batches), name, code, batches[0].refusal.what
+        )

@@ -15,6 +15,8 @@ from adapters.cli.framework import Context, Result, command, counted
 from adapters.cli.options import OperatorOption
 from adapters.cli.wiring import archive_objects, held_objects, take_what_waits
 from adapters.data_folder import DataFolder, now
+from adapters.postgres import strays
+from adapters.postgres.database import INSTALLATION
 from adapters.postgres.decisions import named_lane
 from adapters.postgres.streams import read_streams
 from adapters.repairing import repair_lane, repair_root
@@ -58,6 +60,13 @@ def register_repair(group: typer.Typer) -> None:
                 help="Of an accepted batch whose root does not hold: look again; if in vain, bill it unproven.",
             ),
         ] = None,
+        dismiss_strays: Annotated[
+            bool,
+            typer.Option(
+                "--dismiss-strays",
+                help="Take what nobody's key vouches for off the list; the files stay in held/.",
+            ),
+        ] = False,
         operator: OperatorOption = None,
     ) -> Result:
         """Decide about batches that are held and cannot go on by themselves, or cannot be proven. `tally streams` names
@@ -69,15 +78,17 @@ def register_repair(group: typer.Typer) -> None:
         choices = [(repair.KEEP, keep), (repair.DROP, drop), (repair.ACCEPT_HOLE, accept_hole)]
         choices.append((repair.UNPROVEN, root))
         asked = [(kind, hash) for kind, hash in choices if hash is not None]
-        if len(asked) != 1 or not reason.strip():
+        if len(asked) + dismiss_strays != 1 or not reason.strip():
             raise Refusal(
                 "which_decision",
                 "one decision at a time, with a reason",
-                where="--keep, --drop, --accept-hole, --root, --reason",
+                where="--keep, --drop, --accept-hole, --root, --dismiss-strays, --reason",
                 remedy="`tally streams` names the command for each case",
             )
-        [(kind, hash)] = asked
         folder = DataFolder(context.data)
+        if dismiss_strays:
+            return await _dismissed(context, folder, operator, reason)
+        [(kind, hash)] = asked
         async with context.database() as database:
             operators = await answers.named_operators(database, operator)
             await take_what_waits(folder, database)
@@ -97,6 +108,21 @@ def register_repair(group: typer.Typer) -> None:
             f"{name}: complete up to {row['complete_to']}; {counted(row['held'], 'batch', 'batches')} held"
         )
         return Result({"decisions": [_json(each) for each in decisions], "lane": row}, said)
+
+
+async def _dismissed(context: Context, folder: DataFolder, operator: str | None, reason: str) -> Result:
+    """Without an operator what claims nobody that is declared is dismissed too."""
+    done = 0
+    async with context.database() as database:
+        named = [operator] if operator is not None else [INSTALLATION, *await database.operators()]
+        if operator is not None:
+            await answers.named_operators(database, operator)
+        await take_what_waits(folder, database)
+        for each in named:
+            async with database.app(each) as conn:
+                done += await strays.dismiss_strays(conn, each, reason, now())
+    what = f"{counted(done, 'batch', 'batches')} that nobody's key vouches for: off the list, kept in held/"
+    return Result({"decisions": [], "dismissed": done}, what)
 
 
 def _root_said(fault: RootFault, made: Decision | None) -> Result:

@@ -81,7 +81,10 @@ def register(app: typer.Typer) -> None:
             where = f"held/{stray['path']}" if stray["path"] else f"{stray['batches']} batches"
             said.append(f"set aside: claims {claim}: {stray['code']}: {stray['what']} ({where})")
         if document["set_aside"]:
-            said.append(f"set aside, nobody's key vouches for them: {document['set_aside']} batches")
+            said.append(
+                f"set aside, nobody's key vouches for them: {document['set_aside']} batches; enrol their lanes, or, if they"
+                " are a stranger's: tally intake repair --dismiss-strays --reason …"
+            )
         return Result(document, said, DIFFERENCE if has_difference(document) else 0)
 
 

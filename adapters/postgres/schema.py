@@ -23,6 +23,7 @@ from adapters.postgres.schema_money import (
 )
 from adapters.postgres.schema_restore import unfinished_restore
 from adapters.postgres.schema_site import api_key, operator, site_document, subject
+from adapters.postgres.schema_strays import stray_dismissal
 from adapters.postgres.schema_usage import (
     QUANTITY_COLUMNS,
     batch,
@@ -76,6 +77,7 @@ __all__ = [
     "settlement",
     "sibling",
     "site_document",
+    "stray_dismissal",
     "subject",
     "unfinished_restore",
     "usage_cell",

@@ -12,7 +12,8 @@ from adapters.postgres.database import INSTALLATION, Database
 from adapters.postgres.intake_rows import lane_name
 from adapters.postgres.lane_ends import is_dropped, whole_us
 from adapters.postgres.roots import faulty_roots
-from adapters.postgres.schema import decision, held, lane, set_aside
+from adapters.postgres.schema import decision, held, lane
+from adapters.postgres.strays import strays
 from billing.held_cases import HeldBatch
 from billing.inspection import LaneName, Place
 from billing.streams import AsideBatch, FaultyRoot, MissingSibling, Stream, stream_document
@@ -43,9 +44,9 @@ async def read_streams(database: Database, now: datetime, operator: str | None =
     roots: list[FaultyRoot] = []
     for owner in operators:
         async with database.app(owner, snapshot=True) as conn:
-            found, strays = await _of_operator(conn)
-            streams += found
-            aside += strays
+            of_lanes, of_nobody = await _of_operator(conn)
+            streams += of_lanes
+            aside += of_nobody
             siblings += await _missing_siblings(conn)
             roots += [
                 FaultyRoot(batch.name, batch.place, batch.hash, batch.fault or "", whole_us(since))
@@ -79,22 +80,14 @@ async def held_of(conn: AsyncConnection, name: LaneName | None = None) -> list[t
 
 
 async def _of_operator(conn: AsyncConnection) -> tuple[list[Stream], list[AsideBatch]]:
-    """The lanes that the connection sees, in their order, and the batches that are set aside, oldest first."""
+    """The lanes that the connection sees, in their order, and the batches that are set aside and not dismissed."""
     waiting: dict[LaneName, list[HeldBatch]] = defaultdict(list)
     for name, batch in await held_of(conn):
         waiting[name].append(batch)
-    strays = [
-        (
-            lane_name(row),
-            AsideBatch(row.operator, row.node, row.lane, row.code, row.what, row.path, row.batches),
-        )
-        for row in await conn.execute(
-            select(set_aside).order_by(set_aside.c.batches.desc(), set_aside.c.seen_at, set_aside.c.digest)
-        )
-    ]
+    found = await strays(conn)
     aside = Counter[LaneName]()
-    for name, stray in strays:
-        aside[name] += stray.batches
+    for stray in found:
+        aside[LaneName(stray.operator, stray.node, stray.lane)] += stray.batches
     dropped: dict[LaneName, set[str]] = defaultdict(set)
     for row in await conn.execute(select(decision).where(decision.c.kind == "drop")):
         dropped[lane_name(row)].add(row.hash)
@@ -117,7 +110,7 @@ async def _of_operator(conn: AsyncConnection) -> tuple[list[Stream], list[AsideB
                 dropped=frozenset(dropped[name]),
             )
         )
-    return streams, [stray for _, stray in strays]
+    return streams, found
 
 
 def _microseconds(instant: datetime | None) -> int | None:

@@ -26,6 +26,7 @@ def upgrade() -> None:
         "roots",
         "restore",
         "archive",
+        "strays",
         "rights",
     ):
         run_script(f"0001_first.{part}.sql")

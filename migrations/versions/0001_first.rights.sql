@@ -84,6 +84,7 @@ GRANT SELECT ON unfinished_restore TO tally_app;
 -- The archive: what people decide about it.
 GRANT SELECT, INSERT, UPDATE (removed_at, removed_reason) ON legal_hold TO tally_app;
 GRANT SELECT, INSERT ON expiry TO tally_app;
+GRANT SELECT, INSERT ON stray_dismissal TO tally_app;
 
 -- Money: the application only, and what is append-only can only be appended to.
 GRANT SELECT, INSERT ON late_bound, adjustment, settlement, journal_entry, posting, period_close TO tally_app;

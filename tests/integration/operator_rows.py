@@ -36,7 +36,8 @@ ROWS = {
     "hourly_usage": f"('%(op)s', '2026-10-05 07:00Z', '%(id)s', NULL, NULL, 'n1', 'm', {_CELL})",
     "kafka_position": "('%(op)s', 'cluster/topic/tally.batches', 0, 7)",
     "legal_hold": "('%(op)s', '%(id)s', NULL, '2026-10', 'a dispute', now())",
-    "expiry": "('%(op)s', '%(id)s', '2020-01-01', 1, 'retention', now())",
+    "expiry": "('%(op)s', '%(id)s', '2020-01-01', 1, repeat('a', 64), 'retention', now())",
+    "stray_dismissal": "('%(op)s', '%(id)s', '{}', 'a stranger', now())",
     "late_bound": "('%(op)s', '2026-10', now())",
     "document": (
         "('%(op)s', 'd1', 'invoice', 'issued', 'N-1', 'c', NULL, '2026-10', 'EUR', 100, 100, 21, 121, 1,"

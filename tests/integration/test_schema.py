@@ -45,6 +45,7 @@ APP = {
     "root_fault": "SELECT",
     "legal_hold": "SELECT INSERT UPDATE(removed_at) UPDATE(removed_reason)",
     "expiry": "SELECT INSERT",
+    "stray_dismissal": "SELECT INSERT",
     "late_bound": "SELECT INSERT",
     "document": "SELECT INSERT UPDATE DELETE",
     "number_series": "SELECT INSERT UPDATE",

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from intake_world import ACME, World, Writer, make_world
+from intake_world import ACME, OPERATOR, World, Writer, make_world
+from sqlalchemy import text
 
-from adapters.postgres.database import Database
+from adapters.postgres.database import INSTALLATION, Database
+from adapters.postgres.intake import PostgresLedger
+from adapters.postgres.strays import dismiss_strays
 from adapters.postgres.streams import read_streams
 from billing.streams import has_difference
 
@@ -108,3 +111,52 @@ async def test_what_is_set_aside_is_counted_with_the_lane_that_it_claims(world: 
     assert found["lanes"][0]["set_aside"] == 1
     assert found["lanes"][0]["held"] == 0
     assert has_difference(found)
+
+
+async def test_what_a_person_dismissed_is_off_the_list_and_taken_up_all_the_same_when_its_lane_is_enrolled(
+    world: World,
+) -> None:
+    stranger = Writer(lane="sidecar-7")
+    world.wire.send(stranger.seal(customer=ACME))
+    world.wire.send_bytes(b"junk", b"")
+    await world.intake().take_pending()
+    assert (await _streams(world))["set_aside"] == 2
+
+    for operator in (INSTALLATION, OPERATOR):
+        async with world.database.app(operator) as conn:
+            assert await dismiss_strays(conn, operator, "of a test bench", world.now) == 1
+            assert await dismiss_strays(conn, operator, "again", world.now) == 0
+            leaf = await conn.execute(text("SELECT content FROM leaf WHERE kind = 'stray_dismissal'"))
+            assert '"reason":"of a test bench"' in leaf.scalar_one()
+    found = await _streams(world)
+    assert (found["set_aside"], found["set_aside_batches"]) == (0, [])
+    assert not has_difference(found)
+
+    world.wire.send_bytes(b"other junk", b"")
+    await world.enrol(stranger)
+    await world.intake().take_pending()
+    assert (await _streams(world))["set_aside"] == 1
+    assert (await world.usage())["requests"] == 3
+
+
+async def test_of_what_is_only_counted_a_dismissal_leaves_what_comes_later(world: World) -> None:
+    ledger = PostgresLedger(world.database)
+    await ledger.count_aside({None: 700}, world.now)
+    async with world.database.app(INSTALLATION) as conn:
+        assert await dismiss_strays(conn, INSTALLATION, "a flood", world.now) == 700
+    assert (await _streams(world))["set_aside"] == 0
+    await ledger.count_aside({None: 5}, world.now)
+    [more] = (await _streams(world))["set_aside_batches"]
+    assert (more["code"], more["batches"]) == ("not_kept", 5)
+
+
+async def test_a_flood_of_held_batches_is_one_line_a_lane_and_reason(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = Writer()
+    await world.enrol(writer)
+    writer.seal()
+    world.wire.send(*(writer.seal() for _ in range(20)))
+    await world.intake().take_pending()
+    [line] = [record.getMessage() for record in caplog.records if "held" in record.getMessage()]
+    assert line.startswith("20 batches of telecentras/vilnius-1/sidecar-0 are held (hole); the first: ")
