@@ -1,8 +1,9 @@
 """The log of an operator: what its leaves say, and what names it goes by.
 
-One append-only Merkle log an operator (metering/merkle.py) holds a leaf for each accepted batch and for each change of
-what matters: keys, site documents, documents, entries, closes, people's decisions. The database makes the leaves in the
-transaction of the change itself (migrations/versions/0001_first.log.sql); this is how their bytes are written:
+One append-only Merkle log an operator (metering/merkle.py) holds a leaf for each accepted batch with events, for one of a
+quiet lane's heartbeats an hour, whose seal leads back to the others, and for each change of what matters: keys, site
+documents, documents, entries, closes, people's decisions. The database makes the leaves in the transaction of the change
+itself (migrations/versions/0001_first.log.sql, which says which heartbeats); this is how their bytes are written:
 
     tallygrid/leaf/v1
     batch <node> <lane> <epoch> <number> <hash of the seal> <when it was accepted, as 2026-10-05T08:00:10.000000Z>
