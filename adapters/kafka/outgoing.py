@@ -16,6 +16,7 @@ what is handed over and not acknowledged is counted here, and `send` flushes bef
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,11 +26,14 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from adapters.kafka.clients import begin, end
 from adapters.kafka.errors import kafka_failures
 from adapters.kafka.settings import KafkaSettings
+from adapters.kafka.unreadable import DamagedError, pass_over_unreadable
 from metering.acknowledgement import MAX_ACKNOWLEDGEMENT_BYTES
 from metering.refusal import Unavailable
 from metering.seal import MAX_BODY_BYTES, MAX_NOTE_BYTES
 from metering.shipper import lane_text
 from metering.spool import LaneRef
+
+_log = logging.getLogger(__name__)
 
 #: A message's header that holds the signed seal.
 SEAL_HEADER = "seal"
@@ -104,7 +108,14 @@ class KafkaOutgoing:
     def acknowledgements(self) -> Sequence[bytes]:
         with self._life() as clients:
             found: list[bytes] = []
-            while len(found) < MOST_NOTES and (polled := clients.consumer.poll(timeout_ms=0)):
+            while len(found) < MOST_NOTES:
+                try:
+                    polled = clients.consumer.poll(timeout_ms=0)
+                except DamagedError as damaged:
+                    _pass_over(clients.consumer, damaged.partition)
+                    continue
+                if not polled:
+                    break
                 values = [each.value for messages in polled.values() for each in messages]
                 # A longer one is none, and whoever may write to the topic shall not fill the memory with it.
                 found += [each for each in values if each and len(each) <= MAX_ACKNOWLEDGEMENT_BYTES]
@@ -147,6 +158,7 @@ def _begin(settings: KafkaSettings) -> _Clients:
             allow_auto_create_topics=False,
         )
         begun.append(consumer)
+        pass_over_unreadable(consumer)
         _read_from_beginning(consumer, settings.accepted)
         producer = begin(
             KafkaProducer,
@@ -174,6 +186,15 @@ def _read_from_beginning(consumer: Any, topic: str) -> None:
         raise errors.UnknownTopicOrPartitionError(topic)
     consumer.assign([TopicPartition(topic, each) for each in sorted(partitions)])
     consumer.seek_to_beginning()
+
+
+def _pass_over(consumer: Any, partition: TopicPartition) -> None:
+    """Goes on behind an acknowledgement that its broker's disk has damaged. The lane's next one says the same and more, and
+    a batch that waits for it in vain goes over again, which intake answers with another.
+    """
+    offset = consumer.position(partition)
+    _log.error("a damaged acknowledgement is passed over: %s, offset %d", partition.topic, offset)
+    consumer.seek(partition, offset + 1)
 
 
 def _topic_ids(admin: Any, settings: KafkaSettings) -> dict[str, str]:

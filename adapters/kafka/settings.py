@@ -10,8 +10,9 @@
     TALLY_KAFKA_USER                SASL's user
     TALLY_KAFKA_PASSWORD_FILE       a file that holds the user's password, and nothing else
 
-A password stands in a file because an environment is shown by `docker inspect`, /proc and crash reports. It is read
-when a connection is made, so a changed one counts from the next connection on, and is in no object that lives on.
+A password stands in a file because an environment is shown by `docker inspect`, /proc and crash reports. It is read when
+a client begins, which keeps it as long as it lives (kafka-python needs it for each new connection); nothing of ours does. A
+client ends with whatever fails, and the next one reads the file again, so a changed password counts from then on.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ A worker that the group has given up without its knowing (stopped for a while, o
 has read. The lanes' locks and marks in the database make that a repeat for one of the two. What it says of positions
 never leads back, and never passes what is not settled (progress.py).
 
-What a message is, also one that is no batch: messages.py. One that its broker's disk has damaged can't be read at all: it
-is passed over by name, and its shipper sends it again.
+What a message is, also one that is no batch: messages.py; one of which the library could make none: unreadable.py. One
+that its broker's disk has damaged can't be read at all: it is passed over by name, and its shipper sends it again.
 
 kafka-python keeps the membership alive in a thread of its own, so a long transaction loses no partition; one that takes
 longer than `MOST_BETWEEN_POLLS_MS` does, and the group goes on without this worker until it asks again.
@@ -32,7 +32,6 @@ from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import (
-    CorruptRecordError,
     FencedInstanceIdError,
     KafkaError,
     NodeNotReadyError,
@@ -45,6 +44,7 @@ from adapters.kafka.membership import Given, group_of, identity_of, seek
 from adapters.kafka.messages import bytes_of
 from adapters.kafka.progress import Progress
 from adapters.kafka.settings import KafkaSettings
+from adapters.kafka.unreadable import DamagedError, pass_over_unreadable
 from billing.acceptance import Mark
 from billing.inspection import Delivery, LaneName
 from billing.intake_ports import Position
@@ -147,7 +147,7 @@ class KafkaSource:
         self._place(consumer)
         try:
             read = self._read(consumer)
-        except CorruptRecordError as damaged:
+        except DamagedError as damaged:
             self._pass_over(consumer, damaged)
             return []
         if not read:
@@ -194,6 +194,7 @@ class KafkaSource:
                 max_poll_interval_ms=MOST_BETWEEN_POLLS_MS,
                 metadata_max_age_ms=METADATA_EVERY_MS,
             )
+            pass_over_unreadable(consumer)
             self._given = Given(consumer, self._progress)
             consumer.subscribe([self._settings.batches], listener=self._given)
             self._consumer = consumer
@@ -240,13 +241,13 @@ class KafkaSource:
             silent = UnknownTopicOrPartitionError() if answers else NodeNotReadyError()
             raise unavailable(silent, self._settings)
 
-    def _pass_over(self, consumer: Any, damaged: CorruptRecordError) -> None:
+    def _pass_over(self, consumer: Any, damaged: DamagedError) -> None:
         """Reads what is damaged again, a few times, since it may have been so on the way only; then goes on behind it.
 
         A new consumer for each try: this one has let go of what it could not read, and would wait for it for ever.
         """
-        partition = next((each for each in consumer.assignment() if str(each) in str(damaged)), None)
-        if partition is None:  # another worker's meanwhile
+        partition = damaged.partition
+        if partition not in consumer.assignment():  # another worker's meanwhile
             self._drop()
             return
         offset = consumer.position(partition, timeout_ms=QUIET_MS)

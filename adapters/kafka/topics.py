@@ -7,6 +7,11 @@
 
 Both stamp messages with the broker's clock. A site's clock that is a year behind would otherwise have its batches
 deleted as old when they arrive, one that is two hours ahead would have them refused.
+
+Both leave messages as their producers packed them (`compression.type` producer, and ours pack nothing). A topic that
+packs what comes makes messages that intake does not unpack (unreadable.py). One that unpacks what comes
+(`uncompressed`) takes the room for it from the broker's memory: one megabyte of gzip may hold one gigabyte. A broker with
+512 MB failed so with 300 MB in one message; left as it was sent, the same message cost it nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ DAY_MS = 86_400_000
 MAX_MESSAGE_BYTES = 1_048_588
 
 _SIZE, _AGE, _BYTES = "max.message.bytes", "retention.ms", "retention.bytes"
+_PACKED = "compression.type"
 _POLICY, _IN_SYNC, _STAMP = "cleanup.policy", "min.insync.replicas", "message.timestamp.type"
 
 
@@ -71,7 +77,7 @@ def wanted_topics(
     settings: KafkaSettings, *, partitions: int, replication: int, in_sync: int, retention_days: int
 ) -> list[Topic]:
     """The topics as they shall be."""
-    both = {_IN_SYNC: str(in_sync), _STAMP: "LogAppendTime"}
+    both = {_IN_SYNC: str(in_sync), _STAMP: "LogAppendTime", _PACKED: "producer"}
     batches = both | {
         _POLICY: "delete",
         _AGE: str(retention_days * DAY_MS),
@@ -108,6 +114,13 @@ def differences(wanted: Topic, found: Topic) -> list[Difference]:
 
     if have[_POLICY] != wanted.config[_POLICY]:
         differs(_POLICY, f"{_POLICY} is {have[_POLICY]}, not {wanted.config[_POLICY]}", loses=True)
+    if have[_PACKED] == "uncompressed":
+        differs(
+            _PACKED, "what a site has compressed is unpacked in the brokers' memory, however much that is"
+        )
+    elif have[_PACKED] != wanted.config[_PACKED]:
+        what = f"the brokers compress what comes ({_PACKED} is {have[_PACKED]}), and intake unpacks nothing"
+        differs(_PACKED, what, loses=True)
     if _SIZE in wanted.config and int(have[_SIZE]) < LARGEST_MESSAGE_BYTES:
         differs(
             _SIZE, f"{_SIZE} is {have[_SIZE]}; a sealed batch may have {LARGEST_MESSAGE_BYTES:,}", loses=True

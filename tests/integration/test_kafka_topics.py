@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,22 @@ def test_what_is_prepared_is_as_wanted_and_worse_is_named_and_mended(settings: K
     now = look(settings).topics[batches.name]
     assert (now.partitions, now.config["retention.ms"]) == (3, str(9 * DAY_MS))
     assert [each.what for each in differences(batches, now)] == ["1 of 2 copies of each message"]
+
+
+@pytest.mark.parametrize(("packing", "loses"), [("zstd", True), ("uncompressed", False)])
+def test_a_topic_that_packs_or_unpacks_what_comes_is_named_and_mended(
+    settings: KafkaSettings, packing: str, loses: bool
+) -> None:
+    wanted = wanted_topics(settings, partitions=1, replication=1, in_sync=1, retention_days=7)
+    other = [replace(each, config=dict(each.config) | {"compression.type": packing}) for each in wanted]
+    prepare(settings, other)
+    found = [each for topic in wanted for each in differences(topic, look(settings).topics[topic.name])]
+    assert [(each.topic, each.config, each.loses) for each in found] == [
+        (topic.name, ("compression.type", "producer"), loses) for topic in wanted
+    ]
+    mend(settings, found)
+    there = look(settings).topics
+    assert [differences(topic, there[topic.name]) for topic in wanted] == [[], []]
 
 
 def test_over_tls_with_a_password_and_not_without_the_right_one(
