@@ -4,10 +4,13 @@
         unmetered                   what was served without being written down (unmetered_reserve.py)
         lock                        held (flock) by the one writer
         head                        the newest seal of the lane, a copy of its note; outlives the batch itself
+        ordinal                     no batch has had a higher ordinal than this number; outlives all batches too
         making.parquet, making.seal a batch that is not visible yet
         sealed/<ordinal>-<epoch>-<number>.parquet and .seal
                                     visible batches; the ordinal (12 digits) rises along the chain, so that names
-                                    in their order are the chain in its order. A reader goes by the .seal
+                                    in their order are the chain in its order. A reader goes by the .seal. It rises
+                                    over restarts, also where nothing lies here any more: a shipper that lives on
+                                    takes a lower one for sent. Not each number is used
         sealed/….done               a batch that intake has, about to be deleted (spool.py)
 
 Publishing a batch, with everything on disk before the next line begins:
@@ -45,6 +48,9 @@ from metering.steps import step
 SEAL_SUFFIX = ".seal"
 BODY_SUFFIX = ".parquet"
 DONE_SUFFIX = ".done"
+
+#: So many ordinals are set aside at once in `ordinal`; a restart goes on behind them. 10^12 of them last for 10^8 starts.
+_ORDINALS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,7 @@ class LaneFolder:
         self.word = NodeWord(self.path)
         self._lock = lock
         self.head: Head | None = None
-        self._ordinal = 0
+        self._ordinal = self._most_ordinal = 0
         # A batch that publishing left half done, and whether the head that names it is on disk.
         self._half: tuple[SealedBatch, bool] | None = None
 
@@ -177,6 +183,10 @@ class LaneFolder:
 
     def _reveal(self, seal: Seal) -> None:
         self._ordinal += 1
+        if self._ordinal > self._most_ordinal:
+            most = self._ordinal + _ORDINALS_AT_ONCE
+            replace_file(self.path / "ordinal", b"%d\n" % most)
+            self._most_ordinal = most
         body = self.sealed / f"{self._ordinal:012d}-{seal.epoch}-{seal.number}{BODY_SUFFIX}"
         if seal.events:
             (self.path / "making.parquet").replace(body)
@@ -185,10 +195,20 @@ class LaneFolder:
 
     def _recover(self) -> None:
         ordinals = (path.name[:12] for path in self.sealed.iterdir())
-        self._ordinal = max((int(ordinal) for ordinal in ordinals if ordinal.isdigit()), default=0)
+        here = max((int(ordinal) for ordinal in ordinals if ordinal.isdigit()), default=0)
+        self._ordinal = self._most_ordinal = max(here, self._ordinal_on_disk())
         self.head = self._head_on_disk()
         self._finish_making()
         self._sweep()
+
+    def _ordinal_on_disk(self) -> int:
+        path = self.path / "ordinal"
+        if not path.exists():
+            return 0
+        text = path.read_text(encoding="ascii", errors="replace").strip()
+        if not text.isdigit():
+            raise Refusal("lane_state", f"no number: {text[:80]!r}", where=str(path))
+        return int(text)
 
     def _head_on_disk(self) -> Head | None:
         head = self.path / "head"
@@ -207,7 +227,7 @@ class LaneFolder:
             for body in self.sealed.glob(f"*-{seal.epoch}-{seal.number}{BODY_SUFFIX}"):
                 body.replace(self.path / "making.parquet")  # the kill came between the two renames
             self._reveal(seal)
-        for name in ("making.seal", "making.parquet", "head.new"):
+        for name in ("making.seal", "making.parquet", "head.new", "ordinal.new"):
             with suppress(OSError):  # nobody reads it, and the next batch is written over it
                 (self.path / name).unlink(missing_ok=True)
 

@@ -90,7 +90,7 @@ def handed_over(progress: LaneProgress, names: Sequence[str], now_us: int) -> La
 def acknowledged(progress: LaneProgress, newest: str, now_us: int) -> LaneProgress:
     """Intake has everything up to `newest`, which waited until now."""
     if newest >= progress.sent_to:
-        return LaneProgress(sent_to=newest)
+        return LaneProgress()  # nothing is on its way: whatever will wait is new, by whatever name
     moved = replace(progress, since_us=now_us, patience_us=PATIENCE_US, probes=0)
     if newest > progress.again_to:
         return replace(moved, again_to="", window=0)

@@ -231,10 +231,17 @@ class Shipper:
 
     def _due(self, lane: LaneRef, now_us: int) -> Sequence[str]:
         try:
-            return due(self._lanes.get(lane, LaneProgress()), self._spool.waiting(lane), now_us)
+            waiting = self._spool.waiting(lane)
+            if not waiting:
+                self._forget(lane)
+            return due(self._lanes.get(lane, LaneProgress()), waiting, now_us)
         except OSError as error:
             self._warn(f"{lane_text(lane)} in the spool can't be read: {error.strerror}")
             return ()
+
+    def _forget(self, lane: LaneRef) -> None:
+        """Nothing of it waits, so nothing of it is on its way, whoever has taken it out of the spool."""
+        self._lanes.pop(lane, None)
 
 
 async def run(shipper: Shipper, stop: asyncio.Event, *, poll_every: timedelta = POLL_EVERY) -> None:

@@ -197,6 +197,49 @@ def test_without_the_intake_key_nothing_is_deleted_until_it_comes(
     assert world.waiting() == []
 
 
+def test_a_lane_that_starts_again_beside_its_shipper_goes_on_though_nothing_of_it_was_left(
+    world: World,
+) -> None:
+    lane = world.lane()
+    batches = lane.seal(40)
+    world.shipper.sweep()
+    world.kafka.said.append(acknowledge(batches[-1]))
+    assert world.shipper.sweep().deleted == 40
+    last = world.spool.spooled(lane.ref, "000000000040-" + "00" * 16 + "-39").ref
+    lane.close()
+    again = world.lane(epoch="11" * 16)
+    [first] = again.seal()
+    assert world.spool.waiting(again.ref) > [last.path.stem]
+    assert world.shipper.sweep().sent == 1
+    world.kafka.said.append(acknowledge(first))
+    assert world.shipper.sweep() == Shipped(deleted=1)
+
+
+def test_a_folder_that_forgot_how_far_its_names_had_risen_is_sent_all_the_same(world: World) -> None:
+    lane = world.lane()
+    batches = lane.seal(20)
+    world.shipper.sweep()
+    world.kafka.said.append(acknowledge(batches[-1]))
+    world.shipper.sweep()
+    lane.close()
+    (world.folder / OPERATOR / NODE / "sidecar-0" / "ordinal").unlink()
+    world.lane(epoch="11" * 16).seal(3)
+    assert world.shipper.sweep().sent == 3
+
+
+def test_what_somebody_else_took_out_of_the_spool_is_waited_for_no_longer(world: World) -> None:
+    lane = world.lane()
+    lane.seal(20)
+    world.shipper.sweep()
+    for batch in list(world.spool.pending()):
+        world.spool.acknowledge(batch)
+    assert world.shipper.sweep() == Shipped()
+    lane.close()
+    (world.folder / OPERATOR / NODE / "sidecar-0" / "ordinal").unlink()
+    world.lane(epoch="11" * 16).seal(3)
+    assert world.shipper.sweep().sent == 3
+
+
 def test_an_older_word_that_comes_late_and_another_epochs_do_no_harm(world: World) -> None:
     first = world.lane()
     old = first.seal(2)

@@ -75,6 +75,11 @@ def test_a_lane_that_moves_is_never_sent_twice() -> None:
         assert due(progress, names(number + 1, 100), now_us + 58 * SECOND) == []
 
 
+def test_once_all_is_acknowledged_whatever_waits_is_new_by_whatever_name() -> None:
+    progress = acknowledged(sent(200), names(200, 200)[0], SECOND)
+    assert due(progress, names(1, 3), SECOND) == names(1, 3)
+
+
 def test_what_is_sent_after_a_pause_has_its_own_minute() -> None:
     progress = acknowledged(sent(3), names(3, 3)[0], SECOND)
     progress = handed_over(progress, names(4, 4), HOUR)
