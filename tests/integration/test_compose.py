@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from compose_file import COMPOSE_FILE, ROOT, Here, MissingValue, read_compose, ready
+from kafka_broker import KafkaBroker, unique_prefix
 from outside_postgres import ADMINISTRATOR, OutsideServer, outside_server
 
 from adapters.postgres.roles import ROLES, role_sql
@@ -113,18 +114,7 @@ def test_the_services_work_beside_an_outside_postgresql(
     prepared: OutsideServer, engine: str, tmp_path: Path
 ) -> None:
     services = read_compose(ENVIRONMENT)["services"]
-    here = Here(
-        texts={
-            "@postgres:5432/": f"@{prepared.host}:{prepared.port}/",
-            "0.0.0.0:8080": "127.0.0.1:0",
-            "0.0.0.0:8090": "127.0.0.1:0",
-            "0.0.0.0:9464": "127.0.0.1:0",
-            "0.0.0.0:9465": "127.0.0.1:0",
-            "http://vllm:8000": engine,
-        },
-        volumes={"data": tmp_path / "data"},
-        home=tmp_path,
-    )
+    here = _here(prepared, engine, tmp_path)
 
     # Before `site` has run, the others say what is missing instead of doing half of it.
     exit_code, refused = here.run(services["intake"], "usage")
@@ -163,18 +153,64 @@ def test_the_services_work_beside_an_outside_postgresql(
     assert usage["total"]["requests"] == 2
 
 
+def test_with_the_brokers_named_the_batches_travel_over_kafka(
+    prepared: OutsideServer, engine: str, kafka: KafkaBroker, tmp_path: Path
+) -> None:
+    """`TALLY_KAFKA=… docker compose --profile kafka up`: topics, then sidecar and intake, and a broker between them."""
+    services = read_compose({**ENVIRONMENT, "TALLY_KAFKA": "kafka:9092"})["services"]
+    prefix = unique_prefix()
+    for name in ("topics", "sidecar", "intake"):
+        assert services[name]["environment"]["TALLY_KAFKA"] == "kafka:9092"
+        services[name]["environment"]["TALLY_KAFKA_PREFIX"] = prefix  # the broker is shared with other tests
+    here = _here(prepared, engine, tmp_path)
+    here = replace(here, texts={**here.texts, "kafka:9092": kafka.address})
+    exit_code, _ = here.run(services["site"], *services["site"]["command"])
+    assert exit_code == 0
+    exit_code, made = here.run(services["topics"], *services["topics"]["command"])
+    assert exit_code == 0, made
+
+    def total() -> Any:
+        return here.run(services["api"], "usage")[1]["total"]
+
+    with _all_up(here, services, ("sidecar", "intake"), lambda: total()["requests"] == 1) as addresses:
+        _, key = here.run(services["intake"], "key", "create", "--customer", "acme")
+        answer = _ask(addresses["sidecar"], key["secret"])
+    assert total()["completion_tokens"] == answer["usage"]["completion_tokens"]
+
+
+def _here(server: OutsideServer, engine: str, folder: Path) -> Here:
+    return Here(
+        texts={
+            "@postgres:5432/": f"@{server.host}:{server.port}/",
+            "0.0.0.0:8080": "127.0.0.1:0",
+            "0.0.0.0:8090": "127.0.0.1:0",
+            "0.0.0.0:9464": "127.0.0.1:0",
+            "0.0.0.0:9465": "127.0.0.1:0",
+            "http://vllm:8000": engine,
+        },
+        volumes={"data": folder / "data"},
+        home=folder,
+    )
+
+
 @contextmanager
-def _all_up(here: Here, services: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """Sidecar, intake and API for the block; then SIGTERM, the sidecar first, and every one of them ends with 0."""
-    running = {name: here.start(services[name]) for name in ("sidecar", "intake", "api")}
+def _all_up(
+    here: Here,
+    services: dict[str, Any],
+    names: Sequence[str] = ("sidecar", "intake", "api"),
+    has_arrived: Callable[[], bool] | None = None,
+) -> Iterator[dict[str, str]]:
+    """These services for the block; then SIGTERM, the sidecar first, the others when what it sealed has arrived (where
+    intake reads its spool: when that is empty), and every one of them ends with 0."""
+    running = {name: here.start(services[name]) for name in names}
     try:
         addresses: dict[str, str] = {}
         for started in running.values():
             addresses |= ready(started)
         yield addresses
         _stop(running["sidecar"])
-        _wait_for(lambda: not list((here.volumes["data"] / "spool").rglob("*.seal")))
-        for name in ("intake", "api"):
+        _wait_for(has_arrived or (lambda: not list((here.volumes["data"] / "spool").rglob("*.seal"))))
+        for name in names[1:]:
             _stop(running[name])
     finally:
         for started in running.values():
