@@ -7,6 +7,7 @@ number and by the seal that it names as previous. What comes out is one of:
     accepted it names the lane's last seal and its numbers go on without a hole
     repeat   it was accepted before: the same number with the same hash
     fork     its number, or the seal that it follows, was taken by another batch: held, both are named
+    other_branch      it follows an accepted seal, and by a person's decision the lane goes on with another branch: held
     hole     it follows a batch that has not come yet: held, and taken up when that one is accepted
     ahead_of_time     it speaks of what is still to come: held, and taken up when that time has come
     unknown_customer  nobody knows a customer of its events: held, and taken up when the subject is there
@@ -44,11 +45,12 @@ HOLE = "hole"
 AHEAD_OF_TIME = "ahead_of_time"
 UNKNOWN_CUSTOMER = "unknown_customer"
 FORK = "fork"
+OTHER_BRANCH = "other_branch"
 REVOKED = "revoked"
 OLD_KEY = "old_key"
 DROPPED = "dropped"
 #: What a batch is held for because of what stands before it: a person's decision to go on with it passes over that.
-OF_ITS_PLACE = frozenset((HOLE, FORK, "number", "sequence", "requests", "complete_to", "time"))
+OF_ITS_PLACE = frozenset((HOLE, FORK, OTHER_BRANCH, "number", "sequence", "requests", "complete_to", "time"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +182,11 @@ def _why_not(
         place, other = successor
         what = f"two successors of seal {batch.seal.previous}: {here} and the accepted {place} ({other})"
         return Refusal(FORK, what, where=where)
+    before = Place(batch.seal.epoch, batch.seal.number - 1)
+    if places.get(before) == batch.seal.previous:
+        head = Place(mark.epoch or "", mark.number)
+        what = f"{here} follows the accepted {before}; by a person's decision the lane goes on with another branch, {head}"
+        return Refusal(OTHER_BRANCH, what, where=where)
     last = "nothing" if mark.epoch is None else f"{Place(mark.epoch, mark.number)} ({mark.head})"
     what = f"{here} follows seal {batch.seal.previous}, which is not accepted; the last accepted is {last}"
     return Refusal(HOLE, what, where=where)

@@ -110,7 +110,17 @@ def _ending(
             # A number that is taken stays taken: the branch can go on from its next epoch only.
             fresh = next((batch for batch in chain if batch.place.number == 0), None)
             keep = () if fresh is None else (repair("--keep", fresh),)
-            return "another writer sealed in this lane: bill this branch too, or leave it out", (*keep, drop)
+            return (
+                "another writer sealed in this lane: stop it, or give it a lane of its own (--lane), for the lane can go on"
+                " with one only; then bill this branch too, or leave it out",
+                (*keep, drop),
+            )
+        case acceptance.OTHER_BRANCH:
+            return (
+                "both writers of a fork still seal in this lane: stop one, or give it a lane of its own (--lane); then go"
+                " on with this one, or leave it out",
+                (repair("--keep", root), drop),
+            )
         case acceptance.REVOKED:
             return (
                 "what is genuine is sealed again at the node, the rest is dropped",

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from billing.acceptance import FORK, OF_ITS_PLACE
+from billing.acceptance import FORK, OF_ITS_PLACE, OTHER_BRANCH
 from billing.held_cases import HeldBatch, branch_from, branch_up_to
 from billing.inspection import LaneName, Place
 from metering.batch import GENESIS, Seal
@@ -98,7 +98,7 @@ def go_on_with(lane: LaneNow, hash: str, kind: str, reason: str) -> list[Decisio
     """
     batch = named_batch(lane, hash)
     chain = branch_up_to(lane.held, batch.hash)
-    is_fork = chain[0].code == FORK
+    is_fork = chain[0].code in (FORK, OTHER_BRANCH)
     if is_fork != (kind == KEEP):
         other = "--keep" if is_fork else "--accept-hole"
         raise Refusal(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from billing.acceptance import FORK, HOLE
+from billing.acceptance import FORK, HOLE, OTHER_BRANCH
 from billing.held_cases import HeldBatch, cases
 from billing.inspection import LaneName, Place
 from metering.instant import time_text
@@ -148,7 +148,7 @@ def stream_row(stream: Stream, now: datetime) -> dict[str, object]:
         "number": None if stream.place is None else stream.place.number,
         "complete_to": None if stream.complete_to_us is None else time_text(stream.complete_to_us),
         "holes": sum(hole.batches for hole in missing),
-        "forks": sum(batch.code == FORK for batch in stream.held),
+        "forks": sum(batch.code in (FORK, OTHER_BRANCH) for batch in stream.held),
         "held": len(stream.held),
         "lag_s": _lag_s(stream, now),
         "set_aside": stream.set_aside,

@@ -49,6 +49,10 @@ _KNOWN = text("""
         FROM w JOIN batch b USING (operator, node, lane, epoch, number)
     UNION
     SELECT b.operator, b.node, b.lane, b.epoch, b.number, b.hash, b.previous
+        FROM w JOIN batch b ON (b.operator, b.node, b.lane, b.epoch, b.number)
+            = (w.operator, w.node, w.lane, w.epoch, w.number - 1)
+    UNION
+    SELECT b.operator, b.node, b.lane, b.epoch, b.number, b.hash, b.previous
         FROM w JOIN batch b USING (operator, node, lane, previous) WHERE NOT b.adopted
 """)
 # What a hold that ends by itself waits for, besides the batch that it follows, is there.

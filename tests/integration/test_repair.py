@@ -115,6 +115,39 @@ async def test_of_a_cloned_machine_one_branch_is_dropped_and_every_close_says_wh
     assert await take(world, writer.seal(1)) == Summary(accepted=1, events=1), "the lane goes on"
 
 
+async def test_the_branch_that_was_left_is_no_hole_and_goes_on_by_another_decision_with_nothing_lost(
+    world: World,
+) -> None:
+    """A clone's branch is kept while the original still seals: what it seals next follows an accepted seal."""
+    writer = Writer()
+    await world.enrol(writer)
+    await take(world, writer.seal(2))
+    clone = writer.clone()
+    clone.epoch, clone.number, clone.sequence = "c" * 32, 0, 0
+    await take(world, writer.seal(3))
+    kept = clone.seal(4)
+    assert await take(world, kept) == Summary(held=1)
+    await decide(world, KEEP, kept, "the clone served real requests")
+    assert await world.intake().take_pending() == Summary(accepted=1, events=4)
+
+    left = writer.seal(5)
+    assert await take(world, left) == Summary(held=1)
+    row = await lane_row(world)
+    [case] = row["cases"]
+    assert (case["code"], row["holes"], row["forks"]) == ("other_branch", 0, 1)
+    assert f"--keep {left.hash[:16]}" in case["commands"][0]
+    with pytest.raises(Refusal) as refused:
+        await decide(world, ACCEPT_HOLE, left)
+    assert refused.value.code == "is_a_fork"
+
+    await decide(world, KEEP, left, "the clone is switched off")
+
+    assert await world.intake().take_pending() == Summary(accepted=1, events=5)
+    assert await take(world, writer.seal(1)) == Summary(accepted=1, events=1)
+    assert await gaps(world) == []
+    assert await world.usage() == {"requests": 15, "prompt_tokens": 1500}
+
+
 async def test_a_clone_that_still_runs_is_named_after_its_branch_was_dropped(world: World) -> None:
     writer = Writer()
     await world.enrol(writer)
