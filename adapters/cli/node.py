@@ -18,6 +18,7 @@ from adapters.cli.node_ledger import enrol_keys, list_lanes, take_request
 from adapters.cli.node_side import (
     accept_answer,
     final_seal,
+    hash_of_seal,
     lanes_here,
     new_lane_keys,
     reseal_lane,
@@ -227,7 +228,9 @@ def register(app: typer.Typer) -> None:
         after: Annotated[
             str | None,
             typer.Option(
-                metavar="HASH", help="The lane's last accepted seal. Default: what the database at hand says."
+                metavar="SEAL",
+                help="The lane's last accepted seal, as `node list` shows it, or its hash. Default: what the database"
+                " at hand says.",
             ),
         ] = None,
         sources: Annotated[
@@ -251,10 +254,18 @@ def register(app: typer.Typer) -> None:
                 made = await asyncio.to_thread(reseal_lane, folder, name, head, sources or [])
                 await take_what_waits(folder, database)
         else:
+            head = hash_of_seal(after)
             owner, here = where_am_i(folder, operator, node)
-            [only] = [lane] if lane else lanes_here(folder, owner, here)
-            name = LaneName(owner, here, only)
-            made = await asyncio.to_thread(reseal_lane, folder, name, after, sources or [])
+            lanes = [lane] if lane else lanes_here(folder, owner, here)
+            if len(lanes) != 1:
+                raise Refusal(
+                    "which_lane",
+                    f"the node has {counted(len(lanes), 'lane')} here",
+                    where="--lane",
+                    remedy=f"name one: {', '.join(lanes)}" if lanes else "enrol the node first",
+                )
+            name = LaneName(owner, here, lanes[0])
+            made = await asyncio.to_thread(reseal_lane, folder, name, head, sources or [])
         batches = [{"epoch": each.seal.epoch, "number": each.seal.number, "hash": each.hash} for each in made]
         said = f"{name}: {counted(len(made), 'batch', 'batches')} sealed again"
         return Result({**name._asdict(), "batches": batches}, said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +25,8 @@ from metering.refusal import Refusal
 from metering.reseal import batches_in, reseal
 from metering.siblings import FIRST_LANE
 from metering.spool import Spool
+
+_SEAL = re.compile(r"(?:[0-9a-f]{32}-[0-9]+-)?([0-9a-f]{64}|genesis)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,3 +192,16 @@ def final_seal(folder: DataFolder, name: LaneName) -> bool:
     )
     lane.close(final=True)
     return True
+
+
+def hash_of_seal(text: str) -> str:
+    """The hash in EPOCH-NUMBER-HASH, as `node list` shows a seal, or the hash itself. Refusal `bad_seal_name`."""
+    found = _SEAL.fullmatch(text)
+    if found is None:
+        raise Refusal(
+            "bad_seal_name",
+            f"not a seal: {text[:120]}",
+            where="--after",
+            remedy="EPOCH-NUMBER-HASH as `tally node list --json` shows it at the ledger, the hash alone, or genesis",
+        )
+    return found[1]

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapters.cli.node_side import hash_of_seal
 from metering import note
 from metering.enrolment import (
     MAX_LANES,
@@ -100,3 +101,15 @@ def test_no_bit_of_a_request_can_be_flipped(bit: int) -> None:
     signed = bytearray(sign_request(REQUEST, NODE))
     signed[bit // 8] ^= 1 << bit % 8
     assert refusal(bytes(signed)) in ("bad_enrolment", "bad_signature", "bad_note")
+
+
+@pytest.mark.parametrize("text", ["a" * 64, "0" * 32 + "-17-" + "a" * 64])
+def test_a_seal_is_named_by_its_hash_or_as_the_list_shows_it(text: str) -> None:
+    assert hash_of_seal(text) == "a" * 64
+
+
+@pytest.mark.parametrize("text", ["", "0000", "0" * 32 + "-17", "A" * 64, "now"])
+def test_what_names_no_seal_is_refused(text: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        hash_of_seal(text)
+    assert (refused.value.code, refused.value.where) == ("bad_seal_name", "--after")
