@@ -8,9 +8,10 @@ A file goes when every batch in it is old enough, was billed, and is under no le
     no hold   none that stands is of one of its customers (or of all) and one of its months (or of all time)
     proven    its Merkle root was recomputed, or a person decided that nothing will prove it: without its body nobody could
 
-The decision is a row of the database, and so a leaf of the log, before the first file goes. What stays is enough for every
-proof but one: signature, chain and numbers of the seals, their control totals, the log; only the events themselves can't
-be laid beside their root any more. A rebuild tells such a batch from one that was lost by the decision.
+What is read here is kept as cells, batch by batch (`archive_expired`), before anything is decided. The decision, which
+names them, is a row of the database, and so a leaf of the log; the first file goes when a checkpoint covers it. What stays
+is enough for every proof but one: signature, chain and numbers of the seals, their control totals, the log; only the
+events themselves can't be laid beside their root any more.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from datetime import date, datetime, timedelta
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
+from adapters.archive_cells import instant, plain_cells
+from adapters.archive_expired import put_cells
 from adapters.archive_reading import LaneDay, Place, Reader, contents, lane_days
-from adapters.archive_sums import Finding, instant
+from adapters.archive_sums import Finding
 from billing.objects import Objects
 from billing.period import Period
 from metering.columns import integers
@@ -54,9 +58,11 @@ class Bounds:
 
 @dataclass(slots=True)
 class Expirable:
-    """Files that may go, and why others of that age stay: batches not billed yet, not proven yet, held, or damaged."""
+    """Files that may go, and why others of that age stay: batches not billed yet, not proven yet, held, or damaged.
+    `cells`: the objects that keep what the events of those files come to."""
 
     files: list[str] = field(default_factory=list)
+    cells: list[str] = field(default_factory=list)
     batches: int = 0
     events: int = 0
     not_billed: int = 0
@@ -65,13 +71,16 @@ class Expirable:
     findings: list[Finding] = field(default_factory=list)
 
 
-def expirable(objects: Objects, operator: str, bounds: Bounds) -> Expirable:
-    """Looks for what may go; reads the bodies, since only they say whose events of which months they hold."""
+def expirable(objects: Objects, operator: str, bounds: Bounds, *, keep: bool = False) -> Expirable:
+    """Looks for what may go; reads the bodies, since only they say whose events of which months they hold. `keep`: what
+    they come to is put into the archive, for a decision to name; without one, nobody reads it."""
     found = Expirable()
     reader = Reader(objects)
     for day in lane_days(objects, operator, until=bounds.before - timedelta(days=1)):
         if day.bodies or day.joined_bodies:
-            _look(objects, reader, day, bounds, found)
+            cells = _look(objects, reader, day, bounds, found)
+            if keep and cells:
+                found.cells.append(put_cells(objects, day.folder, cells))
     return found
 
 
@@ -84,7 +93,11 @@ def expire(objects: Objects, files: Sequence[str], *, at_once: int = 1000) -> It
         yield min(begin + at_once, len(files))
 
 
-def _look(objects: Objects, reader: Reader, day: LaneDay, bounds: Bounds, found: Expirable) -> None:
+def _look(
+    objects: Objects, reader: Reader, day: LaneDay, bounds: Bounds, found: Expirable
+) -> list[tuple[str, pa.Table]]:
+    """Of the batches that may go: hash and cells."""
+    going: list[tuple[str, pa.Table]] = []
     read = contents(objects, day)
     found.findings += [Finding("damaged", fault.what, fault.where) for fault in read.faults]
     files: dict[str, list[Place]] = {}
@@ -93,8 +106,11 @@ def _look(objects: Objects, reader: Reader, day: LaneDay, bounds: Bounds, found:
             name = place.joined.name if place.joined is not None else place.name
             files.setdefault(f"{day.folder}/{name}.parquet", []).append(place)
     for file, places in files.items():
+        cells: list[tuple[str, pa.Table]] = []
         stays = [
-            why for place in places if (why := _why_it_stays(reader, day, place, bounds, found)) is not None
+            why
+            for place in places
+            if (why := _why_it_stays(reader, day, place, bounds, found, cells)) is not None
         ]
         if stays:
             found.held += len(places) if "held" in stays else 0
@@ -104,9 +120,19 @@ def _look(objects: Objects, reader: Reader, day: LaneDay, bounds: Bounds, found:
         found.files.append(file)
         found.batches += len(places)
         found.events += sum(place.seal.events for place in places)
+        going += cells
+    return going
 
 
-def _why_it_stays(reader: Reader, day: LaneDay, place: Place, bounds: Bounds, found: Expirable) -> str | None:
+def _why_it_stays(
+    reader: Reader,
+    day: LaneDay,
+    place: Place,
+    bounds: Bounds,
+    found: Expirable,
+    cells: list[tuple[str, pa.Table]],
+) -> str | None:
+    """None if it may go, and then its hash and cells are added to `cells`."""
     if place.hash in bounds.unchecked:
         return "unchecked"
     try:
@@ -127,6 +153,7 @@ def _why_it_stays(reader: Reader, day: LaneDay, place: Place, bounds: Bounds, fo
         billed = bounds.billed(month, day.node, day.lane)
         if billed is None or complete_to > billed:
             return "not_billed"
+    cells.append((place.hash, plain_cells(day.node, [events])))
     return None
 
 

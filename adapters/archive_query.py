@@ -22,9 +22,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from adapters.archive_cells import instant
 from adapters.archive_files import event_files
 from adapters.archive_reading import LaneDay, contents
-from adapters.archive_sums import instant
 from adapters.objects import ArrowObjects
 from billing.objects import Objects
 from metering.body import as_parquet

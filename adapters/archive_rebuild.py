@@ -7,32 +7,29 @@ names (`archive_sums`). The cells of a day of usage are collected in a scratch f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from adapters.archive_reading import Reader, lane_days
-from adapters.archive_sums import (
-    HOUR_US,
-    SUM_SCHEMA,
-    Finding,
-    Gone,
-    Standing,
-    grouped,
-    instant,
-    sum_lane_day,
-)
+from adapters.archive_cells import HOUR_US, SUM_SCHEMA, grouped, instant
+from adapters.archive_reading import Reader, contents, lane_days
+from adapters.archive_sums import Finding, Gone, Standing, sum_lane_day
 from billing.cells import KEYS
 from billing.objects import Objects
 from metering.event import QUANTITIES
 from metering.refusal import Unavailable
 from metering.seal import GENESIS
+
+Hours = npt.NDArray[np.int64]
+LostHours = Mapping[str, tuple[Hours, Hours]]
 
 DAY_US = 24 * HOUR_US
 #: Cells that are held in memory before they go to the scratch folder.
@@ -42,18 +39,19 @@ _HELD_CELLS = 1_000_000
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """What the ledger says of an operator's lanes: (node, lane) -> hash of the newest batch; hash -> the seal behind which
-    a decision put that batch; the day before which bodies may have expired; hashes of batches that came too late to be
-    billed, where those are not to be summed."""
+    a decision put that batch; a lane's day (its folder) -> the objects with cells of what expired there by decisions; hashes
+    of batches that came too late to be billed, where those are not to be summed."""
 
     heads: Mapping[tuple[str, str], str]
     adopted: Mapping[str, str] = field(default_factory=dict)
-    expired_before: date | None = None
+    expired: Mapping[str, Sequence[str]] = field(default_factory=dict)
     late: Collection[str] = ()
 
 
 @dataclass(slots=True)
 class Rebuilt:
-    """What the archive came to. `expired`: batches whose events are gone by a decision."""
+    """What the archive came to. `expired`: batches whose events are gone by a decision, which kept their cells. `behind`:
+    paths of batches after a lane's head, or of a lane without one: they wait for their transaction, or have lost it."""
 
     batches: int = 0
     events: int = 0
@@ -61,6 +59,7 @@ class Rebuilt:
     expired: int = 0
     findings: list[Finding] = field(default_factory=list)
     gone: list[Gone] = field(default_factory=list)
+    behind: list[str] = field(default_factory=list)
 
 
 class Cells:
@@ -111,17 +110,23 @@ def rebuild(
     span_us: tuple[int, int] | None = None,
     *,
     root: bool = False,
+    behind: bool = False,
     progress: Callable[[Rebuilt], None] = lambda _made: None,
 ) -> Rebuilt:
-    """Follows every lane of the ledger up to its head and adds the cells of the hours [start, end) to `cells`."""
+    """Follows every lane of the ledger up to its head and adds the cells of the hours [start, end) to `cells`.
+
+    `behind`: names what the archive holds after the heads, too.
+    """
     made = Rebuilt(lanes=len(ledger.heads))
     standings: dict[tuple[str, str], Standing] = {}
     reader = Reader(objects)
     for day in lane_days(objects, operator):
         lane = (day.node, day.lane)
         head = ledger.heads.get(lane)
-        if head is None:
-            continue  # nothing of the lane was accepted: what lies there waits for its transaction, or never had one
+        if head is None:  # nothing of the lane was accepted
+            if behind:
+                made.behind += [f"{day.folder}/{place.name}" for place in contents(objects, day).places]
+            continue
         summed = sum_lane_day(
             objects,
             reader,
@@ -131,6 +136,7 @@ def rebuild(
             span_us,
             adopted=ledger.adopted,
             left_out=ledger.late,
+            expired=ledger.expired.get(day.folder, ()),
             root=root,
         )
         standings[lane] = summed.standing
@@ -138,7 +144,9 @@ def rebuild(
         made.events += summed.events
         made.findings += summed.findings
         cells.add(summed.cells)
-        _tell_gone(made, summed.gone, day.day, ledger.expired_before)
+        made.expired += summed.expired
+        made.behind += sorted(summed.behind) if behind else []
+        _tell_gone(made, summed.gone, {finding.where for finding in summed.findings})
         progress(made)
     for lane, head in sorted(ledger.heads.items()):
         standing = standings.get(lane, Standing())
@@ -154,24 +162,41 @@ def rebuild(
     return made
 
 
-def _tell_gone(made: Rebuilt, gone: Sequence[Gone], day: date, expired_before: date | None) -> None:
-    named = {finding.where for finding in made.findings}
+def _tell_gone(made: Rebuilt, gone: Sequence[Gone], named: Collection[str]) -> None:
+    made.gone += gone
+    made.findings += [
+        Finding("gone", "its events are not in the archive, and no decision says so", each.path)
+        for each in gone
+        if each.path not in named
+    ]
+
+
+def lost_hours(gone: Iterable[Gone]) -> LostHours:
+    """The hours of each node of which events are gone, as spans that are apart: their first hours and their last (µs)."""
+    spans: dict[str, list[tuple[int, int]]] = {}
     for each in gone:
-        made.gone.append(each)
-        if expired_before is not None and day < expired_before:
-            made.expired += 1
-        elif each.path not in named:
-            made.findings.append(
-                Finding("gone", "its events are not in the archive, and no decision says so", each.path)
-            )
+        spans.setdefault(each.node, []).append((each.first_hour_us, each.last_hour_us))
+    return {node: _apart(of_node) for node, of_node in spans.items()}
+
+
+def _apart(spans: Iterable[tuple[int, int]]) -> tuple[Hours, Hours]:
+    firsts, lasts = list[int](), list[int]()
+    for first, last in sorted(spans):
+        if lasts and first <= lasts[-1]:
+            lasts[-1] = max(lasts[-1], last)
+        else:
+            firsts.append(first)
+            lasts.append(last)
+    return np.array(firsts, np.int64), np.array(lasts, np.int64)
 
 
 def differences(
-    ours: pa.Table, theirs: pa.Table, gone: Sequence[Gone], limit: int
+    ours: pa.Table, theirs: pa.Table, lost: LostHours, limit: int
 ) -> tuple[int, list[dict[str, Any]]]:
     """How many cells differ, and the first `limit` of them: key, `archive` and `database` sums of what differs.
 
-    Cells of a node in hours of which events are gone cannot be compared, and are not.
+    Cells of a node in hours of which events are gone and not known cannot be compared, and are not; that they are gone
+    is a finding already.
     """
     negative = pa.Table.from_arrays(
         [theirs[name] for name in KEYS] + [pc.negate(theirs[name]) for name in QUANTITIES], schema=SUM_SCHEMA
@@ -181,13 +206,11 @@ def differences(
     for name in QUANTITIES[1:]:
         differs = pc.or_(differs, pc.not_equal(left[name], 0))
     found = left.filter(differs)
-    hours = found["hour"].cast(pa.int64())
-    for each in gone:
-        within = pc.and_(
-            pc.equal(found["node"], each.node),
-            pc.and_(pc.greater_equal(hours, each.first_hour_us), pc.less_equal(hours, each.last_hour_us)),
-        )
-        found, hours = found.filter(pc.invert(within)), hours.filter(pc.invert(within))
+    for node, (firsts, lasts) in lost.items():
+        hours = found["hour"].cast(pa.int64()).to_numpy()
+        at = np.searchsorted(firsts, hours, side="right") - 1
+        inside = (at >= 0) & (hours <= lasts[at])
+        found = found.filter(pc.invert(pc.and_(pc.equal(found["node"], node), pa.array(inside))))
     shown = found.sort_by([("hour", "ascending"), ("customer", "ascending")]).slice(0, limit)
     return found.num_rows, [_difference(row, ours, theirs) for row in shown.to_pylist()]
 

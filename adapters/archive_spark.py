@@ -27,8 +27,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from adapters.archive_cells import HOUR_US, SUM_SCHEMA, instant
 from adapters.archive_reading import Reader, lane_day, lane_days
-from adapters.archive_sums import HOUR_US, SUM_SCHEMA, instant, sum_lane_day
+from adapters.archive_sums import sum_lane_day
 from adapters.objects import FolderObjects
 from adapters.s3_objects import bucket_objects
 from billing.cells import KEYS
@@ -95,7 +96,9 @@ def rebuild_on(spark: SparkSession, archive: str, operator: str, cells: str) -> 
     ledger = _ledger(cells)
     objects = _objects(archive)
     folders = [
-        (day.folder,) for day in lane_days(objects, operator) if f"{day.node}/{day.lane}" in ledger["heads"]
+        (day.folder, ledger["expired"].get(day.folder, []))
+        for day in lane_days(objects, operator)
+        if f"{day.node}/{day.lane}" in ledger["heads"]
     ]
     summed = _summed(spark, folders, archive, ledger)
     summed.persist()
@@ -120,7 +123,7 @@ def rebuild_on(spark: SparkSession, archive: str, operator: str, cells: str) -> 
 
 
 def _ledger(cells: str) -> dict[str, Any]:
-    """Heads ("node/lane" -> hash), decisions, span and expiry that the export names."""
+    """Heads ("node/lane" -> hash), decisions, span and what expired (folder -> its cells) that the export names."""
     if "://" in cells:
         system, path = fs.FileSystem.from_uri(cells)
         schema = pq.read_schema(system.open_input_file(path))
@@ -137,10 +140,10 @@ def _objects(archive: str) -> Objects:
 
 
 def _summed(
-    spark: SparkSession, folders: Sequence[tuple[str]], archive: str, ledger: Mapping[str, Any]
+    spark: SparkSession, folders: Sequence[tuple[str, Sequence[str]]], archive: str, ledger: Mapping[str, Any]
 ) -> DataFrame:
     tasks = max(1, min(len(folders), spark.sparkContext.defaultParallelism * 8))
-    listed = spark.createDataFrame(folders, "folder string").repartition(tasks)
+    listed = spark.createDataFrame(folders, "folder string, expired array<string>").repartition(tasks)
     return listed.mapInArrow(_task(archive, ledger), _COLUMNS)
 
 
@@ -153,10 +156,12 @@ def _task(
         objects = _objects(archive)
         reader = Reader(objects)
         for batch in batches:
-            for folder in batch.column("folder").to_pylist():
+            for folder, expired in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 day = lane_day(folder, objects.list(f"{folder}/"))
-                head = ledger["heads"][f"{day.node}/{day.lane}"]
-                summed = sum_lane_day(objects, reader, day, None, head, span, adopted=ledger["adopted"])
+                head, adopted = ledger["heads"][f"{day.node}/{day.lane}"], ledger["adopted"]
+                summed = sum_lane_day(
+                    objects, reader, day, None, head, span, adopted=adopted, expired=expired
+                )
                 report = {
                     "folder": folder,
                     "begins_after": summed.begins_after,
@@ -165,6 +170,7 @@ def _task(
                     "events": summed.events,
                     "findings": [asdict(finding) for finding in summed.findings],
                     "gone": [asdict(each) for each in summed.gone],
+                    "expired": summed.expired,
                 }
                 yield pa.RecordBatch.from_pylist(
                     [{"folder": folder, "report": json.dumps(report)}], schema=_ROWS
@@ -213,12 +219,12 @@ def _chains(
                 )
             findings += report["findings"]
             counted.add(report["folder"])
+            expired += report["expired"]
+            named = {finding["where"] for finding in report["findings"]}
             for each in report["gone"]:
                 each["first_hour_us"] = each["first_hour_us"] or at["complete_to_us"] // HOUR_US * HOUR_US
                 gone.append(each)
-                by_decision = (ledger["expired_before"] or "") > report["folder"].split("/")[1]
-                expired += by_decision
-                if not by_decision and each["path"] not in {finding["where"] for finding in findings}:
+                if each["path"] not in named:
                     what = "its events are not in the archive, and no decision says so"
                     findings.append({"code": "gone", "what": what, "where": each["path"]})
             at = report["standing"]

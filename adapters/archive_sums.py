@@ -3,40 +3,26 @@
 The chain decides what counts, not the folder's listing: from the batch that the day before ended with, each follows the
 one that it names, up to the lane's head that is asked for. What no chain reaches is named and not counted; where a batch
 is missing, that is named and the chain is taken up behind it.
+
+Where events expired, the cells that were kept of them stand for them (`archive_expired`). Beside all cells stand the
+control totals of the seals, an independent figure: the lane signed it, and no code that makes cells has touched it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from adapters.archive_cells import HOUR_US, SUM_SCHEMA, grouped, plain_cells, totals_of, within
+from adapters.archive_expired import read_cells
 from adapters.archive_reading import LaneDay, Place, Reader, contents
-from billing.cells import KEYS, cells_of
 from billing.objects import Objects
-from metering.event import ID, QUANTITIES
+from metering.event import QUANTITIES
 from metering.refusal import Refusal
 from metering.seal import GENESIS
 
-HOUR_US = 3_600_000_000
-#: Cells as they are compared: words as texts, so that tables of any origin join.
-SUM_SCHEMA = pa.schema(
-    [
-        pa.field("hour", pa.timestamp("us", "UTC")),
-        pa.field("customer", ID),
-        pa.field("project", ID),
-        pa.field("key", ID),
-        pa.field("node", pa.string()),
-        pa.field("model", pa.string()),
-        pa.field("outcome", pa.string()),
-        pa.field("band", pa.int64()),
-        *(pa.field(name, pa.int64()) for name in QUANTITIES),
-    ]
-)
-assert tuple(SUM_SCHEMA.names) == (*KEYS, *QUANTITIES)
 _AT_ONCE = 500_000  # events that are summed together
 
 
@@ -51,7 +37,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is not as it should be: `code` missing, extra, damaged or gone, what, and where."""
+    """Something that is not as it should be: `code` missing, extra, damaged, differs, behind or gone, what, and where."""
 
     code: str
     what: str
@@ -71,7 +57,8 @@ class Gone:
 
 @dataclass(slots=True)
 class LaneDaySums:
-    """What a lane's day came to."""
+    """What a lane's day came to. `expired`: batches whose cells were kept by a decision. `behind`: paths of batches that
+    come after the head."""
 
     day: LaneDay
     begins_after: str
@@ -81,6 +68,8 @@ class LaneDaySums:
     events: int = 0
     findings: list[Finding] = field(default_factory=list)
     gone: list[Gone] = field(default_factory=list)
+    expired: int = 0
+    behind: list[str] = field(default_factory=list)
 
 
 def sum_lane_day(
@@ -93,6 +82,7 @@ def sum_lane_day(
     *,
     adopted: Mapping[str, str] | None = None,
     left_out: Collection[str] = (),
+    expired: Sequence[str] = (),
     root: bool = False,
 ) -> LaneDaySums:
     """Follows the chain through the day and sums the events of the batches on it.
@@ -100,52 +90,76 @@ def sum_lane_day(
     `standing`: None where it is not known yet (the day then begins where the folder does). `head`: the hash at which the
     chain ends. `span_us`: only events of these hours [start, end) are summed. `root`: recompute roots of loose bodies
     too; a joined file's always are. `adopted`: hash -> the seal behind which a person's decision put that batch.
-    `left_out`: hashes of batches that are followed and not summed.
+    `left_out`: hashes of batches that are followed and not summed. `expired`: the objects that decisions name of this day.
     """
     read = contents(objects, day)
     made = LaneDaySums(day, "", standing or Standing())
     made.findings += [Finding("damaged", fault.what, fault.where) for fault in read.faults]
     chain = _follow(read.places, standing, head, adopted or {}, made)
-    waiting: list[pa.Table] = []
+    sums = _Sums(day.node)
+    kept: Mapping[str, pa.Table] | None = None
     for place, before_us in chain:
         made.batches += 1
         made.events += place.seal.events
-        if not place.seal.events or not _touches(place, before_us, span_us) or _hash(place) in left_out:
+        if not place.seal.events or not _touches(place, before_us, span_us) or place.hash in left_out:
             continue
         path = f"{day.folder}/{place.name}"
         if place.is_gone:
-            made.gone.append(_gone(path, day.node, place, before_us))
+            if kept is None:
+                kept, faults = read_cells(objects, expired)
+                made.findings += [Finding("damaged", fault.what, fault.where) for fault in faults]
+            if place.hash in kept:
+                made.expired += 1
+                sums.add_cells(place, kept[place.hash])
+            else:
+                made.gone.append(_gone(path, day.node, place, before_us))
             continue
         try:
-            waiting.append(reader.events(day.folder, place, root=root))
+            sums.add_events(place, reader.events(day.folder, place, root=root))
         except Refusal as damage:
             made.findings.append(Finding("damaged", damage.what, path))
             made.gone.append(_gone(path, day.node, place, before_us))
-        if sum(table.num_rows for table in waiting) > _AT_ONCE:
-            made.cells = _added(made.cells, day.node, waiting)
-            waiting.clear()
-    made.cells = within(_added(made.cells, day.node, waiting), span_us)
+    cells = sums.together()
+    if totals_of(cells) != tuple(sums.control_totals):
+        what = "the cells of its events do not come to the control totals of its seals"
+        made.findings.append(Finding("differs", what, day.folder))
+    made.cells = within(cells, span_us)
     return made
 
 
-def grouped(cells: pa.Table) -> pa.Table:
-    """The sums of cells (SUM_SCHEMA) by KEYS."""
-    sums = cells.group_by(list(KEYS), use_threads=False).aggregate([(name, "sum") for name in QUANTITIES])
-    columns = [sums[name] for name in KEYS] + [sums[f"{name}_sum"] for name in QUANTITIES]
-    return pa.Table.from_arrays(columns, schema=SUM_SCHEMA)
+class _Sums:
+    """Cells of a node's batches as they come, and beside them what the batches' seals say that they come to."""
 
+    def __init__(self, node: str) -> None:
+        self._node = node
+        self._cells = [SUM_SCHEMA.empty_table()]
+        self._events: list[pa.Table] = []
+        self._waiting = 0
+        self.control_totals = [0] * len(QUANTITIES)
 
-def within(cells: pa.Table, span_us: tuple[int, int] | None) -> pa.Table:
-    """The cells of these hours [start, end)."""
-    if span_us is None:
-        return cells
-    hours = cells["hour"].cast(pa.int64())
-    return cells.filter(pc.and_(pc.greater_equal(hours, span_us[0]), pc.less(hours, span_us[1])))
+    def add_events(self, place: Place, events: pa.Table) -> None:
+        self._events.append(events)
+        self._add(place, events.num_rows)
 
+    def add_cells(self, place: Place, cells: pa.Table) -> None:
+        self._cells.append(cells)
+        self._add(place, cells.num_rows)
 
-def instant(us: int) -> datetime:
-    """Microseconds since 1970 as an instant."""
-    return datetime.fromtimestamp(us // 1_000_000, UTC).replace(microsecond=us % 1_000_000)
+    def together(self) -> pa.Table:
+        """All cells so far, a row each."""
+        if self._events:
+            self._cells.append(plain_cells(self._node, self._events))
+        if len(self._cells) > 1:
+            self._cells = [grouped(pa.concat_tables(self._cells))]
+        self._events, self._waiting = [], 0
+        return self._cells[0]
+
+    def _add(self, place: Place, rows: int) -> None:
+        for at, name in enumerate(QUANTITIES):
+            self.control_totals[at] += getattr(place.seal.totals, name)
+        self._waiting += rows
+        if self._waiting > _AT_ONCE:
+            self.together()
 
 
 def _follow(
@@ -159,6 +173,7 @@ def _follow(
     left = {place.name: place for place in places}
     behind = {place.name: adopted.get(_hash(place), place.seal.previous) for place in places}
     if standing is not None and standing.at_head:
+        made.behind += [f"{made.day.folder}/{name}" for name in left]
         return []  # all of it is later than what is asked for
     at = standing
     if at is None:
@@ -187,9 +202,9 @@ def _follow(
     if not made.standing.at_head:
         made.findings += [_extra(made.day, place) for place in left.values()]
     else:
-        made.findings += [
-            _extra(made.day, place) for place in left.values() if place.seal.previous in followed
-        ]
+        forks = [place for place in left.values() if place.seal.previous in followed]
+        made.findings += [_extra(made.day, place) for place in forks]
+        made.behind += [f"{made.day.folder}/{name}" for name in left.keys() - {fork.name for fork in forks}]
     return chain
 
 
@@ -240,13 +255,3 @@ def _gone(path: str, node: str, place: Place, before_us: int) -> Gone:
     last_us = place.seal.complete_to_us + 1
     first_us = min(before_us, last_us) if before_us else 0
     return Gone(path, node, place.seal.events, first_us - first_us % HOUR_US, last_us - last_us % HOUR_US)
-
-
-def _added(cells: pa.Table, node: str, tables: Sequence[pa.Table]) -> pa.Table:
-    if not tables:
-        return cells
-    more = cells_of([(node, table) for table in tables])
-    plain = pa.Table.from_arrays(
-        [more[name].cast(SUM_SCHEMA.field(name).type) for name in SUM_SCHEMA.names], schema=SUM_SCHEMA
-    )
-    return grouped(pa.concat_tables([cells, plain]))

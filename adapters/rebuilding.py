@@ -2,14 +2,15 @@
 
 Heads of lanes, decisions and cells are read in one snapshot of the database, while intake goes on: a batch lies in the
 archive before it is committed, so the archive holds all that the snapshot knows. Up to a close, the heads are those
-that the close stored, and what is compared is what it rated. Where events expired, that can't be compared any more.
+that the close stored, and what is compared is what it rated. What the archive holds after the heads of now is asked for
+once more in the end: a batch that the database still does not list is named, since nothing would ever count it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -21,6 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from adapters.archive_cells import SUM_SCHEMA, within
+from adapters.archive_expired import read_lists
 from adapters.archive_rebuild import (
     Cells,
     Ledger,
@@ -29,9 +32,10 @@ from adapters.archive_rebuild import (
     day_start,
     days_of,
     differences,
+    lost_hours,
     rebuild,
 )
-from adapters.archive_sums import SUM_SCHEMA, within
+from adapters.archive_sums import Finding
 from adapters.postgres import archive as rows
 from adapters.postgres.closes import load_closes
 from adapters.postgres.database import Database
@@ -45,6 +49,7 @@ from billing.rating import rate
 from metering.refusal import Refusal
 
 NAMED = 100  # differences that are listed one by one
+_COMMITTING_S = (1, 4)  # a batch is archived that much before it is committed, at most
 _EVERY_HOUR = timedelta(hours=1)
 Span = tuple[datetime, datetime]
 
@@ -72,13 +77,23 @@ async def rebuilt(
     async with database.app(operator, snapshot=True) as conn:
         if asked.up_to is not None:
             return await _up_to_close(conn, objects, operator, asked, scratch, progress)
-        ledger = await _ledger(conn, operator)
+        ledger, faults = await _ledger(conn, objects, operator)
         span = await _span(conn, operator, asked.period)
         with _cells(scratch) as cells:
             made = await asyncio.to_thread(
-                rebuild, objects, operator, ledger, cells, _us(span), root=asked.root, progress=progress
+                rebuild,
+                objects,
+                operator,
+                ledger,
+                cells,
+                _us(span),
+                root=asked.root,
+                behind=True,
+                progress=progress,
             )
+            made.findings += faults
             compared = await _compare(conn, operator, cells, made, span, asked.export, ledger)
+    made.findings += await _behind(database, operator, made.behind)
     ok = not made.findings and not compared["different"]
     return _head(operator, made, ok) | compared
 
@@ -93,6 +108,7 @@ async def _compare(
     ledger: Ledger,
 ) -> dict[str, Any]:
     hours = span or _together(await usage_hours(conn, operator), cells)
+    lost = lost_hours(made.gone)
     counted, different, named = 0, 0, list[dict[str, Any]]()
     with _exporting(export, ledger, span) as write:
         for begin, end in days_of(*hours) if hours else ():
@@ -100,7 +116,7 @@ async def _compare(
             write(theirs)
             ours = within(await asyncio.to_thread(cells.of, day_number(begin)), _us((begin, end)))
             counted += ours.num_rows
-            count, some = await asyncio.to_thread(differences, ours, theirs, made.gone, NAMED - len(named))
+            count, some = await asyncio.to_thread(differences, ours, theirs, lost, NAMED - len(named))
             different += count
             named += some
     return {
@@ -122,9 +138,8 @@ async def _up_to_close(
 ) -> dict[str, Any]:
     close = await _close(conn, operator, asked.up_to or "")
     heads = {(lane.partition("/")[0], lane.partition("/")[2]): head for lane, head in close.heads.items()}
-    ledger = replace(
-        await _ledger(conn, operator), heads=heads, late=await rows.late_batches(conn, operator, close.period)
-    )
+    now, faults = await _ledger(conn, objects, operator)
+    ledger = replace(now, heads=heads, late=await rows.late_batches(conn, operator, close.period))
     facts = await operator_facts(conn, operator)
     span = close.period.bounds(await operator_zone(conn, operator))
     names = {id_.bytes: slug for id_, slug in (await slugs(conn, operator, ("customer",))).items()}
@@ -132,11 +147,12 @@ async def _up_to_close(
         made = await asyncio.to_thread(
             rebuild, objects, operator, ledger, cells, _us(span), root=asked.root, progress=progress
         )
+        made.findings += faults
         usage = await asyncio.to_thread(_as_usage, cells, names)
     rated = dict((await asyncio.to_thread(rate, usage, facts, close.period)).tokens)
     at_close = close.result["rated"]
     same = all(rated.get(meter, 0) == at_close.get(meter, 0) for meter in rated.keys() | at_close.keys())
-    return _head(operator, made, (same or made.expired > 0) and not made.findings) | {
+    return _head(operator, made, same and not made.findings) | {
         "close": {"period": str(close.period), "number": close.number, "closed_at": _text(close.closed_at)},
         "rated": rated,
         "rated_at_close": at_close,
@@ -157,12 +173,26 @@ async def _close(conn: AsyncConnection, operator: str, up_to: str) -> PeriodClos
     return closes[-1]
 
 
-async def _ledger(conn: AsyncConnection, operator: str) -> Ledger:
-    return Ledger(
-        await rows.heads(conn, operator),
-        await rows.adopted(conn, operator),
-        await rows.expired_before(conn, operator),
-    )
+async def _ledger(conn: AsyncConnection, objects: Objects, operator: str) -> tuple[Ledger, list[Finding]]:
+    """What the ledger says, and what decisions name that is not in the archive as it was."""
+    lists = await rows.expired_lists(conn, operator)
+    expired, faults = await asyncio.to_thread(read_lists, objects, operator, lists)
+    ledger = Ledger(await rows.heads(conn, operator), await rows.adopted(conn, operator), expired)
+    return ledger, [Finding("damaged", fault.what, fault.where) for fault in faults]
+
+
+async def _behind(database: Database, operator: str, paths: Sequence[str]) -> list[Finding]:
+    """Those of the batches after a head that the database does not list when their transaction had time to commit."""
+    by_hash = {path.rpartition("-")[2]: path for path in paths}
+    for wait_s in (0, *_COMMITTING_S):
+        if not by_hash:
+            break
+        await asyncio.sleep(wait_s)
+        async with database.app(operator) as conn:
+            left = await rows.unlisted(conn, operator, list(by_hash))
+        by_hash = {name: path for name, path in by_hash.items() if name in left}
+    what = "the archive holds it after the lane's head, and the database does not list it: nothing counts its events"
+    return [Finding("behind", what, path) for path in sorted(by_hash.values())]
 
 
 async def _span(conn: AsyncConnection, operator: str, period: Period | None) -> Span | None:
@@ -214,7 +244,7 @@ def _exporting(
         "heads": {"/".join(lane): head for lane, head in ledger.heads.items()},
         "adopted": dict(ledger.adopted),
         "span_us": _us(span),
-        "expired_before": None if ledger.expired_before is None else str(ledger.expired_before),
+        "expired": {folder: list(paths) for folder, paths in ledger.expired.items()},
     }
     schema = SUM_SCHEMA.with_metadata({b"tallygrid": json.dumps(told).encode()})
     with pq.ParquetWriter(export, schema, compression="zstd") as writer:

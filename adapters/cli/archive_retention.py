@@ -13,12 +13,15 @@ import typer
 
 from adapters import answers
 from adapters.archive_expire import Bounds, Expirable, billed_until, expirable, expire, hold_of
+from adapters.archive_expired import put_list
 from adapters.cli.framework import DIFFERENCE, Context, Result, command, counted, instant_text, table
 from adapters.cli.options import CustomerOption, OperatorOption, PeriodOption, read_period
-from adapters.cli.signing import sign_logs, unsigned_text
+from adapters.cli.signing import sign_logs
 from adapters.cli.wiring import archive_objects
 from adapters.data_folder import DataFolder, now
+from adapters.log_archive import put_contents
 from adapters.postgres import archive as rows
+from adapters.postgres import log
 from adapters.postgres.database import Database
 from adapters.postgres.roots import unchecked_hashes
 from adapters.postgres.site import operator_zone
@@ -26,6 +29,8 @@ from adapters.postgres.subjects import find_subjects
 from billing.objects import Objects
 from metering.refusal import Refusal
 
+#: How long another process is waited for that signs every second.
+_LOOKS, _LOOK_EVERY_S = 20, 0.5
 ReasonOption = Annotated[str, typer.Option(metavar="R", help="Why; kept with the decision, and logged.")]
 
 
@@ -47,7 +52,7 @@ def register(group: typer.Typer) -> None:
     ) -> Result:
         """Take events out of the archive that are old enough, billed and under no legal hold; seals and sums stay.
 
-        The decision is logged before the first file goes. Exit 3 if anything that was looked at is damaged.
+        The decision is in the signed log before the first file goes. Exit 3 if anything that was looked at is damaged.
         """
         before = now().date() - timedelta(days=_days(older_than))
         objects = archive_objects(DataFolder(context.data))
@@ -55,9 +60,9 @@ def register(group: typer.Typer) -> None:
         async with context.database() as database:
             for each in await answers.named_operators(database, operator):
                 async with database.exclusively(rows.lock_name(each)):
-                    found = await _expirable(database, objects, each, before)
+                    found = await _expirable(database, objects, each, before, keep=not dry_run)
                     if found.files and not dry_run:
-                        await _decide(context, database, objects, each, before, found.batches, reason)
+                        await _decide(context, database, objects, each, before, found, reason)
                         await asyncio.to_thread(_expire_all, objects, found.files)
                 documents.append(_document(each, before, found, dry_run))
         damaged = any(document["findings"] for document in documents)
@@ -129,7 +134,9 @@ def register(group: typer.Typer) -> None:
         raise _no_hold(id)
 
 
-async def _expirable(database: Database, objects: Objects, operator: str, before: date) -> Expirable:
+async def _expirable(
+    database: Database, objects: Objects, operator: str, before: date, *, keep: bool
+) -> Expirable:
     async with database.app(operator, snapshot=True) as conn:
         closes = await rows.closed_heads(conn, operator)
         heads = [head for each in closes.values() for head in each.values()]
@@ -140,7 +147,7 @@ async def _expirable(database: Database, objects: Objects, operator: str, before
             [hold_of(one.customer, one.period) for one in await rows.holds(conn, operator, standing=True)],
             await unchecked_hashes(conn, operator),
         )
-    return await asyncio.to_thread(expirable, objects, operator, bounds)
+    return await asyncio.to_thread(expirable, objects, operator, bounds, keep=keep)
 
 
 def _expire_all(objects: Objects, files: Sequence[str]) -> None:
@@ -154,14 +161,33 @@ async def _decide(
     objects: Objects,
     operator: str,
     before: date,
-    batches: int,
+    found: Expirable,
     reason: str,
 ) -> None:
-    """Committed, and in the archived log where its key is here, before the first file goes."""
+    """What is decided, and what the events came to, is in the archive, committed and under a checkpoint when this returns.
+
+    Who is to sign may be another process: it is waited for. Refusal: unsigned; nothing goes then, and the decision, which
+    stands, is made anew by the next run.
+    """
+    listed = await asyncio.to_thread(put_list, objects, operator, found.cells)
     async with database.app(operator) as conn:
-        await rows.add_expiry(conn, operator, uuid4(), before, batches, reason, now())
-    for text in unsigned_text(await sign_logs(context.data, database, objects)):
-        context.say(f"warning: {text}")
+        leaf = await rows.add_expiry(conn, operator, uuid4(), before, found.batches, listed, reason, now())
+        for made in await log.own_contents(conn, operator):
+            await asyncio.to_thread(put_contents, objects, operator, made.day, made.contents)
+    failed = (await sign_logs(context.data, database, objects)).get(operator)
+    for _ in range(1 if failed else _LOOKS):
+        async with database.app(operator) as conn:
+            if await rows.is_signed(conn, operator, leaf):
+                return
+        await asyncio.sleep(_LOOK_EVERY_S)
+    why = failed.what if failed else f"no checkpoint covered it within {_LOOKS * _LOOK_EVERY_S:g} s"
+    raise Refusal(
+        "unsigned",
+        f"the decision is not in the signed log of {operator}, so nothing was taken away: {why}",
+        where=operator,
+        remedy=(failed.remedy if failed else "")
+        or "start `tally intake` where the log's key is, then expire again",
+    )
 
 
 def _document(operator: str, before: date, found: Expirable, dry_run: bool) -> dict[str, Any]:

@@ -13,6 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from adapters.postgres.schema import batch, decision, expiry, lane, legal_hold, period_close, subject
 from billing.period import Period
 
+_OWN_LEAF = text("""
+    SELECT max(leaf) FROM leaf_waiting
+    WHERE operator = :o AND transaction = pg_current_xact_id_if_assigned()::text::bigint
+""")
+_IS_SIGNED = text("""
+    SELECT EXISTS (SELECT FROM log_entry e JOIN log_head h ON h.operator = e.operator AND e.index < h.size
+        WHERE (e.operator, e.leaf) = (:o, :leaf))
+""")
+
 
 @dataclass(frozen=True, slots=True)
 class LegalHold:
@@ -94,15 +103,61 @@ async def expired_before(conn: AsyncConnection, operator: str) -> date | None:
     return found
 
 
+async def expired_lists(conn: AsyncConnection, operator: str) -> list[str]:
+    """Of each decision by which bodies went, oldest first: the digest of its list (`archive_expired`)."""
+    rows = await conn.execute(
+        select(expiry.c.listed)
+        .where(expiry.c.operator == operator)
+        .order_by(expiry.c.decided_at, expiry.c.id)
+    )
+    return list(rows.scalars())
+
+
 async def add_expiry(
-    conn: AsyncConnection, operator: str, id_: UUID, before: date, batches: int, reason: str, now: datetime
-) -> None:
-    """Lists the decision that bodies of days before `before` go."""
+    conn: AsyncConnection,
+    operator: str,
+    id_: UUID,
+    before: date,
+    batches: int,
+    listed: str,
+    reason: str,
+    now: datetime,
+) -> int:
+    """Lists the decision that the bodies of these batches, of days before `before`, go; its leaf.
+
+    `listed`: the digest of the list of what they came to (`archive_expired`).
+    """
     await conn.execute(
         insert(expiry).values(
-            operator=operator, id=id_, before=before, batches=batches, reason=reason, decided_at=now
+            operator=operator,
+            id=id_,
+            before=before,
+            batches=batches,
+            listed=listed,
+            reason=reason,
+            decided_at=now,
         )
     )
+    leaf: int = (await conn.execute(_OWN_LEAF, {"o": operator})).scalar_one()
+    return leaf
+
+
+async def is_signed(conn: AsyncConnection, operator: str, leaf: int) -> bool:
+    """Whether an archived checkpoint covers this leaf."""
+    found: bool = (await conn.execute(_IS_SIGNED, {"o": operator, "leaf": leaf})).scalar_one()
+    return found
+
+
+async def unlisted(conn: AsyncConnection, operator: str, hashes: Sequence[str]) -> set[str]:
+    """Those of the hashes that no accepted batch has."""
+    rows = await conn.execute(
+        text(
+            "SELECT found.hash FROM unnest(CAST(:h AS text[])) AS found(hash)"
+            " WHERE NOT EXISTS (SELECT FROM batch b WHERE b.operator = :o AND b.hash = found.hash)"
+        ),
+        {"o": operator, "h": list(hashes)},
+    )
+    return set(rows.scalars())
 
 
 async def closed_heads(conn: AsyncConnection, operator: str) -> dict[Period, Mapping[str, str]]:

@@ -26,6 +26,7 @@ expiry = Table(
     Column("id", Uuid, primary_key=True),
     Column("before", Date, nullable=False),
     Column("batches", BigInteger, nullable=False),
+    Column("listed", Text, nullable=False),
     Column("reason", Text, nullable=False),
     instant("decided_at"),
 )

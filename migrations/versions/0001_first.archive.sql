@@ -21,11 +21,13 @@ CREATE TABLE expiry (
     operator text NOT NULL REFERENCES operator,
     id uuid NOT NULL,
     before date NOT NULL,           -- bodies of days (UTC) before it may go …
-    batches bigint NOT NULL,        -- … of so many batches, when it was decided
+    batches bigint NOT NULL,        -- … of so many batches …
+    listed text NOT NULL,           -- … which the object of this SHA-256 names in the archive, with what they came to
     reason text NOT NULL,
     decided_at timestamptz NOT NULL,
     PRIMARY KEY (operator, id),
     CONSTRAINT expiry_batches CHECK (batches > 0),
+    CONSTRAINT expiry_listed CHECK (listed ~ '^[0-9a-f]{64}$'),
     CONSTRAINT expiry_says_why CHECK (reason <> '')
 );
 COMMENT ON TABLE expiry IS 'Decisions by which bodies left the archive; their seals and sums stay.';

@@ -20,6 +20,7 @@ from command import EXAMPLE, Json, Tally, over, write_rows
 from adapters.cli.framework import EXAMPLES
 from adapters.cli.subjects import import_all
 from adapters.postgres.database import DatabaseUrls
+from metering.identity import LaneKey
 
 import_all()
 HOLD = "2f1c5f2e-6a0c-4c55-9a1e-3f0d7b7f4c11"
@@ -202,7 +203,13 @@ def test_a_rebuild_names_a_missing_an_extra_and_a_damaged_batch(tally: Tally) ->
     assert "missing: telecentras/vilnius-1/" in ran.stdout or "missing: telecentras/2026" in ran.stdout
 
 
+def sign(tally: Tally) -> None:
+    """The log's key is on this machine, as where `tally intake` made it."""
+    LaneKey.load_or_create(tally.data / "keys" / "log" / "telecentras.key")
+
+
 def test_what_no_close_covers_or_a_hold_keeps_does_not_expire(tally: Tally) -> None:
+    sign(tally)
     asked = ("archive", "expire", "--older-than", "30d", "--reason", "retention schedule")
     assert only(tally(*asked))["kept_not_billed"] == 2
     only(tally("period", "close", "2026-10"))
@@ -221,7 +228,8 @@ def test_what_no_close_covers_or_a_hold_keeps_does_not_expire(tally: Tally) -> N
 
 
 def test_after_expiry_seals_and_sums_stay_and_a_rebuild_says_what_went(tally: Tally) -> None:
-    only(tally("period", "close", "2026-10", "--issue"))
+    sign(tally)
+    closed = only(tally("period", "close", "2026-10", "--issue"))
     usage = tally("usage", "--period", "2026-10")
     seals = [path.read_bytes() for path in archived(tally, "_*.seal")]
     tally("archive", "expire", "--older-than", "30", "--reason", "retention schedule")
@@ -231,14 +239,37 @@ def test_after_expiry_seals_and_sums_stay_and_a_rebuild_says_what_went(tally: Ta
     assert tally("usage", "--period", "2026-10") == usage
     rebuilt = only(tally("archive", "rebuild"))
     assert (rebuilt["ok"], rebuilt["expired"], rebuilt["findings"]) == (True, 2, [])
-    assert only(tally("archive", "rebuild", "--up-to", "2026-10"))["ok"]
+    assert rebuilt["cells"] > 0, "the cells that were kept are compared, one by one"
+    again = only(tally("archive", "rebuild", "--up-to", "2026-10"))
+    assert (again["ok"], again["rated"]) == (True, again["rated_at_close"])
+    assert closed["rated"] == again["rated"]
     answered = tally("archive", "query", "SELECT stored, count(*) AS n FROM seal GROUP BY ALL")
     assert {row["stored"]: row["n"] for row in answered["rows"]}["gone"] == 2
     assert list(answered["expired_before"]) == ["telecentras"]
     assert tally("archive", "query", "SELECT count(*) AS n FROM event")["rows"] == [{"n": 0}]
 
 
+def test_nothing_expires_while_no_checkpoint_covers_the_decision(
+    tally: Tally, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.cli.archive_retention._LOOKS", 1)
+    only(tally("period", "close", "2026-10"))
+    asked = ("archive", "expire", "--older-than", "30d", "--reason", "retention schedule")
+    refused = tally.refused(*asked)
+    assert (refused["code"], refused["where"]) == ("unsigned", "telecentras")
+    assert len(archived(tally, "*.parquet")) == 2
+    assert len(archived(tally, "_log/content/*/*.jsonl")) > 0, (
+        "what was decided is in the archive all the same"
+    )
+    assert only(tally("archive", "rebuild"))["ok"]
+    sign(tally)
+    assert only(tally(*asked))["files"] == 2
+    rebuilt = only(tally("archive", "rebuild"))
+    assert (rebuilt["ok"], rebuilt["expired"], rebuilt["findings"]) == (True, 2, [])
+
+
 def test_the_remaining_examples_run_as_they_stand(tally: Tally) -> None:
+    sign(tally)
     for path in ("archive compact", "archive expire", "archive hold list"):
         assert tally.run(*example(path)).exit_code == 0
 

@@ -10,6 +10,7 @@ from command import EXAMPLE, over, write_rows
 from s3_server import s3_server
 
 from adapters.postgres.database import DatabaseUrls
+from metering.identity import LaneKey
 
 
 @pytest.fixture
@@ -42,6 +43,7 @@ def test_an_archive_in_a_bucket_is_asked_joined_made_again_and_expires(
     assert tally(*counted, **place)["rows"] == [{"customer": "acme", "n": 10_100}]
     assert tally("archive", "rebuild", "--root", **place)["ok"]
     tally("period", "close", "2026-10", **place)
+    LaneKey.load_or_create(tally.data / "keys" / "log" / "telecentras.key")
     [gone] = tally("archive", "expire", "--older-than", "20", "--reason", "retention", **place)["operators"]
     assert (gone["files"], gone["events"]) == (1, 10_100)
     assert tally(*counted, **place)["rows"] == []

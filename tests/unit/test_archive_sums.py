@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -10,8 +10,10 @@ import pytest
 from archive_examples import Archive, quiet_hours
 from intake_world import START, Writer
 
-from adapters.archive_rebuild import Cells, Ledger, Rebuilt, differences, rebuild
-from adapters.archive_sums import SUM_SCHEMA
+from adapters.archive_cells import HOUR_US, SUM_SCHEMA
+from adapters.archive_rebuild import Cells, Ledger, Rebuilt, differences, lost_hours, rebuild
+from adapters.archive_sums import Gone
+from billing.cells import cells_of
 from metering.batch import SealedBatch
 
 LANE = ("vilnius-1", "sidecar-0")
@@ -121,13 +123,31 @@ def test_a_damaged_body_is_named_and_its_hours_are_not_compared(tmp_path: Path) 
     assert (requests, [each.path for each in made.gone]) == (9, [path])
 
 
-def test_events_that_are_gone_are_a_finding_unless_a_decision_says_so(tmp_path: Path) -> None:
+def test_events_that_are_gone_are_a_finding(tmp_path: Path) -> None:
     archive = quiet_hours(10, every_s=1800)
     del archive.objects.there[f"{path_of(archive, 4)}.parquet"]
     lost, _ = made_again(archive, tmp_path, last(archive))
     assert [finding.code for finding in lost.findings] == ["gone"]
-    expired, requests = made_again(archive, tmp_path, last(archive), expired_before=date(2026, 10, 6))
-    assert (expired.findings, expired.expired, requests) == ([], 1, 9)
+
+
+def test_what_the_archive_holds_after_a_head_and_of_a_lane_without_one_is_named_where_asked(
+    archive: Archive, tmp_path: Path
+) -> None:
+    head = archive.batches[path_of(archive, 76)]
+    ledger = Ledger({LANE: head.hash})
+    made = rebuild(archive.objects, "telecentras", ledger, Cells(tmp_path), behind=True)
+    assert (made.behind, made.findings) == ([path_of(archive, number) for number in (77, 78, 79)], [])
+    nobodys = rebuild(archive.objects, "telecentras", Ledger({}), Cells(tmp_path), behind=True)
+    assert nobodys.behind == list(archive.batches)
+    assert rebuild(archive.objects, "telecentras", ledger, Cells(tmp_path)).behind == []
+
+
+def test_cells_that_do_not_come_to_the_seals_control_totals_are_a_finding(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.archive_cells.cells_of", lambda batches: cells_of(batches).slice(1))
+    made, _ = made_again(archive, tmp_path, last(archive))
+    assert {finding.code for finding in made.findings} == {"differs"}
 
 
 def test_cells_differ_by_key_and_sums_and_hours_that_are_gone_are_left_out(tmp_path: Path) -> None:
@@ -136,16 +156,34 @@ def test_cells_differ_by_key_and_sums_and_hours_that_are_gone_are_left_out(tmp_p
     made = rebuild(archive.objects, "telecentras", Ledger({LANE: last(archive).hash}), cells)
     [day] = cells.days()
     ours = cells.of(day)
-    assert differences(ours, ours, [], 10) == (0, [])
-    count, [found] = differences(ours, ours.slice(1), [], 10)
+    assert differences(ours, ours, {}, 10) == (0, [])
+    count, [found] = differences(ours, ours.slice(1), {}, 10)
     assert count == 1
     assert (found["archive"]["requests"], found["database"]["requests"]) == (1, 0)
-    assert differences(ours, SUM_SCHEMA.empty_table(), [], 2)[0] == 3
+    assert differences(ours, SUM_SCHEMA.empty_table(), {}, 2)[0] == 3
     del archive.objects.there[f"{path_of(archive, 2)}.parquet"]
     made = rebuild(
         archive.objects, "telecentras", Ledger({LANE: last(archive).hash}), fewer := Cells(tmp_path)
     )
-    assert differences(fewer.of(day), ours, made.gone, 10)[0] == 0
+    assert differences(fewer.of(day), ours, lost_hours(made.gone), 10)[0] == 0
+
+
+def test_hours_of_which_much_is_gone_are_left_out_at_once(tmp_path: Path) -> None:
+    archive = quiet_hours(10, every_s=1800)
+    cells = Cells(tmp_path)
+    rebuild(archive.objects, "telecentras", Ledger({LANE: last(archive).hash}), cells)
+    ours = cells.of(cells.days()[0])
+    gone = [Gone("", "vilnius-1", 1, HOUR_US * n, HOUR_US * n) for n in range(0, 40_000, 2)]
+    gone += [Gone("", "vilnius-1", 1, HOUR_US * n, HOUR_US * (n + 1)) for n in range(0, 4_000, 3)]
+    begins, ends = lost_hours(gone)["vilnius-1"]
+    assert (ends >= begins).all()
+    assert (begins[1:] > ends[:-1]).all(), "they are apart"
+    assert begins[0] == 0
+    first = int(pc.min(ours["hour"]).cast("int64").as_py())
+    lost = lost_hours(
+        [*gone, Gone("", "vilnius-1", 1, first, first + 2 * HOUR_US), Gone("", "n", 1, 0, first * 2)]
+    )
+    assert differences(ours, SUM_SCHEMA.empty_table(), lost, 0)[0] == 7
 
 
 def test_cells_that_went_to_the_scratch_folder_are_the_same(
