@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from intake_world import OPERATOR, START, World, Writer, make_world, us
@@ -192,9 +193,9 @@ async def test_streams_names_the_batch_that_nothing_proves_and_the_command_finds
     world: World,
 ) -> None:
     lost = await lost_batch(world)
-    document = await read_streams(world.database, world.now, OPERATOR)
+    document: Any = await read_streams(world.database, world.now, OPERATOR)
     assert has_difference(document)
-    [named] = document["root_fault_batches"]  # type: ignore[misc] # a document of JSON
+    [named] = document["root_fault_batches"]
     assert (named["node"], named["lane"], named["number"]) == ("vilnius-1", "sidecar-0", 0)
     assert named["what"] == "it is not in the archive any more"
 
