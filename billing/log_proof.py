@@ -298,6 +298,9 @@ def _own_seen_failures(
         return []
     if own.origin == checkpoint.origin and own.size == checkpoint.size:
         return ["the log has signed two trees of one size: the one seen, and this one"]
+    told = None if line is None else read_seen(line)[0]
+    if told is not None and (told.origin, told.size) == (own.origin, own.size):
+        return [f"the log has two histories: of {own.size} leaves it tells another tree than the one seen"]
     return ["the proof does not tell of the checkpoint seen; have it made with --seen"]
 
 

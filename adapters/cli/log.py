@@ -38,6 +38,9 @@ LogOption = Annotated[
 ]
 
 
+_SHOWN = 100  # characters of a value
+
+
 def register(app: typer.Typer) -> None:
     log = typer.Typer(no_args_is_help=True, help="The append-only logs: checkpoints, proofs and their check.")
     app.add_typer(log, name="log")
@@ -101,7 +104,11 @@ def register(app: typer.Typer) -> None:
             )
         replace_file(out.absolute(), (json.dumps(proof, ensure_ascii=False, indent=1) + "\n").encode())
         checked = check_proof(proof, pin=proof["key"])
-        return Result(_json(checked), [f"wrote {out}", *_said(checked)])
+        said = [
+            f"wrote {out}; who gets it checks it with `tally log check {out.name} --pin KEY`",
+            *_said(checked),
+        ]
+        return Result(_json(checked), said)
 
     @command(log, "check", path="log check", example="tally log check proof.json --pin log.key")
     def check(
@@ -169,12 +176,30 @@ def _json(checked: Checked) -> dict[str, Any]:
 
 
 def _said(checked: Checked) -> list[str]:
-    lines = [f"leaf {checked.index} of {checkpoint_line(checked.checkpoint)}"]
+    """The verdict first, then what it is about; the whole content stands in the JSON."""
+    if checked.failures:
+        verdict = [f"DIFFERS: {failure}" for failure in checked.failures]
+    else:
+        verdict = ["proved" if checked.pinned else "consistent, origin unproved: no key was pinned"]
+    lines = [*verdict, f"leaf {checked.index} of {checkpoint_line(checked.checkpoint)}"]
     lines += [f"  {line}" for line in checked.leaf.decode().splitlines()[1:]]
     if checked.content is not None:
-        lines.append(f"  {checked.content}")
+        lines += [f"  {line}" for line in _content_lines(checked.content)]
     if checked.seals:
         lines.append(f"  {checked.seals} seals lead to it, the first is {checked.batch}")
-    if checked.failures:
-        return [*lines, *(f"DIFFERS: {failure}" for failure in checked.failures)]
-    return [*lines, "proved" if checked.pinned else "consistent, origin unproved: no key was pinned"]
+    return lines
+
+
+def _content_lines(content: str) -> list[str]:
+    """What a change says, a value a line; what is long or nested is left to --json."""
+    try:
+        told = json.loads(content)
+        head = f"{told['op']} at {told['at']}"
+        row = told["row"].items()
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        return [content[:_SHOWN]]
+    plain = [(name, value) for name, value in row if value is not None and not isinstance(value, dict | list)]
+    return [
+        head,
+        *(f"{name}: {str(value).splitlines()[0][:_SHOWN] if str(value) else ''}" for name, value in plain),
+    ]

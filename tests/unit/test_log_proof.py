@@ -291,3 +291,12 @@ def test_half_a_character_is_refused_by_name(name: str) -> None:
 def test_json_without_an_end_of_depth_is_refused_by_name() -> None:
     with pytest.raises(Refusal, match="not JSON"):
         read_proof(b"[" * 200_000)
+
+
+def test_another_tree_of_the_size_that_was_seen_is_a_second_history() -> None:
+    proof = proof_of(7, grown(5)[1])
+    other = Checkpoint(ORIGIN, 5, bytes(32))
+    checked = check_proof(proof, pin=PIN, seen=checkpoint_line(other))
+    assert checked.failures == (
+        "the log has two histories: of 5 leaves it tells another tree than the one seen",
+    )
