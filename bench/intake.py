@@ -131,7 +131,11 @@ def _flat(found: Measured, run: Run, samples: list[Sample]) -> None:
 async def _roll_up(found: Measured, run: Run, here: Site) -> None:
     """What it costs to make one row a cell of all hours."""
     async with here.database.intake() as conn:
-        parts = (await conn.execute(text("SELECT count(*) FROM partial_sum"))).scalar_one()
+        parts = (
+            await conn.execute(
+                text("SELECT coalesce(sum(cardinality(customer)), 0)::bigint FROM partial_sum")
+            )
+        ).scalar_one()
     # By then no lane has spoken for an hour, so all hours are whole.
     before, began = here.postgres_cpu_s(), time.perf_counter()
     hours = await roll_up(here.database, datetime.now(UTC) + timedelta(hours=2))

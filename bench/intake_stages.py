@@ -37,7 +37,10 @@ STAGES: dict[str, list[tuple[str, str]]] = {
     "cells of the poll": [("billing.intake", "merged"), ("billing.intake", "mark_late")],
     "chains": [("billing.intake", "follow"), ("billing.intake", "settle")],
     "archive": [("adapters.archive", "BatchObjects.put")],
-    "encode for COPY": [("adapters.postgres.copying", "_packed"), ("adapters.postgres.copying", "_field")],
+    "encode for COPY": [
+        ("adapters.postgres.partial_sums", "packed"),
+        ("adapters.postgres.copying", "_packed"),
+    ],
 }
 
 

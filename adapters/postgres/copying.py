@@ -23,10 +23,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from adapters.postgres.database import driver
 from metering.columns import valid
 
-_HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
-_TRAILER = b"\xff\xff"
+HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
+TRAILER = b"\xff\xff"
 _NULL = -1
-_EPOCH_2000_US = 946_684_800_000_000
+EPOCH_2000_US = 946_684_800_000_000
 _CHUNK_ROWS = 1 << 14  # some megabytes: they stay in the processor's cache
 
 Values = npt.NDArray[np.generic]
@@ -48,14 +48,14 @@ async def copy_table(conn: AsyncConnection, name: str, rows: pa.Table) -> None:
 
 def binary_rows(rows: pa.Table) -> bytes:
     """The whole COPY payload of `rows`, header and trailer included."""
-    return b"".join((_HEADER, *_pieces(rows), _TRAILER))
+    return b"".join((HEADER, *_pieces(rows), TRAILER))
 
 
 async def _sent(rows: pa.Table) -> AsyncIterator[bytes]:
-    yield _HEADER
+    yield HEADER
     for piece in _pieces(rows):
         yield piece
-    yield _TRAILER
+    yield TRAILER
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ def _fixed(array: pa.Array) -> Values:
     stored = array.buffers()[1].slice(array.offset * width, count * width)
     if pa.types.is_timestamp(kind):
         assert kind.unit == "us"
-        return np.frombuffer(stored, np.int64) - _EPOCH_2000_US
+        return np.frombuffer(stored, np.int64) - EPOCH_2000_US
     if pa.types.is_fixed_size_binary(kind):
         return np.frombuffer(stored, f"V{width}")
     assert kind in (pa.int64(), pa.int32())

@@ -23,6 +23,7 @@ from adapters.postgres import lane_keys
 from adapters.postgres.copying import copy_table
 from adapters.postgres.database import Database
 from adapters.postgres.kafka_positions import move, positions_of
+from adapters.postgres.partial_sums import copy_cells
 from adapters.postgres.roll_up import roll_up
 from adapters.postgres.roots import LockedRoots, unchecked
 from adapters.postgres.schema import batch, held, late_bound, operator, partial_hour, seal_fact, set_aside
@@ -254,7 +255,7 @@ class LockedLanes:
                 await self._conn.execute(_TOLD, [row | {"most": MAX_LANES} for row in told])
             await copy_table(self._conn, "seal_sum", rows.sum_rows(taking.accepted))
         for owner, table in taking.cells.items():
-            await copy_table(self._conn, "partial_sum", rows.usage_rows(owner, table))
+            await copy_cells(self._conn, owner, table)
             await self._conn.execute(insert(partial_hour), rows.hour_rows(owner, table))
         superfluous = await self._hold(taking.held, accepted_at) if taking.held else set()
         await move(self._conn, taking.positions)

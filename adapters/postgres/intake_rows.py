@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import numpy as np
 import pyarrow as pa
 from sqlalchemy import Row, bindparam, update
 
@@ -223,13 +222,6 @@ def not_kept_row(claimed: LaneName | None, batches: int, seen_at: datetime) -> d
         "seen_at": seen_at,
         "batches": batches,
     }
-
-
-def usage_rows(operator: str, cells: pa.Table) -> pa.Table:
-    """Cells with `late`, as the columns of `partial_sum`."""
-    operators = pa.DictionaryArray.from_arrays(np.zeros(cells.num_rows, np.int32), [operator])
-    band = cells.column_names.index("band")
-    return cells.set_column(band, "band", cells["band"].cast(pa.int32())).append_column("operator", operators)
 
 
 def hour_rows(operator: str, cells: pa.Table) -> list[dict[str, object]]:

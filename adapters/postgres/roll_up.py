@@ -30,6 +30,13 @@ _HOURS_AT_ONCE = 24
 _KEYS = "operator, hour, customer, project, key, node, model, outcome, band, late"
 _QUANTITIES = ", ".join(QUANTITY_COLUMNS)
 _SUMS = ", ".join(f"sum({name})::bigint" for name in QUANTITY_COLUMNS)
+# What a partial sum's null stands for is said where the table is made, and in the view `usage_cell`.
+_ARRAYS = ("customer", "project", "key", *QUANTITY_COLUMNS)
+_UNNESTED = ", ".join(f"unnest({name}) AS {name}" for name in _ARRAYS)
+_MEANT = """coalesce(requests, 1), coalesce(prompt_tokens, 0), coalesce(cached_tokens, 0), coalesce(completion_tokens, 0),
+            coalesce(reasoning_tokens, 0), coalesce(generated_tokens, completion_tokens, 0),
+            coalesce(generated_reasoning_tokens, reasoning_tokens, 0), coalesce(audio_seconds, 0),
+            coalesce(unwitnessed_requests, 0)"""
 
 # Up to when an operator's hours are whole: the least complete of its lanes that still speak, else now.
 _WHOLE_TO = text("""
@@ -45,12 +52,16 @@ _ROLL_UP = text(f"""
         DELETE FROM partial_hour WHERE operator = :operator AND hour = ANY(CAST(:hours AS timestamptz[]))),
     parts AS (
         DELETE FROM partial_sum WHERE operator = :operator AND hour = ANY(CAST(:hours AS timestamptz[]))
-            AND hour BETWEEN :first AND :last RETURNING {_KEYS}, {_QUANTITIES}),
+            AND hour BETWEEN :first AND :last
+            RETURNING operator, hour, node, model, outcome, band, late, {", ".join(_ARRAYS)}),
+    cells AS (SELECT operator, hour, node, model, outcome, band, late, {_UNNESTED} FROM parts),
     before AS (
         DELETE FROM hourly_usage WHERE operator = :operator AND hour = ANY(CAST(:hours AS timestamptz[]))
             AND hour BETWEEN :first AND :last RETURNING {_KEYS}, {_QUANTITIES})
     INSERT INTO hourly_usage ({_KEYS}, {_QUANTITIES})
-    SELECT {_KEYS}, {_SUMS} FROM (SELECT * FROM parts UNION ALL SELECT * FROM before) AS rows GROUP BY {_KEYS}
+    SELECT {_KEYS}, {_SUMS} FROM (
+        SELECT * FROM before UNION ALL SELECT {_KEYS}, {_MEANT} FROM cells) AS rows
+    GROUP BY {_KEYS}
 """)  # noqa: S608 - only names of our own columns are put in
 _LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended('tally.roll_up/' || :operator, 0))")
 

@@ -249,7 +249,21 @@ def _usage(name: str, into: MetaData) -> Table:
     )
 
 
-partial_sum = _usage("partial_sum", metadata)
+partial_sum = Table(
+    "partial_sum",
+    metadata,
+    Column("operator", Text, nullable=False),
+    instant("hour"),
+    Column("node", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("band", Integer, nullable=False),
+    Column("late", Boolean, nullable=False),
+    Column("customer", ARRAY(Uuid), nullable=False),
+    Column("project", ARRAY(Uuid)),
+    Column("key", ARRAY(Uuid)),
+    *(Column(name, ARRAY(BigInteger)) for name in QUANTITY_COLUMNS),
+)
 hourly_usage = _usage("hourly_usage", metadata)
 Index(
     "partial_sum_hour",

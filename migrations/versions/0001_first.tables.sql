@@ -275,29 +275,43 @@ CREATE UNIQUE INDEX import_file_stands_once ON import_file (operator, node, epoc
 -- operator. No unique cell: intake appends, a cell is the sum of its rows (a sum over parts never depends on them).
 -- Quantities may be negative here: amendments are differences, voids take back.
 
+-- A row holds up to some dozen cells of one hour, node, model, outcome and band, an array a column and an element a cell:
+-- a row's way into the table costs PostgreSQL the same whatever it holds. Null stands for what most cells have: no project,
+-- no key, one request, none of a quantity, the generated tokens that the completion has. Where only some cells have no
+-- project or key, their elements are null.
 CREATE TABLE partial_sum (
     operator text NOT NULL,
     hour timestamptz NOT NULL,
-    customer uuid NOT NULL,
-    project uuid,
-    key uuid,
     node text NOT NULL,
     model text NOT NULL,
     outcome text NOT NULL,
     band integer NOT NULL,          -- prompts larger than this many tokens
     late boolean NOT NULL,          -- accepted after the period's late_bound
-    requests bigint NOT NULL,
-    prompt_tokens bigint NOT NULL,
-    cached_tokens bigint NOT NULL,
-    completion_tokens bigint NOT NULL,
-    reasoning_tokens bigint NOT NULL,
-    generated_tokens bigint NOT NULL,
-    generated_reasoning_tokens bigint NOT NULL,
-    audio_seconds bigint NOT NULL,
-    unwitnessed_requests bigint NOT NULL,
+    customer uuid[] NOT NULL,
+    project uuid[],
+    key uuid[],
+    requests bigint[],              -- null: 1 each
+    prompt_tokens bigint[],         -- null: 0 each, as all that say nothing else
+    cached_tokens bigint[],
+    completion_tokens bigint[],
+    reasoning_tokens bigint[],
+    generated_tokens bigint[],      -- null: as completion_tokens
+    generated_reasoning_tokens bigint[],  -- null: as reasoning_tokens
+    audio_seconds bigint[],
+    unwitnessed_requests bigint[],
     CONSTRAINT partial_sum_hour_is_whole CHECK (date_bin('1 hour', hour, '2000-01-01 00:00+00') = hour),
     CONSTRAINT partial_sum_outcome CHECK (outcome IN ('finished', 'aborted', 'failed', 'interrupted')),
-    CONSTRAINT partial_sum_band CHECK (band IN (0, 32000, 128000, 200000, 256000, 512000, 1000000))
+    CONSTRAINT partial_sum_band CHECK (band IN (0, 32000, 128000, 200000, 256000, 512000, 1000000)),
+    -- Unnested beside each other, a shorter array would be filled up with what stands for most cells.
+    CONSTRAINT partial_sum_as_many_of_each CHECK (
+        cardinality(customer) > 0 AND array_position(customer, NULL) IS NULL
+        AND cardinality(project) = cardinality(customer) AND cardinality(key) = cardinality(customer)
+        AND cardinality(requests) = cardinality(customer) AND cardinality(prompt_tokens) = cardinality(customer)
+        AND cardinality(cached_tokens) = cardinality(customer) AND cardinality(completion_tokens) = cardinality(customer)
+        AND cardinality(reasoning_tokens) = cardinality(customer) AND cardinality(generated_tokens) = cardinality(customer)
+        AND cardinality(generated_reasoning_tokens) = cardinality(customer)
+        AND cardinality(audio_seconds) = cardinality(customer)
+        AND cardinality(unwitnessed_requests) = cardinality(customer))
 ) PARTITION BY LIST (operator);
 COMMENT ON TABLE partial_sum IS 'Sums of accepted batches, as intake copied them; rolled up when their hour is whole.';
 
@@ -345,8 +359,25 @@ CREATE INDEX hourly_usage_hour ON hourly_usage USING brin (hour) WITH (autosumma
 -- One customer's month, asked for by people who wait: of 2.7 M cells a month some hundred are theirs.
 CREATE INDEX hourly_usage_customer ON hourly_usage (customer, hour);
 
+-- Arrays that are unnested beside each other in one list go element by element; a null one gives nulls.
 CREATE VIEW usage_cell WITH (security_invoker = true) AS
-    SELECT * FROM partial_sum UNION ALL SELECT * FROM hourly_usage;
+    SELECT operator, hour, customer, project, key, node, model, outcome, band, late,
+        coalesce(requests, 1) AS requests, coalesce(prompt_tokens, 0) AS prompt_tokens,
+        coalesce(cached_tokens, 0) AS cached_tokens, coalesce(completion_tokens, 0) AS completion_tokens,
+        coalesce(reasoning_tokens, 0) AS reasoning_tokens,
+        coalesce(generated_tokens, completion_tokens, 0) AS generated_tokens,
+        coalesce(generated_reasoning_tokens, reasoning_tokens, 0) AS generated_reasoning_tokens,
+        coalesce(audio_seconds, 0) AS audio_seconds, coalesce(unwitnessed_requests, 0) AS unwitnessed_requests
+    FROM (
+        SELECT operator, hour, node, model, outcome, band, late,
+            unnest(customer) AS customer, unnest(project) AS project, unnest(key) AS key,
+            unnest(requests) AS requests, unnest(prompt_tokens) AS prompt_tokens,
+            unnest(cached_tokens) AS cached_tokens, unnest(completion_tokens) AS completion_tokens,
+            unnest(reasoning_tokens) AS reasoning_tokens, unnest(generated_tokens) AS generated_tokens,
+            unnest(generated_reasoning_tokens) AS generated_reasoning_tokens,
+            unnest(audio_seconds) AS audio_seconds, unnest(unwitnessed_requests) AS unwitnessed_requests
+        FROM partial_sum) AS part
+    UNION ALL SELECT * FROM hourly_usage;
 COMMENT ON VIEW usage_cell IS 'All usage, rolled up or not. One statement over it sees every accepted batch once.';
 
 CREATE TABLE late_bound (

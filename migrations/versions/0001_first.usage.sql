@@ -40,6 +40,10 @@ BEGIN
         END IF;
         IF to_regclass('public.' || leaf) IS NULL THEN
             EXECUTE format('CREATE TABLE public.%I (LIKE public.%I INCLUDING CONSTRAINTS)', leaf, parent);
+            IF parent = 'partial_sum' THEN
+                -- Its arrays stay in their row, of up to a page: moved out of it, each would be a row of another table.
+                EXECUTE format('ALTER TABLE public.%I SET (toast_tuple_target = 8160)', leaf);
+            END IF;
             EXECUTE format('COMMENT ON TABLE public.%I IS %L', leaf,
                 'Usage of ' || operator || ' in ' || to_char(first_day, 'YYYY-MM'));
             PERFORM public.guard_usage_partition(leaf);

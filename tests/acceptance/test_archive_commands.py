@@ -179,7 +179,7 @@ def test_a_rebuild_names_cells_that_somebody_changed(tally: Tally, urls: Databas
 async def count_a_cell_twice(urls: DatabaseUrls) -> None:
     connection = await asyncpg.connect(urls.intake)
     await connection.execute(
-        "INSERT INTO partial_sum SELECT * FROM usage_cell ORDER BY hour, customer LIMIT 1"
+        "INSERT INTO hourly_usage SELECT * FROM usage_cell ORDER BY hour, customer LIMIT 1"
     )
     await connection.close()
 

@@ -31,7 +31,8 @@ ROWS = {
     "held": f"('%(op)s', 'n1', '0', {_EPOCH}, 1, {_SHA}, {_SHA}, 'hole', 'why', 'p', now())",
     "set_aside": f"('%(op)s', {_SHA}, '%(op)s', 'n1', '0', 'unknown_key', 'why', '0badcafe', 'p', now())",
     "import_file": f"('%(op)s', 'i1', {_EPOCH}, 'n1', '0', {_SHA}, {_SHA}, 1, now(), now(), '{{}}', 'accepted', now())",
-    "partial_sum": f"('%(op)s', '2026-10-05 08:00Z', '%(id)s', NULL, NULL, 'n1', 'm', {_CELL})",
+    "partial_sum": "('%(op)s', '2026-10-05 08:00Z', 'n1', 'm', 'finished', 0, false, '{%(id)s}', NULL, NULL, NULL, '{10}',"
+    " '{4}', '{5}', '{2}', NULL, NULL, NULL, '{1}')",
     "partial_hour": "('%(op)s', '2026-10-05 08:00Z')",
     "hourly_usage": f"('%(op)s', '2026-10-05 07:00Z', '%(id)s', NULL, NULL, 'n1', 'm', {_CELL})",
     "kafka_position": "('%(op)s', 'cluster/topic/tally.batches', 0, 7)",

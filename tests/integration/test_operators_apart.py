@@ -123,7 +123,7 @@ async def test_the_application_has_no_way_to_a_partition(
     )
     assert len(partitions) == 8
     for row in partitions:
-        for statement in ("SELECT * FROM {}", "DELETE FROM {}", "INSERT INTO {} SELECT * FROM partial_sum"):
+        for statement in ("SELECT * FROM {0}", "DELETE FROM {0}", "INSERT INTO {0} SELECT * FROM {0}"):
             assert await refused(database, "a", statement.format(row["relname"])) == "42501"
 
 

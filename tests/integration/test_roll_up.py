@@ -94,7 +94,7 @@ async def test_a_late_batch_committed_beside_a_roll_up_is_kept(world: World) -> 
 
     async with world.database.intake() as rolling:
         # The roll-up's transaction has begun and read; the late batch is committed before its statement.
-        await rolling.execute(text("SELECT sum(requests) FROM partial_sum"))
+        await rolling.execute(text("SELECT count(*) FROM partial_sum"))
         world.wire.send(writer.seal(2))
         await intake.take_pending()
         await roll_up_hours(rolling, OPERATOR, [START])
@@ -145,8 +145,9 @@ async def test_sums_that_the_database_refuses_stay_and_stop_no_other_operator(
         await conn.execute(text("SELECT ensure_usage_partitions('aukstis', '2026-10-01')"))
         await conn.execute(
             text(
-                "INSERT INTO partial_sum SELECT 'aukstis', :hour, customer, project, key, node, model, outcome, band,"
-                " late, 1, 1000000000000000000, 0, 0, 0, 0, 0, 0, 0 FROM partial_sum, generate_series(1, 10)"
+                "INSERT INTO partial_sum (operator, hour, node, model, outcome, band, late, customer, prompt_tokens)"
+                " SELECT 'aukstis', :hour, node, model, outcome, band, late, customer[1:1], '{1000000000000000000}'"
+                " FROM partial_sum, generate_series(1, 10)"
             ),
             {"hour": START},
         )

@@ -80,7 +80,10 @@ async def fill(
         if rolled:
             await connection.execute(insert(hourly_usage), rolled)
         if partial:
-            await connection.execute(insert(partial_sum), partial)
+            arrays = ("customer", "project", "key", *QUANTITIES)
+            await connection.execute(
+                insert(partial_sum), [{**row, **{name: [row[name]] for name in arrays}} for row in partial]
+            )
 
 
 async def ask(

@@ -280,12 +280,11 @@ class Auditor:
     async def _check_cells(self, connection: asyncpg.Connection[Any], accepted: Sequence[Seen]) -> None:
         expected = cells_of(accepted)
         found: Counter[tuple[object, ...]] = Counter()
-        for table in ("partial_sum", "hourly_usage"):
-            for row in await connection.fetch(f"SELECT * FROM {table}"):
-                key = [row[name].bytes if hasattr(row[name], "bytes") else row[name] for name in CELL]
-                key[1] = int(row["hour"].timestamp()) // 3600
-                for name in FIGURES:
-                    found[*key, name] += row[name]
+        for row in await connection.fetch("SELECT * FROM usage_cell"):
+            key = [row[name].bytes if hasattr(row[name], "bytes") else row[name] for name in CELL]
+            key[1] = int(row["hour"].timestamp()) // 3600
+            for name in FIGURES:
+                found[*key, name] += row[name]
         for cell in expected.keys() | found.keys():
             if expected[cell] != found[cell]:
                 self.wrong.append(f"usage: {cell[5:]} is {found[cell]}, the book says {expected[cell]}")
