@@ -3,8 +3,8 @@
 A row's way into a table costs PostgreSQL more than a µs whatever it holds, an element of an array some 0.02. So the
 cells of one hour, node, model, outcome, band and lateness go together, and what is the same in all of a row, as in most
 cells, is left out as null (the table says what null stands for). An array in the binary format (arrayfuncs.c,
-`array_recv`) is the number of dimensions, a flag for nulls, the element's type, the length and the lower bound, then each element with its
-own length in front, -1 for null. The bigint[] {7, 8}:
+`array_recv`) is the number of dimensions, a flag for nulls, the element's type, the length and the lower bound, then each
+element with its own length in front, -1 for null. The bigint[] {7, 8}:
 
     00000001 00000000 00000014 00000002 00000001 | 00000008 0000000000000007 | 00000008 0000000000000008
 
