@@ -5,7 +5,9 @@
                    before it the heartbeats that lead to it and have no leaf (heartbeats_again.py)
         a change   its row, as its content tells it
                    … and the leaf itself, with the nonce that it had, at the place that it had
-    ─▶ the same root as signed? the same sums as sealed? books in balance? ─▶ commit
+    ─▶ the same root as signed?
+    ─▶ what the archive holds behind the lanes' marks, covered by no checkpoint: through intake (behind_marks.py)
+    ─▶ the same sums as sealed? books in balance? ─▶ commit
 
 So the ledger that comes out is the one that was lost, up to the newest checkpoint, and the next checkpoint extends that.
 If anything is missing or does not fit, nothing is done at all, and what it is is named: the database stays read-only.
@@ -26,6 +28,7 @@ from datetime import datetime
 from sqlalchemy import select
 
 from adapters.archived_logs import ArchivedLog
+from adapters.log_archive import remove_unsigned
 from adapters.log_replay import Brought, Forward, Progress
 from adapters.nowhere import Nowhere
 from adapters.postgres.database import Database, connected, driver, engine
@@ -75,6 +78,8 @@ async def bring_forward(
                 forward = Forward(one, raw, objects, log, now, nowhere, progress)
                 brought.append(await forward.run(uncovered))
             await _finish(raw, {log.operator for log in logs})
+            for log in logs:
+                await asyncio.to_thread(remove_unsigned, objects, log.operator)
             wrong = await unbalanced(raw)
             if wrong is not None:
                 raise Refusal(

@@ -10,45 +10,34 @@ They were accepted, or what follows them would not have been; so a key that was 
 about the lane, is not asked again. When each was accepted stands nowhere: they get the instant of the leaf's batch. They
 hold no usage, so nothing that is billed depends on it.
 
-What lies in the archive behind a lane's newest leaf was accepted, too, or was about to be: intake puts there nothing else.
-Its node may have let it go. So heartbeats that follow the mark are taken in, up to the first batch with events: whether
-that came in time to be billed nobody knows any more, and its leaf went with the disk.
+What lies in the archive behind a lane's newest leaf is behind_marks.py's.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import replace
+from datetime import datetime
 
-from adapters.archive_reading import BatchReader, contents, lane_days
 from adapters.archived_batches import ArchivedBatches
 from adapters.nowhere import Nowhere
 from adapters.postgres.dump import Connection
 from adapters.postgres.intake import LockedLanes, PostgresLedger
 from adapters.postgres.replay import OneTransaction
-from billing.acceptance import AHEAD
-from billing.inspection import Delivery, Enrolment, LaneName, inspect
+from billing.inspection import Delivery, LaneName
 from billing.intake import POLL_BATCHES, Intake
 from billing.log import BatchLeaf
-from billing.objects import Objects
-from metering.batch import GENESIS, Seal, peek_seal, seal_hash
+from metering.batch import GENESIS, Seal, peek_seal
 from metering.refusal import Refusal
 
-_LANES = """
-    SELECT node, lane, coalesce(epoch, '') AS epoch, coalesce(number, -1) AS number,
-        coalesce(head, 'genesis') AS head, coalesce(complete_to, enrolled_at) AS since, ended
-    FROM lane WHERE operator = $1
-"""
+_HEADS = "SELECT node, lane, coalesce(head, 'genesis') AS head FROM lane WHERE operator = $1"
 _ADOPTED_AFTER = """
     SELECT after FROM decision
     WHERE (operator, node, lane, hash) = ($1, $2, $3, $4) AND kind IN ('keep', 'accept_hole')
     ORDER BY decided_at DESC
 """
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class AsItWas(PostgresLedger):
@@ -82,7 +71,7 @@ class Between:
         `archive_incomplete` where a seal on the way is not in the archive.
         """
         if self._heads is None:
-            found = await self._raw.fetch(_LANES, self._operator)
+            found = await self._raw.fetch(_HEADS, self._operator)
             self._heads = {(row["node"], row["lane"]): row["head"] for row in found}
         name = (leaf.node, leaf.lane)
         last, self._heads[name] = self._heads.get(name, GENESIS), leaf.hash
@@ -128,104 +117,3 @@ def _back(batches: ArchivedBatches, seal: Seal, end: str, last: str) -> list[Del
         chain.append(Delivery(note, b""))
         end = seal.previous
     return chain[::-1]
-
-
-# -- Behind the newest leaf --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Lane:
-    name: LaneName
-    epoch: str
-    number: int
-    head: str
-    since: date
-
-
-async def heartbeats_behind(
-    raw: Connection, database: OneTransaction, objects: Objects, operator: str, now: datetime
-) -> list[Delivery]:
-    """The archived heartbeats that follow the operator's lanes' marks, each lane's in its order."""
-    rows = [row for row in await raw.fetch(_LANES, operator) if not row["ended"]]
-    lanes = [
-        _Lane(
-            LaneName(operator, row["node"], row["lane"]),
-            row["epoch"],
-            row["number"],
-            row["head"],
-            row["since"].astimezone(UTC).date(),
-        )
-        for row in rows
-    ]
-    if not lanes:
-        return []
-    enrolled = await PostgresLedger(database).enrolled([lane.name for lane in lanes])
-    return await asyncio.to_thread(_behind, objects, operator, lanes, enrolled, now)
-
-
-def _behind(
-    objects: Objects,
-    operator: str,
-    lanes: Sequence[_Lane],
-    enrolled: Mapping[LaneName, Enrolment],
-    now: datetime,
-) -> list[Delivery]:
-    wanted = {(lane.name.node, lane.name.lane): lane for lane in lanes}
-    paths: dict[LaneName, list[str]] = defaultdict(list)
-    since = min(lane.since for lane in lanes)
-    for day in lane_days(objects, operator, since, (now + timedelta(days=1)).date()):
-        lane = wanted.get((day.node, day.lane))
-        if lane is None or day.day < lane.since:
-            continue
-        names = set(day.seals)
-        if day.joined_seals:
-            names |= {place.name for place in contents(objects, day).places}
-        paths[lane.name] += [f"{day.folder}/{name}" for name in names if _may_follow(lane, name)]
-    reader = BatchReader(objects)
-    return [each for lane in lanes for each in _following(reader, lane, paths[lane.name], enrolled, now)]
-
-
-def _may_follow(lane: _Lane, name: str) -> bool:
-    epoch, number, _ = name.split("-")
-    return epoch != lane.epoch or int(number) > lane.number
-
-
-def _following(
-    reader: BatchReader,
-    lane: _Lane,
-    paths: Sequence[str],
-    enrolled: Mapping[LaneName, Enrolment],
-    now: datetime,
-) -> list[Delivery]:
-    """What follows the lane's mark; it ends at a fork, which is for a person to decide."""
-    named: dict[tuple[str, int], list[str]] = defaultdict(list)
-    starts: dict[str, set[bytes]] = defaultdict(set)  # first seals of epochs, by the seal that they follow
-    for path in sorted(paths):
-        epoch, number, _ = path.rpartition("/")[2].split("-")
-        named[epoch, int(number)].append(path)
-        if number == "0" and (start := reader.note(path)) is not None:
-            starts[peek_seal(start).previous].add(start)
-    found: list[Delivery] = []
-    epoch, at, head = lane.epoch, lane.number, lane.head
-    while True:
-        following = set(starts[head])
-        for path in named[epoch, at + 1]:
-            note = reader.note(path)
-            if note is not None and peek_seal(note).previous == head:
-                following.add(note)
-        if len(following) != 1:
-            return found
-        delivery = Delivery(following.pop(), b"")
-        seal = peek_seal(delivery.note)
-        ends = _EPOCH + timedelta(microseconds=seal.complete_to_us)
-        if seal.events or ends > now + AHEAD or not _is_vouched_for(delivery, enrolled):
-            return found
-        found.append(delivery)
-        epoch, at, head = seal.epoch, seal.number, seal_hash(delivery.note)
-
-
-def _is_vouched_for(delivery: Delivery, enrolled: Mapping[LaneName, Enrolment]) -> bool:
-    try:
-        return inspect(delivery, enrolled, with_root=False).fault is None
-    except Refusal:
-        return False

@@ -16,7 +16,8 @@ from datetime import UTC, datetime, timedelta
 from adapters.archived_batches import ArchivedBatches
 from adapters.archived_contents import ArchivedContents
 from adapters.archived_logs import ArchivedLog
-from adapters.heartbeats_again import Between, heartbeats_behind
+from adapters.behind_marks import Left, take_behind_marks
+from adapters.heartbeats_again import Between
 from adapters.log_archive import archived_log
 from adapters.nowhere import Nowhere
 from adapters.postgres import replay, replayed
@@ -54,6 +55,14 @@ class Brought:
     drafts_dropped: int = 0
     uncovered_taken: int = 0
     uncovered_left: int = 0
+    behind_batches: int = (
+        0  # with events, which no checkpoint covers: out of the archive, behind their lanes' marks
+    )
+    behind_events: int = 0
+    bound_passed: list[str] = field(
+        default_factory=list
+    )  # periods: of those events, what came just in time is `late`
+    left: list[Left] = field(default_factory=list)  # what lies behind the marks and was not taken
 
 
 @dataclass(slots=True)
@@ -111,10 +120,24 @@ class Forward:
             self._raw, self._replay, self._objects, self._operator, uncovered
         )
         await self._replay.finish_sequences()
-        behind = await heartbeats_behind(self._raw, self._database, self._objects, self._operator, self._now)
-        self._done.heartbeats += await self._between.take(behind, self._now)
+        await self._take_behind()
         await self._compare()
         return self._done
+
+    async def _take_behind(self) -> None:
+        """What was accepted and no checkpoint covers."""
+        newest = await replayed.newest_leaf_at(self._raw, self._operator)
+        async with self._replay.copying():
+            behind = await take_behind_marks(
+                self._raw, self._database, self._objects, self._operator, self._now
+            )
+        self._done.behind_batches, self._done.behind_events = behind.batches, behind.events
+        self._done.heartbeats += behind.heartbeats
+        self._done.left = behind.left
+        if behind.batches and newest is not None:
+            self._done.bound_passed = await replayed.bounds_passed(
+                self._raw, self._operator, newest, self._now
+            )
 
     def _further(self, hashes: list[bytes]) -> list[bytes]:
         """The archived leaves that the database lacks. Refusals: log_differs, damaged_log."""

@@ -154,6 +154,7 @@ def _restored(backup: Backup | None, rows: int, brought: Sequence[Brought]) -> l
             f" {counted(each.size, 'leaf', 'leaves')} as signed"
             + ("" if each.proved else ", by whom was not checked: its key is not here")
         )
+        lines += _behind(each)
         if each.drafts_dropped:
             lines.append(
                 f"  {counted(each.drafts_dropped, 'draft')} dropped: close the period again to draft them"
@@ -163,6 +164,23 @@ def _restored(backup: Backup | None, rows: int, brought: Sequence[Brought]) -> l
         if each.uncovered_left:
             lines.append(f"  {counted(each.uncovered_left, 'change')} left that no checkpoint covers")
     return lines or ["nothing to restore: the archive holds no log"]
+
+
+def _behind(brought: Brought) -> list[str]:
+    """What was accepted and no checkpoint covers."""
+    lines = []
+    if brought.behind_batches:
+        lines.append(
+            f"  {counted(brought.behind_batches, 'batch', 'batches')} with {counted(brought.behind_events, 'event')}"
+            " taken in that no checkpoint covers, as accepted now"
+        )
+    if brought.bound_passed:
+        lines.append(
+            f"  events of {', '.join(brought.bound_passed)} among them are reported, not billed: whether they came in"
+            " time is not known"
+        )
+    lines += [f"  left in the archive: {left.where}: {left.what}" for left in brought.left]
+    return lines
 
 
 def _files(folder: DataFolder, with_keys: bool) -> Callable[[], Iterator[tuple[str, Callable[[], bytes]]]]:

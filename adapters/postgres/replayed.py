@@ -60,6 +60,17 @@ async def newest_leaf_at(connection: Connection, operator: str) -> datetime | No
     return found
 
 
+async def bounds_passed(connection: Connection, operator: str, since: datetime, until: datetime) -> list[str]:
+    """The periods whose usage came too late to be billed from some instant between the two on."""
+    found = await connection.fetch(
+        "SELECT period FROM late_bound WHERE operator = $1 AND late_after > $2 AND late_after <= $3 ORDER BY period",
+        operator,
+        since,
+        until,
+    )
+    return [row["period"] for row in found]
+
+
 async def why_not_accepted(connection: Connection, operator: str, seal_hash: str) -> str:
     """What intake says of a batch that it did not take."""
     held: str | None = await connection.fetchval(

@@ -237,10 +237,10 @@ async def test_a_heartbeat_that_makes_a_leaf_and_was_not_signed_makes_one_again(
     assert len(await leaves(again)) == 2
 
 
-async def test_what_follows_the_newest_leaf_ends_at_a_batch_with_events_and_at_a_fork(
+async def test_what_follows_the_newest_leaf_comes_back_up_to_a_fork(
     ledger: LostLedger, empty: Database
 ) -> None:
-    """No leaf says when the batch was accepted; and which of two successors was, no one knows."""
+    """Which of two successors was accepted, no one knows."""
     writer, forked = await lane(ledger), await lane(ledger, "forked")
     await quiet(ledger, writer, 2)
     await quiet(ledger, forked, 2)
@@ -258,7 +258,9 @@ async def test_what_follows_the_newest_leaf_ends_at_a_batch_with_events_and_at_a
     again = ledger.on(empty)
     await restore_rows(empty, verified(ledger.data / "backup.tar"), again.now)
     _, brought = await again.bring_forward()
-    assert brought.heartbeats == 1
+    assert (brought.heartbeats, brought.behind_batches) == (2, 1)
+    [left] = brought.left
+    assert left.what.startswith("2 batches follow seal")
     await accept(again, one)  # sent again, it is accepted as ever
 
 
