@@ -6,7 +6,7 @@ archive, the oldest first. What it proves besides is that the archive gives back
 
 Each turn of intake's loop ends with a few of them, so that a source that never pauses starves no close; and with more
 once the oldest has waited for some minutes. A turn takes what there is, so the faster batches come, the less of its time
-goes into roots: of a sweep of 5 s a tenth of a second, half a second at most.
+goes into roots: of a sweep of 5 s over full batches 0.18 s, with what it takes to read them, and 0.9 s while behind.
 
 A batch whose root does not hold was accepted and is counted: its events, totals and digest are those that its lane
 signed. But nothing can be proven of them, so it is listed with the reason, and no period that it may touch is closed,
