@@ -16,6 +16,7 @@ from adapters.archive_compact import Compacted, compact
 from adapters.archive_query import Answer, Limits, query
 from adapters.archive_reading import LaneDay, lane_day, lane_days
 from adapters.cli import archive_retention
+from adapters.cli.files import check_writable
 from adapters.cli.framework import DIFFERENCE, Context, Result, command, counted, table
 from adapters.cli.options import OperatorOption, PeriodOption, read_period
 from adapters.cli.wiring import archive_objects, take_what_waits
@@ -116,6 +117,8 @@ def register(app: typer.Typer) -> None:
         """
         folder = DataFolder(context.data)
         asked = Asked(read_period(period), up_to, root, export)
+        if export is not None:
+            check_writable(export)
         documents = []
         async with context.database() as database:
             await take_what_waits(folder, database)

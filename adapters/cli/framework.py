@@ -21,21 +21,21 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from adapters.cli.tables import printable as printable
+from adapters.cli.tables import table as table
+from adapters.cli.tables import width
 from metering.refusal import Fault, Refusal, Unavailable
 
 if TYPE_CHECKING:
     from adapters.postgres.database import Database
 
 REFUSED, USAGE, DIFFERENCE, DOWN, BUG, INTERRUPTED = 1, 2, 3, 4, 70, 130
-
-_WIDEST = 10_000
 
 # The examples shown in each command's help, by command path: a test runs every one of them.
 EXAMPLES: dict[str, str] = {}
@@ -66,9 +66,15 @@ class Context:
     async def database(self) -> AsyncIterator[Database]:
         # Imported here: a help text, a usage error and `--version` shall not wait for SQLAlchemy.
         from adapters.cli.guard import guard
+        from adapters.cli.no_database import has_cluster, ledger_elsewhere
         from adapters.postgres.open import open_database
 
+        elsewhere = ledger_elsewhere(self.path, self.data, os.environ)
+        if elsewhere is not None and not has_cluster(self.data):
+            raise elsewhere
         async with open_database(self.data, os.environ) as database:
+            if elsewhere is not None and not await database.operators():
+                raise elsewhere
             warning = await guard(self.path, self.data, database)
             if warning is not None:
                 self.say(f"warning: {warning}")
@@ -90,13 +96,6 @@ class Context:
     def say(self, text: str) -> None:
         """A line for the person who watches; never on stdout."""
         self.stderr.print(text, markup=False, soft_wrap=True)
-
-
-def printable(text: str) -> str:
-    """Text without what a terminal would obey: names are as somebody else said them."""
-    return "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
-    )
 
 
 def instant_text(moment: datetime) -> str:
@@ -154,6 +153,7 @@ def command(
         ) -> None:
             if within is not None and within.invoked_subcommand is not None:
                 return
+            _check_texts(kwargs)
             context = Context(data=(data or default_data()).absolute(), json=json, path=path)
             made = handler(context, *args, **kwargs)
             if inspect.isawaitable(made):
@@ -186,6 +186,22 @@ def command(
     return register
 
 
+def _check_texts(given: Mapping[str, Any]) -> None:
+    """Refuses what no command can keep: a reason that says nothing (`no_reason`), bytes that are no text (`bad_text`)."""
+    reason = given.get("reason")
+    if reason is not None and not reason.strip():
+        raise Refusal(
+            "no_reason", "a reason that says nothing", where="--reason", remedy="say why: it is kept for good"
+        )
+    for name, value in given.items():
+        try:
+            if isinstance(value, str):
+                value.encode()
+        except UnicodeEncodeError:
+            what = f"{printable(value)} is not UTF-8"
+            raise Refusal("bad_text", what, where=name, remedy="write it in UTF-8") from None
+
+
 async def _awaited(made: Awaitable[Result]) -> Result:
     return await made
 
@@ -202,38 +218,8 @@ def _print(result: Result, as_json: bool) -> None:
         if isinstance(part, str):
             sys.stdout.write(part + "\n")
         else:
-            Console(highlight=False, width=_width(part)).print(part)
+            Console(highlight=False, width=width(part)).print(part)
     sys.stdout.flush()
-
-
-def _width(drawn: Table) -> int:
-    """As wide as it needs to be: a terminal wraps lines, a pipe wants them whole; nothing is cut with an ellipsis.
-
-    Sentences are wrapped within their column, so that they stay readable, where a terminal shows them.
-    """
-    has_sentences = any(not column.no_wrap for column in drawn.columns)
-    return get_terminal_size().columns if has_sentences and sys.stdout.isatty() else _WIDEST
-
-
-def table(
-    title: str | None,
-    columns: Sequence[str],
-    rows: Sequence[Sequence[object]],
-    right: Sequence[str] = (),
-    sentences: Sequence[str] = (),
-) -> Table:
-    """A table for people; `right` names the columns of figures, `sentences` those that a terminal may wrap."""
-    drawn = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        drawn.add_column(
-            column,
-            justify="right" if column in right else "left",
-            no_wrap=column not in sentences,
-            overflow="fold",
-        )
-    for row in rows:
-        drawn.add_row(*("" if cell is None else printable(str(cell)) for cell in row))
-    return drawn
 
 
 def run(app: typer.Typer, argv: Sequence[str]) -> int:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from adapters import answers, rendering
+from adapters.cli.files import writing
 from adapters.cli.framework import Context, Result, command, table
 from adapters.cli.options import CustomerOption, OperatorOption, PeriodOption, read_period
 from adapters.cli.progress import progress_bar
@@ -17,7 +18,9 @@ from adapters.data_folder import DataFolder, now
 from billing.correct import credit_invoice
 from billing.document import Document, to_json
 from billing.issue import issue_documents, issue_period
+from billing.log_proof import checkpoint_line
 from billing.money import parse_amount
+from metering.checkpoint import split_checkpoint
 from metering.refusal import Refusal
 from reports.explain import explain, explain_text
 
@@ -187,7 +190,7 @@ def register(app: typer.Typer) -> None:
 def _write(found: answers.Found, format: str, out: Path, *, alone: bool, first: bool) -> dict[str, str]:
     content = rendering.render(found, format)
     name = rendering.file_name(found.document, format)
-    try:
+    with writing(out):
         if alone:
             out.write_bytes(content)
             path = str(out)
@@ -200,13 +203,6 @@ def _write(found: answers.Found, format: str, out: Path, *, alone: bool, first: 
             out.mkdir(parents=True, exist_ok=True)
             (out / name).write_bytes(content)
             path = str(out / name)
-    except OSError as problem:
-        raise Refusal(
-            "cannot_write",
-            f"cannot write: {problem.strerror}",
-            where=str(out),
-            remedy="name a file in a folder that you may write to",
-        ) from None
     return {"id": found.document.id, "path": path, "format": format, "sha256": rendering.digest(content)}
 
 
@@ -227,4 +223,6 @@ def _shown(document: dict[str, Any]) -> list[Any]:
     said.append(
         f"net {document['net']}  VAT {document['tax']}  gross {document['gross']} {document['currency']}"
     )
+    if document["checkpoint"] is not None:
+        said.append(f"checkpoint: {checkpoint_line(split_checkpoint(document['checkpoint'].encode())[0])}")
     return said

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from adapters import answers
+from adapters.cli.files import check_writable, writing
 from adapters.cli.framework import DIFFERENCE, Context, Result, command
 from adapters.cli.options import OperatorOption
 from adapters.cli.wiring import archive_objects
@@ -79,7 +80,10 @@ def register(app: typer.Typer) -> None:
             str | None, typer.Option(metavar="NUMBER", help="An issued document, by number or id.")
         ] = None,
         leaf: Annotated[
-            int | None, typer.Option(metavar="N", min=0, help="The leaf at this place of the log, from 0.")
+            int | None,
+            typer.Option(
+                metavar="N", min=0, max=2**63 - 1, help="The leaf at this place of the log, from 0."
+            ),
         ] = None,
         seen: SeenOption = None,
         operator: LogOption = None,
@@ -89,6 +93,7 @@ def register(app: typer.Typer) -> None:
             raise Refusal(
                 "which_leaf", "name one leaf", where="--batch, --document, --leaf", remedy="one of the three"
             )
+        check_writable(out)
         folder = DataFolder(context.data)
         earlier = None if seen is None else read_seen(_text(seen))[0]
         async with context.database() as database:
@@ -102,7 +107,8 @@ def register(app: typer.Typer) -> None:
                 key=log_key(folder.keys, name),
                 seen=earlier,
             )
-        replace_file(out.absolute(), (json.dumps(proof, ensure_ascii=False, indent=1) + "\n").encode())
+        with writing(out):
+            replace_file(out.absolute(), (json.dumps(proof, ensure_ascii=False, indent=1) + "\n").encode())
         checked = check_proof(proof, pin=proof["key"])
         said = [
             f"wrote {out}; who gets it checks it with `tally log check {out.name} --pin KEY`",
@@ -126,7 +132,12 @@ def register(app: typer.Typer) -> None:
         try:
             proof = read_proof(file.read_bytes())
         except OSError as problem:
-            raise Refusal("no_file", f"{file} can't be read: {problem.strerror}", where="FILE") from None
+            raise Refusal(
+                "no_file",
+                f"{file} can't be read: {problem.strerror}",
+                where="FILE",
+                remedy="name what `tally log prove --out FILE` wrote",
+            ) from None
         checked = check_proof(
             proof,
             pin=None if pin is None else _text(pin).strip(),

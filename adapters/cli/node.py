@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from adapters import answers
+from adapters.cli.files import check_writable, writing
 from adapters.cli.framework import Context, Result, command, counted, instant_text, table
 from adapters.cli.node_ledger import enrol_keys, list_lanes, take_request
 from adapters.cli.node_side import (
@@ -93,10 +94,12 @@ def register(app: typer.Typer) -> None:
         folder.make()
         if request is not None:
             asked = read_request(_read(request, "REQUEST"))
+            answer = out if out is not None else request.with_suffix(".answer")
+            check_writable(answer)
             async with context.database() as database:
-                answer = out if out is not None else request.with_suffix(".answer")
                 return await take_request(folder, database, asked, answer, new_node_key=new_node_key)
         if out is not None:
+            check_writable(out)
             here = where_am_i(folder, operator, node)
             made = new_lane_keys(folder, *here, lane or lanes_here(folder, *here))
             return _request_written(write_request(folder, made, now()), out)
@@ -152,6 +155,7 @@ def register(app: typer.Typer) -> None:
         """
         folder = DataFolder(context.data)
         if out is not None:
+            check_writable(out)
             here = where_am_i(folder, operator, node)
             made = new_lane_keys(folder, *here, lane or lanes_here(folder, *here), fresh=True)
             result = _request_written(write_request(folder, made, now()), out)
@@ -194,6 +198,8 @@ def register(app: typer.Typer) -> None:
         ):  # what waits here is not taken in before: it may be the thief's
             name = await named_lane(database, await answers.named_operators(database, operator), node, lane)
             good, revoked, behind = await nodes.revoke(database, name, last, key, reason, now())
+            async with database.app(name.operator) as connection:
+                head = (await lane_now(connection, name)).head
         document = {
             **name._asdict(),
             "keys": revoked,
@@ -212,9 +218,13 @@ def register(app: typer.Typer) -> None:
             said.append(
                 "what was accepted stays, and is billed: credit what was not served (`tally invoice credit`)"
             )
-        said.append(
-            f"next, at the node: tally node rotate --node {name.node} --lane {name.lane}; then tally node reseal"
-        )
+        lane_there = f"--node {name.node} --lane {name.lane}"
+        said.append(f"next, at the node: tally node rotate {lane_there}; then tally node reseal {lane_there}")
+        if head is not None:
+            said.append(
+                "  without a database at hand: tally node rotate --out FILE, which `tally node enrol FILE` takes here; then"
+                f" tally node reseal {lane_there} --after {head}"
+            )
         return Result(document, said)
 
     @command(
@@ -313,7 +323,8 @@ def _read(path: Path, where: str) -> bytes:
 
 
 def _request_written(signed: bytes, out: Path) -> Result:
-    out.write_bytes(signed)
+    with writing(out):
+        out.write_bytes(signed)
     asked = read_request(signed)
     fingerprint = verifier_key(asked.signer, asked.key)
     document = {"request": str(out), "key": fingerprint, "lanes": [name for name, _ in asked.lanes]}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters import answers
+from adapters.cli.files import writing
 from adapters.cli.framework import Result, instant_text
 from adapters.data_folder import DataFolder, now
 from adapters.importing.ledger import operator_of_node
@@ -62,7 +63,8 @@ async def take_request(
     async with database.app(owner) as connection:
         served = snapshot_text(await api_keys.key_book(connection, owner, now()))
     answer = Answer(owner, asked.node, asked.key, _us(now()), LaneKey.public_bytes(intake), served)
-    await asyncio.to_thread(out.write_bytes, sign_answer(answer, intake))
+    with writing(out):
+        await asyncio.to_thread(out.write_bytes, sign_answer(answer, intake))
     said.append(f"next: carry {out} to the node, and `tally node accept {out.name}` there")
     return Result({**document, "answer": str(out)}, said)
 

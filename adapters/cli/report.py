@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from adapters import rendering, reporting
+from adapters.cli.files import writing
 from adapters.cli.framework import Context, Result, command
 from adapters.cli.options import OperatorOption
 from adapters.cli.wiring import take_what_waits
 from adapters.data_folder import DataFolder
 from billing.period import Period
-from metering.refusal import Refusal
 from reports.formats import FORMATS, USAGE
 
 
@@ -40,14 +40,7 @@ def register(app: typer.Typer) -> None:
         async with context.database() as database:
             await take_what_waits(DataFolder(context.data), database)
             content, _ = await reporting.usage_report(database, operator, month, format)
-        try:
+        with writing(out):
             await asyncio.to_thread(out.write_bytes, content)
-        except OSError as problem:
-            raise Refusal(
-                "cannot_write",
-                f"cannot write: {problem.strerror}",
-                where=str(out),
-                remedy="name a file in a folder that you may write to",
-            ) from None
         sha256 = rendering.digest(content)
         return Result({"path": str(out), "format": format, "sha256": sha256}, f"{out}  {sha256}")

@@ -194,7 +194,10 @@ def _enrolled_afar(folder: DataFolder, node: str | None) -> tuple[str, str] | No
     if os.environ.get(APP_URL):
         return None
     known = [(each.operator, each.node) for each in enrolments(folder) if node in (None, each.node)]
-    return known[0] if len(known) == 1 else None
+    if len(known) > 1:
+        nodes = ", ".join(sorted(each for _, each in known))
+        raise Refusal("which_node", f"several nodes are here: {nodes}", where="--node", remedy="name one")
+    return known[0] if known else None
 
 
 async def _enrolled(folder: DataFolder, ledger: _Ledger, node: str | None, lane: str) -> tuple[str, str]:

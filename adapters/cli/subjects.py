@@ -31,7 +31,7 @@ SUBJECTS: Mapping[str, Mapping[str, str]] = {
     "importing": {"import": "Usage from elsewhere: `tally import FILE …`, or take an import back."},
     "usage": {
         "usage": "Totals of usage.",
-        "streams": "Per node and lane: complete up to when, what is missing, forked or held.",
+        "streams": "Per node and lane: complete up to when, what is missing, forked, held or unproven.",
     },
     "reconcile": {
         "reconcile": "Compare what the engines counted with what was written down, rated and invoiced.",

@@ -45,7 +45,15 @@ def read_rows(
             faults=faults[:LISTED_FAULTS],
         )
     if faults and skip_bad is not None:
-        skip_bad.write_text("".join(f"{fault}\n" for fault in faults))
+        try:
+            skip_bad.write_text("".join(f"{fault}\n" for fault in faults))
+        except OSError as problem:
+            raise Refusal(
+                "cannot_write",
+                f"cannot write: {problem.strerror}; nothing was imported",
+                where=str(skip_bad),
+                remedy="name a file in a folder that you may write to",
+            ) from None
     if rows_in_order.count == 0:
         raise Refusal("empty_file", "the file holds no usable row", where=str(path))
     return rows_in_order, len(faults)

@@ -1,4 +1,4 @@
-"""Tables with sentences fit a terminal; a pipe gets every line whole."""
+"""Tables with sentences fit a terminal, and a file or a pipe 100 columns; other tables are one line a row."""
 
 from __future__ import annotations
 
@@ -34,7 +34,14 @@ def test_a_terminal_gets_lines_as_wide_as_itself_with_nothing_left_out(
     assert lines[2].startswith(" " * 8), "a sentence goes on below itself"
 
 
-def test_a_pipe_gets_the_line_whole(
+def test_a_pipe_gets_lines_of_100_columns_so_that_one_sentence_does_not_pad_every_row(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert LONG in shown(monkeypatch, capsys, terminal=False)[1]
+    lines = shown(monkeypatch, capsys, terminal=False)
+    assert 90 < max(map(len, lines)) <= 100
+    assert "".join(lines).count("x") == LONG.count("x")
+
+
+def test_a_table_without_sentences_is_one_line_a_row_however_wide(capsys: pytest.CaptureFixture[str]) -> None:
+    framework._print(Result({}, table(None, ("hash",), [["0" * 300]])), as_json=False)
+    assert capsys.readouterr().out.splitlines()[1].strip() == "0" * 300
