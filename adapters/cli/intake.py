@@ -11,6 +11,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -140,7 +141,7 @@ async def _share(
 async def kafka_intake(
     folder: DataFolder, database: Database, settings: KafkaSettings, stop: asyncio.Event
 ) -> AsyncIterator[Intake]:
-    """A worker of the group, which reads no more as soon as `stop` is set; every lane is acknowledged at its start.
+    """A worker of the group, which reads no more as soon as `stop` is set; the lanes are acknowledged at its start.
 
     Refusals: bad_kafka_settings.
     """
@@ -157,7 +158,7 @@ async def kafka_intake(
     acknowledging = Acknowledging(
         settings, lambda operator: LaneKey.load_or_create(folder.intake_key(operator))
     )
-    await asyncio.to_thread(acknowledging.owe, await marks_of_lanes(database))
+    await asyncio.to_thread(acknowledging.owe, await marks_of_lanes(database, datetime.now(UTC)))
     with member_name(folder.root / "intake") as name:
         source = KafkaSource(
             settings,

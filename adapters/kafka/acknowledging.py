@@ -2,9 +2,9 @@
 
 Only the newest mark of a lane matters, so what transactions bring is gathered and sent a few times a second. An
 acknowledgement is owed until the broker has it: what fails is sent again with what comes next. When a worker is killed
-in between nothing is lost: its next start acknowledges every lane, and a shipper that hears nothing sends its batches
-again, which come in as repeats and are acknowledged once more. So a lane's mark is sent whenever one of its batches
-came, also when it has not moved.
+in between nothing is lost: its next start acknowledges every lane that has not ended long ago, and a shipper that hears
+nothing sends its batches again, which come in as repeats and are acknowledged once more. So a lane's mark is sent
+whenever one of its batches came, also when it has not moved.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kafka import KafkaProducer
 
+from adapters.kafka.clients import begin
 from adapters.kafka.errors import kafka_failures
 from adapters.kafka.settings import KafkaSettings
 from billing.acceptance import Mark
@@ -112,8 +113,10 @@ class Acknowledging:
             self._spoilt, spoilt, self._producer = False, self._producer, None
             self._let_go(spoilt, 0)
         if self._producer is None:
-            self._producer = KafkaProducer(
-                **self._settings.client("tally-intake"),
+            self._producer = begin(
+                KafkaProducer,
+                self._settings,
+                "tally-intake",
                 acks="all",
                 enable_idempotence=True,
                 allow_auto_create_topics=False,

@@ -39,6 +39,7 @@ from kafka.errors import (
 )
 from kafka.structs import OffsetAndMetadata
 
+from adapters.kafka.clients import begin
 from adapters.kafka.errors import unavailable
 from adapters.kafka.membership import Given, group_of, identity_of, seek
 from adapters.kafka.messages import bytes_of
@@ -179,8 +180,10 @@ class KafkaSource:
 
     def _open(self) -> Any:
         if self._consumer is None:
-            consumer = KafkaConsumer(
-                **self._settings.client("tally-intake"),
+            consumer = begin(
+                KafkaConsumer,
+                self._settings,
+                "tally-intake",
                 group_id=group_of(self._settings),
                 group_instance_id=self._instance,
                 enable_auto_commit=False,
@@ -213,9 +216,7 @@ class KafkaSource:
         identity = identity_of(consumer, self._settings.batches)
         if identity != self._source:
             if self._source and identity:
-                _log.warning(
-                    "the topic %s was made again: it is read from its beginning", self._settings.batches
-                )
+                _log.warning("%s was made again: it is read from its beginning", self._settings.batches)
             self._source = identity
             self._given.anew(consumer.assignment())
         wanted = self._given.unplaced()
@@ -239,6 +240,7 @@ class KafkaSource:
             self._heard_at = time.monotonic()
         elif time.monotonic() - self._heard_at > SILENT_FOR_S:
             silent = UnknownTopicOrPartitionError() if answers else NodeNotReadyError()
+            self._drop()  # the next one reads the password anew
             raise unavailable(silent, self._settings)
 
     def _pass_over(self, consumer: Any, damaged: DamagedError) -> None:
@@ -252,10 +254,7 @@ class KafkaSource:
             return
         offset = consumer.position(partition, timeout_ms=QUIET_MS)
         before, at, tries = self._damaged
-        goes_on = (partition, offset - 1) == (
-            before,
-            at,
-        ) and tries == _DAMAGED_TRIES  # of one batch of messages
+        goes_on = (before, at, tries) == (partition, offset - 1, _DAMAGED_TRIES)  # of one batch
         tries = tries + 1 if (partition, offset) == (before, at) else 1
         self._damaged = partition, offset, _DAMAGED_TRIES if goes_on else tries
         if self._damaged[2] < _DAMAGED_TRIES:

@@ -161,7 +161,9 @@ class PostgresLedger:
     async def set_aside(self, batches: Sequence[SetAside], at: datetime) -> None:
         async with self._database.intake() as conn:
             registered = set((await conn.execute(select(operator.c.operator))).scalars())
-            strays = {entry.digest: rows.set_aside_row(entry, registered, at) for entry in batches}
+            # In one order, so that two workers with the same strays wait for each other and not each for the other.
+            ordered = sorted(batches, key=lambda entry: entry.digest)
+            strays = {entry.digest: rows.set_aside_row(entry, registered, at) for entry in ordered}
             # Taken up again and still nobody's: listed anew, by what is wrong with it now.
             await conn.execute(delete(set_aside).where(set_aside.c.digest.in_(strays)))
             await conn.execute(insert_or_not(set_aside).on_conflict_do_nothing(), list(strays.values()))

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from adapters.postgres.database import Database
+from adapters.postgres.database import Database, take_lock
 from adapters.postgres.decisions import decide
 from adapters.postgres.lane_ends import whole_us
 from adapters.postgres.lane_keys import add_key, enroll_lane
@@ -47,8 +47,11 @@ async def enrol_node(
 ) -> bool:
     """Enrols the node's key; False if it is there. Only with `replaces` another one takes the place of the newest.
 
+    Requests of one node are taken one after another: of two at once the second sees what the first has enrolled.
+
     Refusal `another_node_key`.
     """
+    await take_lock(conn, f"enrol/{operator}/{node}")
     query = select(node_key.c.rank, node_key.c.public_key).where(
         node_key.c.operator == operator, node_key.c.node == node
     )

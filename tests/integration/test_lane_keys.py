@@ -271,6 +271,21 @@ async def rotate(site: Site) -> None:
     take_new_keys(site.folder, made)
 
 
+async def test_two_requests_of_one_node_at_once_are_taken_one_after_the_other(world: World) -> None:
+    node = bytes(range(32))
+
+    async def enrol(key: bytes) -> list[tuple[str, int]]:
+        async with world.database.app(OPERATOR) as conn:
+            await nodes.enrol_node(conn, OPERATOR, NODE, node, world.now, replaces=False)
+            await asyncio.sleep(0.05)
+            return await nodes.enrol_lanes(conn, OPERATOR, NODE, [("sidecar-0", key)], world.now, world.now)
+
+    first, *newer = (LaneKey.public_bytes(Ed25519PrivateKey.generate()) for _ in range(4))
+    assert await asyncio.gather(enrol(first), enrol(first)) == [[("sidecar-0", 0)]] * 2
+    ranks = [rank for [(_, rank)] in await asyncio.gather(*map(enrol, newer))]
+    assert sorted(ranks) == [1, 2, 3]
+
+
 async def test_a_running_lane_takes_up_a_new_key_under_load_and_loses_nothing(site: Site) -> None:
     assert site.lane is not None
     path = site.folder.lane_key(NODE, "sidecar-0")
