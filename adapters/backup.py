@@ -30,6 +30,7 @@ from adapters.backup_file import (
     put_in_place,
     verified,
 )
+from adapters.log_remembered import SUFFIX
 from adapters.postgres.database import INSTALLATION, Database
 from adapters.postgres.dump import (
     Connection,
@@ -76,8 +77,8 @@ async def take_backup(
 ) -> Taken:
     """Writes a backup of the database and of `files` to `out`. `keys` says whether private keys are among the files.
 
-    Refusals: `no_owner_login`, `bad_out` (the file is there, or
-    its folder can't be written). `Unavailable` (`disk_full` or the database's): then there is no file.
+    Refusals: `no_owner_login`, `bad_out` (the file is there, or its folder can't be written). `Unavailable`
+    (`backup_unwritten`, or the database's): then there is no file.
     """
     if out.exists():  # noqa: ASYNC240 - a command's loop has nothing else to do
         raise Refusal(
@@ -103,8 +104,11 @@ async def _write(
     made_at: datetime,
     progress: Progress,
 ) -> None:
-    # Names of customers and digests of keys are in it: nobody else's to read.
-    descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    # Names of customers and digests of keys are in it: nobody else's to read. What lies there is a killed backup's, or
+    # somebody's who would like to read this one: it is never written into.
+    beside.unlink(missing_ok=True)  # noqa: ASYNC240 - as above
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(beside, flags, 0o600)
     with os.fdopen(descriptor, "r+b") as file:
         writer = BackupWriter(file)
         # Before the snapshot and after it: a batch that is held or accepted meanwhile is not missing from both.
@@ -185,9 +189,13 @@ def _got(objects: Objects, name: str) -> bytes:
 
 
 def key_files(root: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """The private keys of a data folder, and the secret that ids are signed with; not the sidecars' copy of API keys."""
+    """The private keys of a data folder, and the secret that ids are signed with; not the sidecars' copy of API keys, nor
+    what the logs' keys signed last."""
     for path in sorted((root / "keys").rglob("*")):
-        if path.is_file() and not path.name.startswith("snapshot-") and not path.name.endswith(".new"):
+        copied = path.parent == root / "keys" and path.match(
+            "snapshot-*.json"
+        )  # of a sidecar; no key of ours
+        if path.is_file() and not copied and path.suffix not in (".new", SUFFIX):
             yield path.relative_to(root).as_posix(), path.read_bytes
 
 

@@ -6,10 +6,10 @@ told of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date
 
-from billing.log import Content, checkpoint_path, contents_folder, contents_object, log_folder, read_contents
+from billing.log import Content, checkpoint_path, contents_object, log_folder
 from billing.log_growth import GrowingLog, Tile
 from billing.log_tiles import WIDTH, LogTiles, TileName, damaged_log, read_tile_name
 from billing.objects import Objects
@@ -82,14 +82,3 @@ def put_contents(objects: Objects, operator: str, day: date, contents: Sequence[
             for at in range(0, len(contents), _CONTENTS)
         ]
     )
-
-
-def archived_contents(objects: Objects, operator: str, since: date | None = None) -> Iterator[Content]:
-    """Every archived content, of the days from `since` on, each checked against its commitment."""
-    folder = contents_folder(operator)
-    for path in objects.list(folder):
-        if since is not None and path.removeprefix(folder) < since.isoformat():
-            continue
-        stored = objects.get(path)
-        if stored is not None:
-            yield from read_contents(path, stored).values()

@@ -90,7 +90,7 @@ async def prove(
 ) -> Mapping[str, Any]:
     """The proof of a leaf under the newest archived checkpoint, as billing/log_proof.py writes it.
 
-    Refusals: unknown_batch, unknown_document, unknown_leaf, no_leaf_yet, no_leaf, not_signed_yet, archive_incomplete,
+    Refusals: unknown_batch, unknown_document, content_erased, unknown_leaf, no_leaf_yet, no_leaf, not_signed_yet, archive_incomplete,
     bad_seen, damaged_log, bad_signature.
     """
     signed = await asyncio.to_thread(archived_note, objects, operator)
@@ -156,6 +156,13 @@ async def _find(connection: AsyncConnection, operator: str, wanted: Wanted) -> _
         )
     index = await log.index_of_document(connection, operator, row.id, row.issued_at)
     if index is None:
+        if await log.document_without_content(connection, operator):
+            raise Refusal(
+                "content_erased",
+                f"no leaf of a document that has its content is that of {wanted.document}: its own was erased",
+                where="--document",
+                remedy="the leaf itself can be proved by its place: `tally log prove --leaf`",
+            )
         raise _not_signed(operator)
     return _Found(index)
 

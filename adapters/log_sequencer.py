@@ -9,7 +9,8 @@ archived, but not yet known to the database, covers nothing but numbered leaves,
 
 A tree is never signed unless it begins with the newest archived one. A database that lacks entries which the archive
 has (`behind_archive`: it was restored from a backup) or holds others in their place is refused, before anything is
-numbered; so are an archive that is not the log's own and a key that did not sign it.
+numbered; so are an archive that is not the log's own and a key that did not sign it. Where archive and database were
+both put back to an earlier moment, the key's folder remembers what was signed (log_remembered.py).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from adapters.log_archive import (
     put_tiles,
     remove_partial,
 )
+from adapters.log_remembered import put_back, remember, remembered
 from adapters.postgres import log
 from adapters.postgres.database import Database
 from adapters.postgres.log import ContentsOf, Head, Standing
@@ -114,8 +116,10 @@ class _Sequencer:
         archived = None if found is None else self._own(found, key)
         await _check_begins(self.database, self.objects, self.operator, standing, archived)
         grown = await asyncio.to_thread(growing_log, self.objects, self.operator, archived)
+        last = await asyncio.to_thread(remembered, self.key_path, log_verifier(key, self.operator))
+        await self._check_last(last, grown)
         if standing.head is not None and grown.size < standing.head.size:
-            await self._catch_up(grown, standing.head)
+            await self._catch_up(grown, standing.head, last)
         signed: Checkpoint | None = None
         numbered = standing.numbered
         while True:
@@ -124,7 +128,7 @@ class _Sequencer:
                 numbered = await self._number(numbered, transactions)
             if numbered == grown.size and signed is not None:
                 return signed
-            signed = await self._publish(grown, numbered, key)
+            signed = await self._publish(grown, numbered, key, last)
 
     async def _waiting(self) -> list[int]:
         """Transactions whose leaves wait, with what they commit to archived already."""
@@ -145,14 +149,29 @@ class _Sequencer:
         step("log-numbers")
         return numbered
 
-    async def _publish(self, grown: GrowingLog, size: int, key: Ed25519PrivateKey) -> Checkpoint:
-        """Archives the leaves up to `size`, signs, and tells the database."""
-        full = await self._grow(grown, size)
+    async def _check_last(self, last: Checkpoint | None, grown: GrowingLog) -> None:
+        """That the archived log begins with what was signed last, as far as it reaches. Refusal `log_put_back`."""
+        if last is None or last.size > grown.size:
+            return
+        if last.size == grown.size:
+            root = grown.root()
+        else:
+            tiles = archived_log(self.objects, self.operator, grown.size)
+            root = await asyncio.to_thread(tiles.root, last.size)
+        if root != last.root:
+            raise put_back(last, grown.size, self.operator)
+
+    async def _publish(
+        self, grown: GrowingLog, size: int, key: Ed25519PrivateKey, last: Checkpoint | None
+    ) -> Checkpoint:
+        """Archives the leaves up to `size`, signs, and tells the database. Refusal `log_put_back`."""
+        full = await self._grow_past(grown, size, last)
         await asyncio.to_thread(put_tiles, self.objects, self.operator, grown.unfinished())
         step("log-tiles")
         checkpoint = Checkpoint(origin(self.operator), grown.size, grown.root())
         signed = sign_checkpoint(checkpoint, key)
         await asyncio.to_thread(put_checkpoint, self.objects, self.operator, signed)
+        await asyncio.to_thread(remember, self.key_path, signed)
         step("log-checkpoint")
         async with self.database.app(self.operator) as connection:
             await log.set_head(
@@ -161,6 +180,17 @@ class _Sequencer:
         step("log-head")
         await asyncio.to_thread(remove_partial, self.objects, self.operator, full)
         return checkpoint
+
+    async def _grow_past(self, grown: GrowingLog, size: int, last: Checkpoint | None) -> list[TileName]:
+        """Grows to `size`, past what was signed last. Refusal `log_put_back` where that was another tree."""
+        if last is None or last.size <= grown.size:
+            return await self._grow(grown, size)
+        if last.size > size:
+            raise put_back(last, size, self.operator)
+        full = await self._grow(grown, last.size)
+        if grown.root() != last.root:
+            raise put_back(last, size, self.operator)
+        return full + await self._grow(grown, size)
 
     async def _grow(self, grown: GrowingLog, size: int) -> list[TileName]:
         """Adds the leaves up to `size` from the database and archives what becomes full."""
@@ -175,12 +205,13 @@ class _Sequencer:
         assert all(name.width == WIDTH for name in full)
         return full
 
-    async def _catch_up(self, grown: GrowingLog, head: Head) -> None:
+    async def _catch_up(self, grown: GrowingLog, head: Head, last: Checkpoint | None) -> None:
         """The archive was restored from a backup of its own: what it lacks of what was signed is written again."""
         async with self.database.app(self.operator) as connection:
             contents = await log.numbered_contents(connection, self.operator, grown.size, head.size)
         await asyncio.to_thread(self._put_contents, contents)
-        await self._grow(grown, head.size)
+        # What was signed behind this head may be numbered, too.
+        await self._grow_past(grown, head.size, last if last and last.size <= head.size else None)
         if grown.root() != head.root:
             raise _differs(
                 self.operator, f"the newest archived checkpoint and the database's of {head.size} leaves"
@@ -231,12 +262,23 @@ async def _check_begins(
     if standing.head is not None and archived.size == known:
         if archived.root != standing.head.root:
             raise _differs(operator, f"two trees of {known} leaves")
+    elif standing.head is not None and archived.size < known:
+        # Ours of earlier, or another's: told before anything is written into it.
+        grown = await asyncio.to_thread(growing_log, objects, operator, archived)
+        while grown.size < known:
+            async with database.app(operator) as connection:
+                grown.add(
+                    await log.entries(
+                        connection, operator, grown.size, min(known, grown.size + LEAVES_AT_ONCE)
+                    )
+                )
+        if grown.root() != standing.head.root:
+            raise _differs(operator, f"the newest archived checkpoint and the database's of {known} leaves")
     elif archived.size > known:
         tiles = archived_log(objects, operator, archived.size)
         async with database.app(operator) as connection:
             leaves = await log.entries(connection, operator, known, archived.size)
-        there = await asyncio.to_thread(lambda: list(tiles.leaves(known, archived.size)))
-        if leaves != there:
+        if leaves != await asyncio.to_thread(lambda: list(tiles.leaves(known, archived.size))):
             raise _differs(operator, f"the leaves from {known} to {archived.size}")
 
 

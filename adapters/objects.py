@@ -3,6 +3,10 @@
 A file is written beside its place (`.NAME.CHANCE.new`), fsynced and renamed, and then its folder is fsynced: a reader
 never meets half of one, and a transaction that commits afterwards never lists what a power cut took away. Of many
 objects at once the fsyncs run in a few threads: the file system's journal then commits many of them together.
+
+Batches are open to whoever may look into the folder: analysts' tools read them, and they name nobody. What a log's leaves
+tell (`_log/content`: names and addresses of customers, hashes of API keys) and what is held are their owner's alone, 0600
+in folders of 0700.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 
 #: fsyncs that wait beside each other.
 _THREADS = 8
+_PRIVATE = "_log/content"
 _T = TypeVar("_T")
 
 
@@ -37,8 +42,10 @@ class ArrowObjects(Objects, Protocol):
 class FolderObjects:
     """Objects below `root`, which is made if it is missing. See `billing.objects.Objects`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, private: bool = False) -> None:
+        """`private`: all of it is the owner's alone."""
         self.root = root
+        self._private = private
         self._lasting: set[Path] = set()
 
     def put(self, objects: Sequence[tuple[str, bytes]]) -> None:
@@ -54,7 +61,7 @@ class FolderObjects:
             # Chance keeps two writers of one file apart; what a killed one leaves is a stray that nobody reads.
             besides = [place.with_name(f".{place.name}.{secrets.token_hex(8)}.new") for place, _ in missing]
             writes = [(beside, content) for beside, (_, content) in zip(besides, missing, strict=True)]
-            each(lambda write: write_file(*write), writes, _THREADS)
+            each(lambda write: write_file(*write, mode=self._mode(write[0])), writes, _THREADS)
             for beside, (place, _) in zip(besides, missing, strict=True):
                 beside.replace(place)
             each(fsync_folder, folders, _THREADS)
@@ -64,7 +71,7 @@ class FolderObjects:
             place = self._place(path)
             self._make_folder(place.parent)
             beside = place.with_name(f".{place.name}.{secrets.token_hex(8)}.new")
-            write_file(beside, content)
+            write_file(beside, content, mode=self._mode(beside))
             beside.replace(place)
             fsync_folder(place.parent)
 
@@ -109,14 +116,26 @@ class FolderObjects:
     def _make_folder(self, folder: Path) -> None:
         """The folder, its name and those above it on disk: one that is there may be from a process that was killed
         before it had made the name last, so the first use by this process makes sure."""
-        make_folder(folder)
-        if folder in self._lasting:
+        if folder in self._lasting and folder.is_dir():
             return
+        if self._is_private(folder):
+            parts = folder.relative_to(self.root).parts
+            inner = self.root if self._private else self.root.joinpath(*parts[: parts.index("content") + 1])
+            make_folder(inner.parent)
+            make_folder(folder, mode=0o700)
+        else:
+            make_folder(folder)
         above = folder
         while above != self.root:
             above = above.parent
             fsync_folder(above)
         self._lasting.add(folder)
+
+    def _is_private(self, place: Path) -> bool:
+        return self._private or f"/{_PRIVATE}/" in f"/{place.relative_to(self.root).as_posix()}/"
+
+    def _mode(self, place: Path) -> int:
+        return 0o600 if self._is_private(place) else 0o644
 
     def _place(self, path: str) -> Path:
         place = self.root / path

@@ -37,12 +37,6 @@ from metering.steps import step
 Progress = Callable[[str, int, int], None]
 
 
-async def ensure_empty(database: Database) -> None:
-    """Refusal `not_empty` where the database holds a row of anybody's."""
-    async with as_owner(database) as connection:
-        await _ensure_empty(connection, await tables_of(connection))
-
-
 async def restore_rows(
     database: Database,
     backup: Backup,
@@ -91,7 +85,12 @@ async def restore_rows(
 
 
 def check_keys(backup: Backup, root: Path) -> None:
-    """Refusal `file_differs` where another key than the backup's lies under a key's name."""
+    """Refusals: `file_differs` where another key than the backup's lies under a key's name; `bad_backup` where a file's
+    name leads out of the data folder: the digest of a backup says that it is whole, not who made it."""
+    for path in backup.manifest.files:
+        parts = path.split("/")
+        if len(parts) < 2 or not {"", ".", ".."}.isdisjoint(parts) or "\0" in path or "\\" in path:
+            raise _bad(backup, f"a file of it has a name that none of ours has: {path!r}")
     faults = [
         Fault("another key than the backup's", path)
         for path in _keys(backup)

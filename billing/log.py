@@ -22,9 +22,9 @@ JSON each in the order in which they were made:
     _log/content/2026-10-05/<SHA-256 of the object, 64 hex digits>.jsonl
     {"commitment": "<64 hex digits>", "nonce": "<64 hex digits>", "content": "<the text, as a JSON string>"}
 
-The day is that of the transaction's beginning, in UTC. A content can be erased when the law asks for it, by putting an
-object without it in the place of its own, and the log still proves everything else: from the commitment alone nothing
-can be guessed, for the nonce is random.
+The day is that of the transaction's beginning, in UTC. Without a content the log still proves everything else, and from
+the commitment alone nothing can be guessed, for the nonce is random; so one could be erased. No command does that yet,
+and a restore from the archive misses it (docs/log.md).
 
 A log is archived below `<operator>/_log/` in the layout of C2SP tlog-tiles (log_tiles.py): `checkpoint`, `tile/…`,
 `tile/entries/…`. What belongs to the installation (operator `*`) is archived under `_installation`, a name that no

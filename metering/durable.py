@@ -67,13 +67,14 @@ def create_once(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     fsync_folder(path.parent)
 
 
-def make_folder(folder: Path) -> None:
-    """Make `folder` and what is missing above it, each name on disk when this returns."""
+def make_folder(folder: Path, *, mode: int = 0o755) -> None:
+    """Make `folder` and what is missing above it, each name on disk when this returns; those that are there stay as they
+    are."""
     if folder.is_dir():
         return
-    make_folder(folder.parent)
+    make_folder(folder.parent, mode=mode)
     with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o755)
+        folder.mkdir(mode=mode)
     fsync_folder(folder.parent)
 
 

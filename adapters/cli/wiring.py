@@ -31,16 +31,16 @@ def archive_objects(folder: DataFolder) -> ArrowObjects:
 
 def held_objects(folder: DataFolder) -> ArrowObjects:
     """Where held batches wait: the folder or bucket of TALLY_HELD, else the data folder's own."""
-    return _objects("TALLY_HELD", folder.held)
+    return _objects("TALLY_HELD", folder.held, private=True)
 
 
-def _objects(variable: str, default: Path) -> ArrowObjects:
+def _objects(variable: str, default: Path, *, private: bool = False) -> ArrowObjects:
     named = os.environ.get(variable, "")
     if "://" in named:
         from adapters.s3_objects import bucket_objects  # few commands on few machines need the S3 client
 
         return bucket_objects(named, variable)
-    return FolderObjects(Path(named).absolute() if named else default)
+    return FolderObjects(Path(named).absolute() if named else default, private=private)
 
 
 def make_intake(folder: DataFolder, database: Database, source: Source | None = None) -> Intake:

@@ -25,10 +25,11 @@ _STANDING = text("""
         h.size, h.root, h.checkpoint, h.signed_at
     FROM (VALUES (1)) AS one LEFT JOIN log_head h ON h.operator = :operator
 """)
-# A transaction's leaves are visible all or none, so a transaction is numbered as a whole.
+# A transaction's leaves are visible all or none, so a transaction is numbered as a whole. One that builds on another's
+# rows has a leaf that was made after all of that one's, whichever began first: so the order is that of the last leaves.
 _WAITING = text("""
     SELECT transaction, count(*) AS leaves FROM leaf_waiting WHERE operator = :operator
-    GROUP BY transaction ORDER BY min(leaf)
+    GROUP BY transaction ORDER BY max(leaf)
 """)
 _CONTENTS = """
     SELECT w.transaction, l.made_at, l.nonce, l.content
@@ -255,6 +256,16 @@ async def index_of_document(
 ) -> int | None:
     """Where the leaf of an issued document stands, with its content not erased."""
     return await _index(conn, _INDEX_OF_DOCUMENT, {"operator": operator, "id": id_}, issued_at)
+
+
+async def document_without_content(conn: AsyncConnection, operator: str) -> bool:
+    """Whether a document's leaf has lost its content, so that it no longer says which document's it is."""
+    found = await conn.execute(
+        select(leaf.c.id)
+        .where(leaf.c.operator == operator, leaf.c.kind == "document", leaf.c.content.is_(None))
+        .limit(1)
+    )
+    return found.first() is not None
 
 
 async def _index(

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from archived_texts import archived_contents
 
-from adapters.log_archive import archived_contents
 from adapters.log_sequencer import sequence
 from adapters.objects import FolderObjects
 from adapters.postgres.books import PostgresBooks

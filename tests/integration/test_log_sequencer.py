@@ -9,10 +9,11 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from archived_texts import archived_contents
 from operator_rows import insert_of
 from sqlalchemy import text
 
-from adapters.log_archive import archived_contents, archived_log, archived_note
+from adapters.log_archive import archived_log, archived_note
 from adapters.log_sequencer import check_extends, log_key_path, sequence
 from adapters.objects import FolderObjects
 from adapters.postgres import log
