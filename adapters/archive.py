@@ -70,16 +70,19 @@ class BatchObjects:
         """The batch at `path`, or None if there is none (any more).
 
         Of one that lies in a joined file the body is its events written anew: the same bytes only where the same
-        version of pyarrow does it, the same events always.
+        version of pyarrow does it, the same events always. b"" where the events are gone.
         """
         note = self._objects.get(seal_path(path))
         if note is not None:
-            return StoredBatch(path, note, self._objects.get(body_path(path)) or b"")
+            body = self._objects.get(body_path(path))
+            if body is not None or not _has_events(note):
+                return StoredBatch(path, note, body or b"")
+        # No seal, or a seal whose body has left before it: a joined file has taken their place, or is about to.
         joined = BatchReader(self._objects)
         note = joined.note(path)
         if note is None:
             return None
-        return StoredBatch(path, note, encode_body(joined.events(path))[0] if peek_seal(note).events else b"")
+        return StoredBatch(path, note, _joined_body(joined, path) if _has_events(note) else b"")
 
     def note(self, path: str) -> bytes | None:
         """The signed seal of the batch at `path`, wherever it lies by now; None if there is none (any more)."""
@@ -92,3 +95,19 @@ class BatchObjects:
     def remove(self, paths: Sequence[str]) -> None:
         """Takes them away; it does not matter whether they are there."""
         self._objects.remove([name for path in paths for name in (seal_path(path), body_path(path))])
+
+
+def _has_events(note: bytes) -> bool:
+    try:
+        return peek_seal(note).events > 0
+    except Refusal:
+        return False  # damaged: who asked gets it as it lies, and sees that
+
+
+def _joined_body(joined: BatchReader, path: str) -> bytes:
+    try:
+        return encode_body(joined.events(path))[0]
+    except Refusal as refused:
+        if refused.code != "archive_incomplete":
+            raise
+        return b""

@@ -2,7 +2,8 @@
 
 Two views: `event`, all events with operator, node and lane from their path and the names of customer, project and key; and
 `seal`, a row a batch. The files are handed over as Arrow datasets, in a folder or in a bucket, and DuckDB itself may open
-nothing: no file, no network, no extension, no other statement than one SELECT. Memory and time are bounded.
+nothing: no file, no network, no extension, no other statement than one SELECT. Memory and time are bounded
+(`archive_bounds`).
 
 Which files hold the events is decided by batches, so each event is met once also while `tally archive compact` runs.
 """
@@ -10,7 +11,6 @@ Which files hold the events is decided by batches, so each event is met once als
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, time, timedelta
@@ -22,6 +22,15 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from adapters.archive_bounds import (
+    AnswerSize,
+    Clock,
+    Limits,
+    TimedObjects,
+    bounded_memory,
+    memory_bytes,
+    translated,
+)
 from adapters.archive_cells import instant
 from adapters.archive_files import event_files
 from adapters.archive_reading import LaneDay, contents
@@ -29,22 +38,14 @@ from adapters.objects import ArrowObjects
 from billing.objects import Objects
 from metering.body import as_parquet
 from metering.event import EVENT_SCHEMA, QUANTITIES
-from metering.refusal import Refusal, Unavailable
+from metering.refusal import Refusal
 
-_BATCH_ROWS = 2048
+_BATCH_ROWS = 64  # the answer is counted so many rows at a time
+_LIMITS = Limits()
 _NAMED = ("customer", "project", "key")
 _WHOSE = [pa.field(name, pa.string()) for name in ("operator", "node", "lane")]
 _FILE_SCHEMA = pa.schema([*as_parquet(EVENT_SCHEMA.empty_table()).schema, *_WHOSE])
 _UUID = r"regexp_replace(lower(hex({0})), '(.{{8}})(.{{4}})(.{{4}})(.{{4}})', '\1-\2-\3-\4-')"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a query may take."""
-
-    memory: str = "1GB"
-    timeout_s: float = 60
-    rows: int = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,31 +63,37 @@ def query(
     days: Sequence[LaneDay],
     names: Mapping[UUID, str],
     span: tuple[datetime, datetime] | None = None,
-    limits: Limits = Limits(),
+    limits: Limits = _LIMITS,
 ) -> Answer:
     """Answers one SELECT over the events and seals of these lanes' days. `span`: only events of [start, end).
 
     Refusals: `bad_query` (not one SELECT, or what DuckDB says of it), `query_too_large`, `query_too_long`.
     """
-    with _translated(limits), contextlib.closing(_session(limits)) as session:
+    clock = Clock(limits)
+    timed = TimedObjects(objects, clock)
+    with translated(limits), contextlib.closing(_session(limits)) as session:
+        memory = memory_bytes(session)
         wanted = _tables_of(session, sql)
-        if "event" in wanted:
-            _add_events(session, objects, days, names, span)
-        if "seal" in wanted:
-            _add_seals(session, objects, days)
-        session.execute("SET lock_configuration = true")
-        with _interrupted_after(session, limits.timeout_s):
-            columns, rows = _first_rows(session.sql(sql).to_arrow_reader(_BATCH_ROWS), limits.rows + 1)
+        with bounded_memory(memory), clock.interrupting(session):
+            if "event" in wanted:
+                _add_events(session, objects, timed, days, names, span)
+            if "seal" in wanted:
+                _add_seals(session, timed, days)
+            session.execute("SET lock_configuration = true")
+            wrapped = session.sql(sql).limit(limits.rows + 1)
+            columns, rows = _rows(wrapped.to_arrow_reader(_BATCH_ROWS), clock, AnswerSize(limits, memory))
     return Answer(columns, tuple(rows[: limits.rows]), len(rows) > limits.rows)
 
 
-def _first_rows(found: pa.RecordBatchReader, count: int) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+def _rows(
+    found: pa.RecordBatchReader, clock: Clock, size: AnswerSize
+) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
     rows: list[tuple[object, ...]] = []
     for batch in found:
-        columns = [column.to_pylist() for column in batch.slice(0, count - len(rows)).columns]
+        clock.check()
+        size.add(batch)
+        columns = [column.to_pylist() for column in batch.columns]
         rows += [tuple(_json(value) for value in row) for row in zip(*columns, strict=True)]
-        if len(rows) >= count:
-            break
     return tuple(found.schema.names), rows
 
 
@@ -121,6 +128,7 @@ def _tables_of(session: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
 def _add_events(
     session: duckdb.DuckDBPyConnection,
     objects: ArrowObjects,
+    timed: Objects,
     days: Iterable[LaneDay],
     names: Mapping[UUID, str],
     span: tuple[datetime, datetime] | None,
@@ -129,7 +137,7 @@ def _add_events(
     paths: list[str] = []
     whose: list[ds.Expression] = []
     for day in days:
-        files = event_files(objects, day)
+        files = event_files(timed, day)
         paths += [f"{base}/{path}" for path in files]
         owner = (
             (ds.field("operator") == day.operator)
@@ -176,7 +184,13 @@ def _names_table(names: Mapping[UUID, str]) -> pa.Table:
 
 
 def _add_seals(session: duckdb.DuckDBPyConnection, objects: Objects, days: Iterable[LaneDay]) -> None:
-    session.register("_seal", pa.Table.from_batches(_seal_batches(objects, days), schema=_SEAL_SCHEMA))
+    """A table of DuckDB's own, within its memory; it grows by one lane's day at a time."""
+    session.register("_more", _SEAL_SCHEMA.empty_table())
+    session.execute("CREATE TABLE _seal AS SELECT * FROM _more")
+    for batch in _seal_batches(objects, days):
+        session.register("_more", pa.Table.from_batches([batch]))
+        session.execute("INSERT INTO _seal SELECT * FROM _more")
+    session.unregister("_more")
     session.execute("CREATE VIEW seal AS SELECT * FROM _seal")
 
 
@@ -214,45 +228,6 @@ def _seal_batches(objects: Objects, days: Iterable[LaneDay]) -> Iterator[pa.Reco
             }
             rows.append(row)
         yield pa.RecordBatch.from_pylist(rows, schema=_SEAL_SCHEMA)
-
-
-@contextlib.contextmanager
-def _interrupted_after(session: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
-    timer = threading.Timer(seconds, session.interrupt)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-@contextlib.contextmanager
-def _translated(limits: Limits) -> Iterator[None]:
-    try:
-        yield
-    except duckdb.InterruptException:
-        raise Refusal(
-            "query_too_long",
-            f"the query took longer than {limits.timeout_s:g} s",
-            where="SQL",
-            remedy="name --operator and --period, or allow more with --timeout",
-        ) from None
-    except duckdb.OutOfMemoryException:
-        raise Refusal(
-            "query_too_large",
-            f"the query needs more memory than {limits.memory}",
-            where="SQL",
-            remedy="ask for fewer groups or columns, or allow more with --memory",
-        ) from None
-    except duckdb.Error as fault:
-        raise Refusal("bad_query", str(fault).strip(), where="SQL") from None
-    except FileNotFoundError as fault:
-        raise Unavailable(
-            "archive_changes",
-            "a file left while it was read: `tally archive compact` or `expire` runs",
-            where=str(fault.filename or ""),
-            remedy="ask again",
-        ) from None
 
 
 def _json(value: Any) -> object:

@@ -12,8 +12,9 @@ from uuid import UUID
 import typer
 
 from adapters import answers
+from adapters.archive_bounds import Limits
 from adapters.archive_compact import Compacted, compact
-from adapters.archive_query import Answer, Limits, query
+from adapters.archive_query import Answer, query
 from adapters.archive_reading import LaneDay, lane_day, lane_days
 from adapters.cli import archive_retention
 from adapters.cli.files import check_writable

@@ -9,12 +9,14 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from archive_examples import Archive, quiet_hours
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from intake_world import START, Writer
 from memory_objects import Cut
 
+from adapters import archive_compact
 from adapters.archive import BatchObjects
 from adapters.archive_joined import join, read_joined
 from adapters.archive_reading import BatchReader
@@ -120,6 +122,32 @@ def test_an_accepted_batch_is_found_by_its_path_wherever_it_lies() -> None:
         # Of one and the same version of pyarrow, even the body's digest.
         assert found == StoredBatch(path, batch.note, batch.body)
     assert stored.get("telecentras/2026-10-05/vilnius-1/sidecar-0/none") is None
+
+
+def test_a_batch_is_found_whole_between_any_two_steps_of_compaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = quiet_hours(2, every_s=1800)
+    met: list[str] = []
+
+    def look(step: str) -> None:
+        met.append(step)
+        store = BatchObjects(archive.objects)
+        for path, batch in archive.batches.items():
+            assert store.get(path) == StoredBatch(path, batch.note, batch.body), step
+
+    monkeypatch.setattr(archive_compact, "step", look)
+    archive.compact()
+    assert met == ["joined", "bodies-left", "seals-left"]
+
+
+def test_a_batch_whose_events_are_gone_is_its_seal_alone() -> None:
+    for joined in (False, True):
+        archive = quiet_hours(2, every_s=1800)
+        if joined:
+            archive.compact()
+        for name in [name for name in archive.objects.there if name.endswith(".parquet")]:
+            del archive.objects.there[name]
+        for path, batch in archive.batches.items():
+            assert BatchObjects(archive.objects).get(path) == StoredBatch(path, batch.note, b"")
 
 
 def test_a_damaged_batch_is_named_and_stays_as_it_lies_while_the_others_are_joined() -> None:
