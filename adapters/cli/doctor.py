@@ -218,6 +218,9 @@ async def _check_database(database: Database) -> list[Check]:
         if lane["holes"] or lane["forks"] or lane["held"]:
             what = f"{lane['holes']} missing, {lane['forks']} forked, {lane['held']} held"
             checks.append(Check(name, FAULT, what, "tally streams names them"))
+        elif lane["due"] and lane["complete_to"] is None:
+            what = "it is enrolled, and no batch of it ever came"
+            checks.append(Check(name, WARNING, what, "does its sidecar run, and do its batches get here?"))
         elif lane["lag_s"] is not None and lane["lag_s"] > BEHIND_S:
             checks.append(
                 Check(
@@ -229,7 +232,8 @@ async def _check_database(database: Database) -> list[Check]:
             )
         elif lane["kind"] == "sidecar":
             state = "" if lane["due"] else f"{lane['state']}, "
-            checks.append(Check(name, OK, f"{state}complete up to {lane['complete_to']}"))
+            came = "nothing came" if lane["complete_to"] is None else f"complete up to {lane['complete_to']}"
+            checks.append(Check(name, OK, f"{state}{came}"))
     if document["root_faults"]:
         named: Any = document["root_fault_batches"]
         what = "; ".join(

@@ -104,9 +104,8 @@ def register_repair(group: typer.Typer) -> None:
             document: Any = await read_streams(database, now(), name.operator)
         [row] = [each for each in document["lanes"] if (each["node"], each["lane"]) == (name.node, name.lane)]
         said = [_said(each) for each in decisions]
-        said.append(
-            f"{name}: complete up to {row['complete_to']}; {counted(row['held'], 'batch', 'batches')} held"
-        )
+        came = "nothing came" if row["complete_to"] is None else f"complete up to {row['complete_to']}"
+        said.append(f"{name}: {came}; {counted(row['held'], 'batch', 'batches')} held")
         return Result({"decisions": [_json(each) for each in decisions], "lane": row}, said)
 
 

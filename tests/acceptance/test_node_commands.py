@@ -178,3 +178,11 @@ def test_a_decision_needs_one_way_one_lane_and_a_reason(ledger: Tally) -> None:
     assert ledger.refused("intake", "repair", "--reason", "why")["code"] == "which_decision"
     retired = ledger(*shlex.split(EXAMPLES["node retire"])[1:])
     assert retired["lane"] == "sidecar-0"
+
+
+def test_doctor_warns_of_a_lane_that_was_enrolled_and_never_sealed(ledger: Tally) -> None:
+    ledger("node", "enrol", *NODE)
+    checks = ledger.run("doctor", "--json").document["checks"]
+    [found] = [check for check in checks if check["name"] == "lane vilnius-1/sidecar-0"]
+    assert (found["state"], found["what"]) == ("warning", "it is enrolled, and no batch of it ever came")
+    assert "None" not in ledger.run("doctor").stdout
