@@ -49,6 +49,8 @@ OTHER_BRANCH = "other_branch"
 REVOKED = "revoked"
 OLD_KEY = "old_key"
 DROPPED = "dropped"
+#: Of a key that counts no more: whoever else has it may sign with it without end.
+OF_A_STALE_KEY = frozenset((REVOKED, OLD_KEY))
 #: What a batch is held for because of what stands before it: a person's decision to go on with it passes over that.
 OF_ITS_PLACE = frozenset((HOLE, FORK, OTHER_BRANCH, "number", "sequence", "requests", "complete_to", "time"))
 
@@ -120,7 +122,7 @@ def follow(mark: Mark, arrivals: Sequence[Inspected], now: datetime) -> Verdicts
         waiting[mark.head if batch.adopted else batch.seal.previous].append(batch)
     while successors := waiting[verdicts.mark.head]:
         batch = successors.popleft()
-        fault = batch.fault or _misfit(verdicts.mark, batch, now)
+        fault = _stale(verdicts.mark, batch) or batch.fault or _misfit(verdicts.mark, batch, now)
         if fault is not None:
             verdicts.refused.append((batch, fault))
             continue
@@ -171,9 +173,9 @@ def _why_not(
     """Names what is wrong with a batch that neither goes on from the mark nor repeats anything."""
     here = f"{batch.place} ({batch.hash})"
     where = f"{batch.name} {batch.place}"
-    unwelcome = _unwelcome(mark, batch)
-    if unwelcome is not None:
-        return Refusal(*unwelcome, where=where)
+    stale = _stale(mark, batch)
+    if stale is not None:
+        return stale
     taken = places.get(batch.place)
     if taken is not None:
         return Refusal(FORK, f"two batches of one number: {here} and the accepted ({taken})", where=where)
@@ -194,7 +196,7 @@ def _why_not(
 
 def _misfit(mark: Mark, batch: Inspected, now: datetime) -> Refusal | None:
     """What does not hold between a lane's mark and the batch that names its head, by the name of the check."""
-    misfit = _unwelcome(mark, batch) or _ahead(batch, now)
+    misfit = _ahead(batch, now)
     if misfit is None and batch.hash == mark.adopts:
         misfit = _ending(mark, batch.seal)
     elif misfit is None:
@@ -202,14 +204,17 @@ def _misfit(mark: Mark, batch: Inspected, now: datetime) -> Refusal | None:
     return None if misfit is None else Refusal(*misfit, where=f"{batch.name} {batch.place}")
 
 
-def _unwelcome(mark: Mark, batch: Inspected) -> tuple[str, str] | None:
+def _stale(mark: Mark, batch: Inspected) -> Refusal | None:
+    """Why nothing of this batch counts, whatever it holds and wherever it stands."""
     if batch.hash in mark.dropped:
-        return DROPPED, "a person decided that it never counts"
-    if batch.key_rank in mark.revoked:
-        return REVOKED, "its key was revoked, and it comes after the last good seal"
-    if batch.key_rank < mark.key_rank:
-        return OLD_KEY, "a seal of the lane's newer key was accepted before it"
-    return None
+        why = DROPPED, "a person decided that it never counts"
+    elif batch.key_rank in mark.revoked:
+        why = REVOKED, "its key was revoked, and it comes after the last good seal"
+    elif batch.key_rank < mark.key_rank:
+        why = OLD_KEY, "a seal of the lane's newer key was accepted before it"
+    else:
+        return None
+    return Refusal(*why, where=f"{batch.name} {batch.place}")
 
 
 def _ending(mark: Mark, seal: Seal) -> tuple[str, str] | None:

@@ -119,7 +119,7 @@ async def _close_book(
             "unknown_operator", f"operator {operator} is not declared", remedy="`tally apply` it first"
         )
     unfinished = check_time(facts.operator[-1], period, now, accepted.unfinished)
-    await check_held(book, operator)
+    await check_held(book, facts.operator[-1], period)
     waiting = await _waiting_until(book, period)
     gaps: dict[Period, list[Gap]] = {}
     for closed in (*waiting, period):

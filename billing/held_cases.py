@@ -23,6 +23,8 @@ class HeldBatch:
     code: str
     what: str
     path: str = ""
+    #: Its key was revoked, or a seal of a newer one was accepted.
+    is_stale: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ def _ending(
         return f"tally intake repair {lane} {option} {batch.hash[:16]} --reason WHY"
 
     drop = repair("--drop", root)
+    all_stale = f"tally intake repair {lane} --drop revoked --reason WHY"
     if root.previous in dropped:
         return "it follows a batch that was dropped: its writer (a clone, a restored disk) still runs", (
             drop,
@@ -124,10 +127,10 @@ def _ending(
         case acceptance.REVOKED:
             return (
                 "what is genuine is sealed again at the node, the rest is dropped",
-                (f"tally node reseal --node {name.node} --lane {name.lane}", drop),
+                (f"tally node reseal --node {name.node} --lane {name.lane}", all_stale),
             )
         case acceptance.OLD_KEY:
-            return "a seal of the newer key was accepted before it; it is a stale writer's", (drop,)
+            return "a seal of the newer key was accepted before it; it is a stale writer's", (all_stale,)
     if root.code in acceptance.OF_ITS_PLACE:
         return "it contradicts what stands before it: go on with it as it is, or leave it out", (
             repair("--accept-hole", root),

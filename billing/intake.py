@@ -20,7 +20,7 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import chain
@@ -29,7 +29,7 @@ import pyarrow as pa
 
 from billing import taking_of
 from billing.acceptance import AHEAD, Mark, Verdicts, follow, settle
-from billing.aside import MostAside, counts, keep_within
+from billing.aside import MostAside, counts, hold_within, is_stale, keep_within
 from billing.batch_paths import aside_path
 from billing.cells import mark_late, merged
 from billing.inspection import Delivery, Inspected, LaneName
@@ -59,6 +59,8 @@ POLL_BYTES = 64_000_000
 POLL_EVERY = timedelta(milliseconds=200)
 ROLL_UP_EVERY = timedelta(seconds=10)
 _LONGEST_WAIT = timedelta(seconds=5)
+#: After so long a held batch that was damaged or gone is looked at again: a person may have put it back.
+_DAMAGED_FOR = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,8 @@ class Intake:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         most_aside: MostAside | None = None,
     ) -> None:
-        """`most_aside` bounds what is kept of batches that nobody's key vouches for; None where the source is the only
-        place that holds them."""
+        """`most_aside` bounds what is kept of batches that nobody's key vouches for, or only one that counts no more; None
+        where the source is the only place that holds them."""
         self._most_aside = most_aside
         self._source = source
         self._ledger = ledger
@@ -104,7 +106,7 @@ class Intake:
         """Drops what was learnt from the database: it only spared questions, and another one may know less."""
         self._inspector = Inspector(self._ledger)
         self._months: set[tuple[str, date]] = set()
-        self._damaged: set[str] = set()
+        self._damaged: dict[str, datetime] = {}
 
     async def run(self, stop: asyncio.Event, poll_every: timedelta = POLL_EVERY) -> None:
         """Takes what comes until `stop` is set, then once more; waits for a database or disk that is down, and goes
@@ -152,7 +154,7 @@ class Intake:
             arrivals = await asyncio.to_thread(self._source.deliveries)
             while poll := await asyncio.to_thread(next_poll, arrivals, POLL_BATCHES, POLL_BYTES):
                 taken = sum(await take_apart(self.take, poll, failed), taken)
-            while due := still_going(await self._due(), failed):
+            while due := still_going(await self._due(failed), failed):
                 taken = sum(await take_apart(self.take, due, failed), taken)
         except Unavailable:
             self._forget()
@@ -181,17 +183,24 @@ class Intake:
         await asyncio.to_thread(self._source.acknowledge, tokens, marks)
         return summary
 
-    async def _due(self) -> list[Delivery]:
-        """Held batches whose turn has come."""
-        found = []
-        for path in await self._ledger.due(self._clock(), POLL_BATCHES):
-            stored = await asyncio.to_thread(self._held.get, path)
-            delivery = None if stored is None else Delivery(stored.note, stored.body, held_path=path)
-            if delivery is not None and path.endswith(delivery.digest):
-                found.append(delivery)
-            elif path not in self._damaged:
-                self._damaged.add(path)
-                logger.error("the held batch %s is damaged or gone; it stays listed", path)
+    async def _due(self, failed: Collection[str]) -> list[Delivery]:
+        """Held batches whose turn has come. What is damaged is passed over for a while, and keeps nobody waiting."""
+        found: list[Delivery] = []
+        now = self._clock()
+        while not found:
+            damaged = [path for path, seen_at in self._damaged.items() if now - seen_at < _DAMAGED_FOR]
+            paths = await self._ledger.due(now, POLL_BATCHES, damaged, failed)
+            if not paths:
+                break
+            for path in paths:
+                stored = await asyncio.to_thread(self._held.get, path)
+                delivery = None if stored is None else Delivery(stored.note, stored.body, held_path=path)
+                if delivery is not None and path.endswith(delivery.digest):
+                    found.append(delivery)
+                    continue
+                if path not in self._damaged:
+                    logger.error("the held batch %s is damaged or gone; it stays listed", path)
+                self._damaged[path] = now
         return found
 
     async def _set_aside(self, aside: Sequence[SetAside]) -> None:
@@ -257,6 +266,12 @@ class Intake:
         refused = [pair for verdict in verdicts.values() for pair in verdict.refused]
         repeats = [batch for verdict in verdicts.values() for batch in verdict.repeats]
         again = [batch for batch, _ in refused if batch.delivery.held_path is not None]
+        beyond: dict[LaneName, int] = {}
+        if self._most_aside is not None and any(map(is_stale, refused)):
+            stale: dict[LaneName, set[str]] = defaultdict(set)
+            for batch, _ in filter(is_stale, refused):
+                stale[batch.name].add(batch.hash)
+            refused, beyond = hold_within(refused, await transaction.stale(stale), self._most_aside)
         return Taking(
             accepted=accepted,
             marks={name: verdict.mark for name, verdict in verdicts.items() if verdict.accepted},
@@ -266,6 +281,7 @@ class Intake:
                 (batch.name, batch.place, batch.hash)
                 for batch in chain((entry.inspected for entry in accepted), repeats, again)
             ],
+            beyond=beyond,
         )
 
     async def _cells(

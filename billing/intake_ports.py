@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Protocol
 from zoneinfo import ZoneInfo
@@ -102,6 +102,15 @@ class AsideSoFar:
 
 
 @dataclass(frozen=True, slots=True)
+class StaleSoFar:
+    """How many batches of a lane are held under keys that count no more, dropped ones too; `listed`: hashes of those
+    among them that were asked for."""
+
+    held: int = 0
+    listed: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Taking:
     """Everything that one transaction writes."""
 
@@ -111,6 +120,9 @@ class Taking:
     held: Sequence[Held]
     settled: Sequence[tuple[LaneName, Place, str]]  # held before, no longer: lane, place, hash
     positions: Sequence[Position] = ()
+    beyond: Mapping[LaneName, int] = field(
+        default_factory=dict
+    )  # so many of a lane are not held, only counted
 
 
 class Source(Protocol):
@@ -161,6 +173,10 @@ class Acceptance(Protocol):
         ...
 
     async def lateness(self, operators: Collection[str]) -> Mapping[str, Lateness]: ...
+
+    async def stale(self, hashes: Mapping[LaneName, Collection[str]]) -> Mapping[LaneName, StaleSoFar]:
+        """What is held of these lanes under keys that count no more, and which of these batches are among it."""
+        ...
 
     async def write(self, taking: Taking, accepted_at: datetime) -> Sequence[str]:
         """Appends all of it; returns the paths of held batches of which nothing has to lie there any more: those that
@@ -231,8 +247,11 @@ class Ledger(Protocol):
         """Counts what came beyond what is kept; under None what is of no enrolled lane."""
         ...
 
-    async def due(self, now: datetime, limit: int) -> Sequence[str]:
-        """Paths of at most `limit` held batches whose turn has come at `now`, a lane's in its order."""
+    async def due(
+        self, now: datetime, limit: int, damaged: Collection[str] = (), failed: Collection[str] = ()
+    ) -> Sequence[str]:
+        """Paths of at most `limit` held batches whose turn has come at `now`: of every operator and every lane the first
+        ones, a lane's in its order. Left out are these `damaged` paths, what follows them, and `failed` operators."""
         ...
 
     async def positions(self, source: str) -> Mapping[int, int]:

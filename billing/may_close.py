@@ -25,14 +25,14 @@ class Accepted:
     gaps: AcceptedGaps
 
 
-async def check_held(book: Book, operator: str) -> None:
+async def check_held(book: Book, operator: Operator, period: Period) -> None:
     """Refuses `held_batches`: what is verified and not accepted may be usage of any month."""
-    held = await book.held_batches()
+    held = await book.held_batches(period.bounds(operator.zone)[1])
     if held:
         raise Refusal(
             "held_batches",
-            f"{held} batches of {operator} are held, so its usage is not whole",
-            where=operator,
+            f"{held} batches of {operator.id} are held, so its usage is not whole",
+            where=operator.id,
             remedy="`tally streams` names them, why, and what ends it: the missing batch, the time, the restored subject,"
             " a whole copy; or, by a person's decision, `tally intake repair`",
         )

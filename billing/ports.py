@@ -74,10 +74,9 @@ class Book(Protocol):
         """All versions of everything declared for this operator, and the parties."""
         ...
 
-    async def held_batches(self) -> int:
-        """How many verified batches of this operator wait for a human decision; a period with any can't
-        close.
-        """
+    async def held_batches(self, end: datetime) -> int:
+        """How many verified batches a close of what is before `end` waits for: what their lane made up for under a newer
+        key, complete to `end`, is none of them."""
         ...
 
     async def open_roots(self, start: datetime, end: datetime) -> OpenRoots:

@@ -2,6 +2,7 @@
 
     keep HASH         of a fork: the lane goes on with this branch behind its last accepted seal, and bills both
     drop HASH         this batch and what is held behind it never count; their files stay in held/
+    drop revoked      so does all that is held under keys that were revoked, or have a newer one
     accept-hole HASH  what is missing before this batch will never come: the lane goes on with it
     retire            the lane will never seal again: no close waits for it
     unproven HASH     of an accepted batch: nothing will ever prove its events; they are billed as its seal counts them
@@ -19,7 +20,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from billing.acceptance import FORK, OF_ITS_PLACE, OTHER_BRANCH
+from billing.acceptance import FORK, OF_ITS_PLACE, OTHER_BRANCH, REVOKED
 from billing.held_cases import HeldBatch, branch_from, branch_up_to
 from billing.inspection import LaneName, Place
 from metering.batch import GENESIS, Seal
@@ -86,7 +87,11 @@ def named_batch(lane: LaneNow, hash: str) -> HeldBatch:
 
 
 def drop(lane: LaneNow, hash: str, reason: str) -> list[Decision]:
-    """Drops a held batch and all that is held behind it. Refusal `unknown_batch`."""
+    """Drops a held batch and all that is held behind it; `revoked`: all that stale keys signed. Refusal `unknown_batch`."""
+    if hash == REVOKED:
+        stale = [_dropped(lane, each, reason) for each in lane.held if each.is_stale]
+        if stale:
+            return stale
     batch = named_batch(lane, hash)
     return [_dropped(lane, each, reason) for each in branch_from(lane.held, batch.hash)]
 

@@ -45,7 +45,10 @@ def register_repair(group: typer.Typer) -> None:
         ] = None,
         drop: Annotated[
             str | None,
-            typer.Option(metavar="HASH", help="Leave out this held batch and what is held behind it."),
+            typer.Option(
+                metavar="HASH",
+                help="Leave out this held batch and what is held behind it; revoked: all of old keys.",
+            ),
         ] = None,
         accept_hole: Annotated[
             str | None,

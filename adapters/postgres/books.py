@@ -83,8 +83,8 @@ class PostgresBook:
     async def facts(self) -> Facts:
         return await operator_facts(self._connection, self._operator)
 
-    async def held_batches(self) -> int:
-        return await closes.held_batches(self._connection, self._operator)
+    async def held_batches(self, end: datetime) -> int:
+        return await closes.held_batches(self._connection, self._operator, end)
 
     async def open_roots(self, start: datetime, end: datetime) -> OpenRoots:
         return await open_roots(self._connection, self._operator, start, end)

@@ -8,7 +8,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from adapters.postgres.lane_ends import is_dropped, whole_us
+from adapters.postgres.lane_ends import is_dropped, is_made_up_for, whole_us
 from adapters.postgres.schema import decision, held, import_file, lane, late_bound, period_close, seal_fact
 from billing.gaps import DROPPED, HOLE, UNPROVEN, Gap, in_order, newest
 from billing.period import Period
@@ -18,11 +18,14 @@ from billing.ports import PeriodClose
 _GAPS = {"drop": DROPPED, "accept_hole": HOLE, "unproven": UNPROVEN}
 
 
-async def held_batches(conn: AsyncConnection, operator: str) -> int:
-    """How many verified batches wait for a person's decision."""
+async def held_batches(conn: AsyncConnection, operator: str, end: datetime) -> int:
+    """How many verified batches a close of what is before `end` waits for. What a key signed that counts no more is none
+    of them once its lane is complete to `end` under a newer one: else who stole the old key stops every close."""
     count: int = (
         await conn.execute(
-            select(func.count()).select_from(held).where(held.c.operator == operator, ~is_dropped())
+            select(func.count())
+            .select_from(held)
+            .where(held.c.operator == operator, ~is_dropped(), ~is_made_up_for(end))
         )
     ).scalar_one()
     return count

@@ -7,7 +7,7 @@ appends to the list of batches and to the partial sums, and moves the mark of th
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import date, datetime
@@ -30,7 +30,7 @@ from adapters.postgres.schema import batch, held, late_bound, operator, partial_
 from billing.acceptance import OF_ITS_PLACE, Known, Mark
 from billing.aside import NOT_KEPT
 from billing.inspection import Enrolment, LaneName, Place
-from billing.intake_ports import AsideSoFar, Held, Lateness, Position, SetAside, Taking
+from billing.intake_ports import AsideSoFar, Held, Lateness, Position, SetAside, StaleSoFar, Taking
 from billing.period import Period
 from metering.batch import Seal
 from metering.enrolment import MAX_LANES
@@ -61,10 +61,12 @@ _MAY_GO_ON = """(h.code = 'hole' OR (h.code = 'ahead_of_time' AND h.due_at <= :n
     OR (h.code = 'unknown_customer' AND NOT EXISTS (
         SELECT FROM unnest(h.missing) AS m(id) WHERE NOT EXISTS (
             SELECT FROM subject s WHERE s.operator = h.operator AND s.kind = 'customer' AND s.id = m.id))))"""
-# What waits for a missing batch forms a chain behind it; its first link follows the lane's head.
+# What waits for a missing batch forms a chain behind it; its first link follows the lane's head. Operators take turns, and
+# an operator's lanes: who has much that is due keeps nobody else waiting.
 _DUE = text(f"""
     WITH RECURSIVE waiting AS (
-        SELECT h.* FROM held h WHERE NOT EXISTS (SELECT FROM decision d
+        SELECT h.* FROM held h WHERE h.path <> ALL (CAST(:damaged AS text[]))
+            AND h.operator <> ALL (CAST(:failed AS text[])) AND NOT EXISTS (SELECT FROM decision d
             WHERE (d.operator, d.node, d.lane, d.hash) = (h.operator, h.node, h.lane, h.hash) AND d.kind = 'drop')),
     due AS (
         SELECT h.*, 1 AS turn FROM waiting h JOIN lane l USING (operator, node, lane)
@@ -80,8 +82,9 @@ _DUE = text(f"""
         UNION ALL
         SELECT s.path, l.operator, l.node, l.lane, 0 FROM set_aside s
             JOIN lane_key l ON (l.operator, l.node, l.lane, l.key_hash) = (s.claimed, s.node, s.lane, s.key_hash)
-            WHERE s.code = 'unknown_key') AS found
-    ORDER BY operator, node, lane, turn, path LIMIT :most
+            WHERE s.code = 'unknown_key' AND s.path <> ALL (CAST(:damaged AS text[]))
+                AND l.operator <> ALL (CAST(:failed AS text[]))) AS found
+    ORDER BY row_number() OVER (PARTITION BY operator ORDER BY turn, node, lane, path), operator LIMIT :most
 """)  # noqa: S608 - only a condition of our own is put in
 _HELD = text("""
     SELECT h.path
@@ -108,6 +111,15 @@ _TOLD = text("""
         epoch = CASE WHEN excluded.told >= s.told THEN excluded.epoch ELSE s.epoch END,
         number = CASE WHEN excluded.told >= s.told THEN excluded.number ELSE s.number END,
         hash = CASE WHEN excluded.told >= s.told THEN excluded.hash ELSE s.hash END
+""")
+_STALE = text("""
+    SELECT operator, node, lane, count(*) AS held,
+        coalesce(array_agg(h.hash) FILTER (WHERE h.hash = ANY (CAST(:hashes AS text[]))), '{}') AS listed
+    FROM unnest(CAST(:operators AS text[]), CAST(:nodes AS text[]), CAST(:lanes AS text[])) AS w(operator, node, lane)
+    JOIN held h USING (operator, node, lane) JOIN lane l USING (operator, node, lane)
+    WHERE h.key_rank < l.key_rank OR EXISTS (SELECT FROM lane_key k
+        WHERE (k.operator, k.node, k.lane, k.rank) = (h.operator, h.node, h.lane, h.key_rank) AND k.revoked_at IS NOT NULL)
+    GROUP BY operator, node, lane
 """)
 _SETTLED = text("""
     DELETE FROM held h USING unnest(CAST(:operators AS text[]), CAST(:nodes AS text[]), CAST(:lanes AS text[]),
@@ -183,15 +195,19 @@ class PostgresLedger:
 
     async def count_aside(self, more: Mapping[LaneName | None, int], at: datetime) -> None:
         async with self._database.intake() as conn:
-            row = insert_or_not(set_aside)
-            beyond = {"batches": set_aside.c.batches + row.excluded.batches, "seen_at": row.excluded.seen_at}
-            upsert = row.on_conflict_do_update(index_elements=["operator", "digest"], set_=beyond)
-            by_key = sorted(more.items(), key=lambda item: item[0] or LaneName("", "", ""))
-            await conn.execute(upsert, [rows.not_kept_row(name, count, at) for name, count in by_key])
+            await _count_aside(conn, more.items(), at)
 
-    async def due(self, now: datetime, limit: int) -> Sequence[str]:
+    async def due(
+        self, now: datetime, limit: int, damaged: Collection[str] = (), failed: Collection[str] = ()
+    ) -> Sequence[str]:
         async with self._database.intake() as conn:
-            asked = {"now": now, "most": limit, "of_its_place": sorted(OF_ITS_PLACE)}
+            asked = {
+                "now": now,
+                "most": limit,
+                "of_its_place": sorted(OF_ITS_PLACE),
+                "damaged": list(damaged),
+                "failed": list(failed),
+            }
             return list((await conn.execute(_DUE, asked)).scalars())
 
     async def positions(self, source: str) -> Mapping[int, int]:
@@ -241,6 +257,13 @@ class LockedLanes:
         # An operator without a site file has no period yet, and so no bound either.
         return {owner: Lateness(ZoneInfo(zones.get(owner) or "UTC"), bounds[owner]) for owner in wanted}
 
+    async def stale(self, hashes: Mapping[LaneName, Collection[str]]) -> Mapping[LaneName, StaleSoFar]:
+        asked = _columns(hashes.keys(), ("operators", "nodes", "lanes"))
+        asked["hashes"] = [each for of_lane in hashes.values() for each in of_lane]
+        found = await self._conn.execute(_STALE, asked)
+        so_far = {rows.lane_name(row): StaleSoFar(row.held, frozenset(row.listed)) for row in found}
+        return {name: so_far.get(name, StaleSoFar()) for name in hashes}
+
     async def write(self, taking: Taking, accepted_at: datetime) -> Sequence[str]:
         settled = await self._settle(taking)
         if taking.accepted:
@@ -260,6 +283,8 @@ class LockedLanes:
             await copy_cells(self._conn, owner, table)
             await self._conn.execute(insert(partial_hour), rows.hour_rows(owner, table))
         superfluous = await self._hold(taking.held, accepted_at) if taking.held else set()
+        if taking.beyond:
+            await _count_aside(self._conn, taking.beyond.items(), accepted_at)
         await move(self._conn, taking.positions)
         still = {entry.path for entry in taking.held}
         return sorted(set(settled) - still | superfluous)
@@ -294,6 +319,16 @@ class LockedLanes:
         names = ("operators", "nodes", "lanes", "epochs", "numbers", "hashes")
         keys = [(*name, *place, seal_hash) for name, place, seal_hash in taking.settled]
         return list((await self._conn.execute(_SETTLED, _columns(keys, names))).scalars())
+
+
+async def _count_aside(
+    conn: AsyncConnection, more: Iterable[tuple[LaneName | None, int]], at: datetime
+) -> None:
+    row = insert_or_not(set_aside)
+    beyond = {"batches": set_aside.c.batches + row.excluded.batches, "seen_at": row.excluded.seen_at}
+    upsert = row.on_conflict_do_update(index_elements=["operator", "digest"], set_=beyond)
+    by_key = sorted(more, key=lambda item: item[0] or LaneName("", "", ""))
+    await conn.execute(upsert, [rows.not_kept_row(name, count, at) for name, count in by_key])
 
 
 def _columns(keys: Collection[Sequence[object]], names: Sequence[str]) -> dict[str, list[object]]:

@@ -185,6 +185,7 @@ def held_row(entry: Held, held_at: datetime) -> dict[str, object]:
         "held_at": held_at,
         "due_at": entry.due_at,
         "missing": [UUID(bytes=customer) for customer in sorted(entry.missing)] or None,
+        "key_rank": entry.inspected.key_rank,
     }
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ColumnElement, exists, text
+from sqlalchemy import ColumnElement, exists, or_, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from adapters.postgres.schema import decision, held
+from adapters.postgres.schema import decision, held, lane, lane_key
 from billing.completeness import LaneEnd
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -62,6 +62,30 @@ def is_dropped() -> ColumnElement[bool]:
         decision.c.lane == held.c.lane,
         decision.c.hash == held.c.hash,
         decision.c.kind == "drop",
+    )
+
+
+def is_stale() -> ColumnElement[bool]:
+    """Of a row of `held`: its key was revoked, or a seal of a newer one was accepted. It never counts as it is."""
+    of_lane = (lane.c.operator == held.c.operator, lane.c.node == held.c.node, lane.c.lane == held.c.lane)
+    revoked = exists().where(
+        lane_key.c.operator == held.c.operator,
+        lane_key.c.node == held.c.node,
+        lane_key.c.lane == held.c.lane,
+        lane_key.c.rank == held.c.key_rank,
+        lane_key.c.revoked_at.is_not(None),
+    )
+    return or_(revoked, exists().where(*of_lane, lane.c.key_rank > held.c.key_rank))
+
+
+def is_made_up_for(end: datetime) -> ColumnElement[bool]:
+    """Of a row of `held`: its lane has gone on under a newer key, up to `end`."""
+    return exists().where(
+        lane.c.operator == held.c.operator,
+        lane.c.node == held.c.node,
+        lane.c.lane == held.c.lane,
+        lane.c.key_rank > held.c.key_rank,
+        lane.c.complete_to >= end,
     )
 
 

@@ -182,6 +182,7 @@ held = Table(
     instant("held_at"),
     instant("due_at", nullable=True),
     Column("missing", ARRAY(Uuid)),
+    Column("key_rank", Integer, nullable=False, server_default=text("0")),
     ForeignKeyConstraint(["operator", "node", "lane"], ["lane.operator", "lane.node", "lane.lane"]),
 )
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters.postgres.database import INSTALLATION, Database
 from adapters.postgres.intake_rows import lane_name
-from adapters.postgres.lane_ends import is_dropped, whole_us
+from adapters.postgres.lane_ends import is_dropped, is_stale, whole_us
 from adapters.postgres.roots import faulty_roots
 from adapters.postgres.schema import decision, held, lane
 from adapters.postgres.strays import strays
@@ -65,7 +65,7 @@ async def _missing_siblings(conn: AsyncConnection) -> list[MissingSibling]:
 
 async def held_of(conn: AsyncConnection, name: LaneName | None = None) -> list[tuple[LaneName, HeldBatch]]:
     """What is held and nobody decided against, of one lane or of all that the connection sees; oldest first."""
-    query = select(held).where(~is_dropped())
+    query = select(held, is_stale().label("is_stale")).where(~is_dropped())
     if name is not None:
         query = query.where(
             held.c.operator == name.operator, held.c.node == name.node, held.c.lane == name.lane
@@ -73,7 +73,15 @@ async def held_of(conn: AsyncConnection, name: LaneName | None = None) -> list[t
     return [
         (
             lane_name(row),
-            HeldBatch(Place(row.epoch, row.number), row.hash, row.previous, row.code, row.what, row.path),
+            HeldBatch(
+                Place(row.epoch, row.number),
+                row.hash,
+                row.previous,
+                row.code,
+                row.what,
+                row.path,
+                row.is_stale,
+            ),
         )
         for row in await conn.execute(query.order_by(held.c.held_at, held.c.epoch, held.c.number))
     ]

@@ -217,6 +217,7 @@ CREATE TABLE held (
     held_at timestamptz NOT NULL,
     due_at timestamptz,             -- of what is ahead of time: when it no longer is
     missing uuid[],                 -- of what names unknown customers: which
+    key_rank integer NOT NULL DEFAULT 0,    -- of the key that signed it (lane_key)
     -- The hash is part of the key: both branches of a fork may be held, nothing is dropped.
     PRIMARY KEY (operator, node, lane, epoch, number, hash),
     FOREIGN KEY (operator, node, lane) REFERENCES lane,

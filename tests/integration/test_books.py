@@ -212,7 +212,7 @@ async def test_thirty_books_are_open_at_once_without_waiting_for_a_pool(books: B
     began = time.monotonic()
     async with AsyncExitStack() as stack:
         opened = [await stack.enter_async_context(books.write(f"operator-{n}")) for n in range(30)]
-        assert [await book.held_batches() for book in opened] == [0] * 30
+        assert [await book.held_batches(NOW) for book in opened] == [0] * 30
     assert time.monotonic() - began < 10
 
 
@@ -315,7 +315,7 @@ async def test_closes_and_settlements_are_kept(books: Books) -> None:
     async with books.read("telecentras") as book:
         assert await book.last_close(OCTOBER) == closes[1]
         assert await book.settlements(OCTOBER) == [settlement]
-        assert await book.held_batches() == 0
+        assert await book.held_batches(NOW) == 0
         assert await book.lane_heads() == {}
     with pytest.raises(DBAPIError, match="period_close_pkey"):
         async with books.write("telecentras") as book:

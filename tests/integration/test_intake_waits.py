@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from intake_world import World, Writer, make_world
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters.archive import BatchObjects
 from adapters.objects import FolderObjects
@@ -151,3 +152,67 @@ async def test_a_running_intake_outlives_a_fault_that_concerns_one_operator(
     assert (await world.usage())["requests"] == 6
     assert "usage of operator veliau is not taken in: RuntimeError" in caplog.text
     assert "Traceback" in caplog.text
+
+
+async def test_held_batches_whose_files_are_gone_keep_no_other_lane_waiting(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them are due than a poll takes; when the files are back, they are taken up within a minute."""
+    monkeypatch.setattr("billing.intake.POLL_BATCHES", 3)
+    broken, whole = [Writer(lane=f"a-{n}") for n in range(5)], Writer(lane="b")
+    await world.enrol(*broken, whole)
+    intake = world.intake()
+    firsts = [writer.seal(1) for writer in (*broken, whole)]
+    world.wire.send(*(writer.seal(1) for writer in (*broken, whole)))
+    assert await intake.take_pending() == Summary(held=6)
+    held, away = world.data / "held" / "telecentras" / "vilnius-1", world.data / "away"
+    away.mkdir()
+    for writer in broken:
+        (held / writer.lane).rename(away / writer.lane)
+    world.wire.send(*firsts)
+    assert await intake.take_pending() == Summary(accepted=7, events=7), "of b both"
+    for writer in broken:
+        (away / writer.lane).rename(held / writer.lane)
+    assert await intake.take_pending() == Summary()
+    world.now += timedelta(minutes=1)
+    assert await intake.take_pending() == Summary(accepted=5, events=5)
+
+
+async def test_operators_take_turns_with_what_is_due_and_one_that_failed_is_passed_over(world: World) -> None:
+    async with world.database.app("aaa") as conn:
+        await conn.execute(text("INSERT INTO operator VALUES ('aaa')"))
+    many = [Writer(operator="aaa", node="n", lane=f"lane-{n}") for n in range(4)]
+    own = Writer()
+    await world.enrol(*many, own)
+    intake, ledger = world.intake(), PostgresLedger(world.database)
+    for writer in (*many, own):
+        writer.seal(0)
+        world.wire.send(writer.seal(0), writer.seal(0))
+    await intake.take_pending()
+    async with world.database.app(
+        "aaa"
+    ) as conn:  # what was missing never comes: the first of each lane is due
+        await _go_on_with_the_first(conn, "aaa")
+    async with world.database.app("telecentras") as conn:
+        await _go_on_with_the_first(conn, "telecentras")
+
+    async def due(**without: Collection[str]) -> list[str]:
+        paths = await ledger.due(world.now, 4, **without)
+        return ["/".join(path.split("/")[:3]) for path in paths]
+
+    one = "telecentras/vilnius-1/sidecar-0"
+    assert await due() == ["aaa/n/lane-0", one, "aaa/n/lane-1", one]
+    assert await due(failed=["aaa"]) == [one, one]
+    first = (await ledger.due(world.now, 1))[0]
+    assert (await due(damaged=[first]))[0] == "aaa/n/lane-1"
+
+
+async def _go_on_with_the_first(conn: AsyncConnection, operator: str) -> None:
+    await conn.execute(
+        text("""
+            INSERT INTO decision (operator, id, kind, node, lane, epoch, number, hash, after, reason, decided_at)
+            SELECT operator, gen_random_uuid(), 'accept_hole', node, lane, epoch, number, hash, 'genesis', 'why', now()
+            FROM held WHERE operator = :operator AND number = 1
+        """),
+        {"operator": operator},
+    )

@@ -24,12 +24,14 @@ from adapters.cli.servers import follow_key
 from adapters.data_folder import DataFolder
 from adapters.objects import FolderObjects
 from adapters.postgres import nodes
+from adapters.postgres.closes import held_batches
 from adapters.postgres.database import Database
 from adapters.postgres.intake import PostgresLedger
 from adapters.postgres.lane_keys import add_key, enroll_lane
 from adapters.postgres.streams import read_streams
 from adapters.repairing import repair_lane
 from adapters.spool_source import SpoolSource
+from billing.aside import MostAside
 from billing.inspection import LaneName
 from billing.intake import Intake, Summary
 from billing.repair import DROP
@@ -120,6 +122,67 @@ async def test_an_older_request_puts_no_key_above_a_newer_ones_and_a_revoked_key
     ahead = replace(asked(3), made_at_us=us(datetime.now(UTC)) + 3_600_000_000)
     with pytest.raises(Refusal, match="still to come"):
         await enrol_keys(world.database, ahead, replaces=False)
+
+
+async def test_who_stole_a_revoked_key_fills_no_disk_and_stops_no_close(world: World) -> None:
+    writer = Writer()
+    await world.enrol(writer)
+    intake = world.intake()
+    intake._most_aside = MostAside(of_a_lane=5)
+    world.wire.send(writer.seal())
+    await intake.take_pending()
+    thief = writer.clone()
+    await revoke(world)
+
+    async def waits_for(end_us: int) -> int:
+        async with world.database.app(OPERATOR) as conn:
+            return await held_batches(conn, OPERATOR, datetime.fromtimestamp(end_us / 1e6, UTC))
+
+    sent = [thief.seal(0) for _ in range(12)]
+    world.wire.send(*sent[:8])
+    assert await intake.take_pending() == Summary(held=5)
+    world.wire.send(sent[0], *sent[8:])
+    assert await intake.take_pending() == Summary(held=1), "one that is listed already stays so"
+    assert len(await world.held()) == 5
+    [counted] = await world.rows("SELECT code, batches FROM set_aside")
+    assert counted == ("not_kept", 7)
+    assert sum(path.is_file() for path in (world.data / "held").rglob("*.seal")) == 5
+
+    writer.key = Ed25519PrivateKey.generate()
+    await enrol_key(world, writer)
+    last = writer.seal()
+    end_us = last.seal.complete_to_us
+    assert await waits_for(end_us) == 5
+    world.wire.send(last)
+    assert await intake.take_pending() == Summary(accepted=1, events=3)
+    assert (await waits_for(end_us), await waits_for(end_us + 1_000_000)) == (0, 5)
+
+    dropped = await repair_lane(
+        world.database,
+        BatchObjects(FolderObjects(world.data / "held")),
+        BatchReader(FolderObjects(world.data / "archive")),
+        LANE,
+        DROP,
+        "revoked",
+        "a thief's",
+        world.now,
+    )
+    assert len(dropped) == 5
+    assert await waits_for(end_us + 1_000_000) == 0
+    world.wire.send(*(thief.seal(0) for _ in range(3)))
+    assert await intake.take_pending() == Summary()
+    assert await waits_for(end_us + 1_000_000) == 0, "what was dropped counts for the bound"
+
+
+async def test_a_damaged_batch_under_a_revoked_key_is_refused_for_its_key(world: World) -> None:
+    """Else damaged ones would be held without a bound."""
+    writer = Writer()
+    await world.enrol(writer)
+    await revoke(world, "genesis")
+    batch = writer.seal(2)
+    world.wire.send(replace(batch, body=batch.body[:-1] + b"x"))
+    await world.intake().take_pending()
+    assert [code for _, _, code in await world.held()] == ["revoked"]
 
 
 async def test_seals_under_a_key_that_is_enrolled_later_are_taken_up_then(world: World) -> None:

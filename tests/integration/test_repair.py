@@ -61,7 +61,7 @@ async def gaps(world: World) -> list[Gap]:
 
 async def held_to_a_close(world: World) -> int:
     async with world.database.app(OPERATOR) as conn:
-        return await closes.held_batches(conn, OPERATOR)
+        return await closes.held_batches(conn, OPERATOR, OCTOBER[1])
 
 
 def sealed_again(batch: SealedBatch, writer: Writer) -> SealedBatch:

@@ -57,7 +57,7 @@ class BookInMemory:
     async def facts(self) -> Facts:
         return self.stated
 
-    async def held_batches(self) -> int:
+    async def held_batches(self, end: datetime) -> int:
         return self.held
 
     async def open_roots(self, start: datetime, end: datetime) -> OpenRoots:

@@ -69,7 +69,6 @@ def test_every_held_batch_is_in_exactly_one_branch_unless_seals_go_round(
         ("fork", ["--drop"]),
         ("ahead_of_time", ["--drop"]),
         ("unknown_customer", ["--drop"]),
-        ("old_key", ["--drop"]),
         ("time", ["--accept-hole", "--drop"]),
         ("control_totals", ["--drop"]),
     ],
@@ -89,6 +88,8 @@ def test_a_fork_may_be_kept_from_its_next_epoch_on_and_a_bad_batch_be_passed_ove
     assert f"--keep {'2' * 16}" in case.commands[0]
     [case] = cases(NAME, [held("1", "0", "root"), held("2", "1", number=6)])
     assert f"--accept-hole {'2' * 16}" in case.commands[0]
+    [old] = cases(NAME, [held("1", "0", "old_key")])
+    assert [command.split(" ", 9)[9] for command in old.commands] == ["--drop revoked --reason WHY"]
     [case] = cases(NAME, [held("1", "0", "revoked")])
     assert case.commands[0] == "tally node reseal --node vilnius-1 --lane sidecar-0"
 
