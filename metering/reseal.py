@@ -29,6 +29,10 @@ from metering.seal import GENESIS, peek_seal, seal_hash, sign_seal
 from metering.steps import step
 
 MARK = "resealing"
+_NOT_OURS = (
+    "where who stole the key had seals accepted, the lane's last accepted one is not the node's own: `--after` names the"
+    " last that is, the keys' `last_good` in `tally node list --json` at the ledger"
+)
 
 
 def batches_in(folder: Path) -> dict[str, SealedBatch]:
@@ -62,7 +66,7 @@ def chain_behind(after: str, head: str, found: Mapping[str, SealedBatch]) -> lis
                 "not_in_chain",
                 f"the seal {after} is none of this lane's",
                 where="--after",
-                remedy="the lane's last accepted seal, as `tally node list --json` shows it at the ledger",
+                remedy=f"the lane's last accepted seal, as `tally node list` shows it at the ledger; {_NOT_OURS}",
             )
         if at not in found:
             before = f", which {chain[-1].seal.epoch}-{chain[-1].seal.number} follows," if chain else ""
@@ -70,7 +74,8 @@ def chain_behind(after: str, head: str, found: Mapping[str, SealedBatch]) -> lis
                 "batch_missing",
                 f"the batch with the hash {at}{before} is neither in the spool nor in the folders that were named",
                 where="--from",
-                remedy="it is held at the ledger: carry held/OPERATOR/NODE/LANE from there, and name it with --from",
+                remedy="if it is held at the ledger: carry held/OPERATOR/NODE/LANE from there, and name it with --from;"
+                f" {_NOT_OURS}",
             )
         chain.append(found[at])
         at = found[at].seal.previous

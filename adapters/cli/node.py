@@ -299,17 +299,21 @@ def register(app: typer.Typer) -> None:
             await take_what_waits(folder, database)
             name = await named_lane(database, await answers.named_operators(database, operator), node, lane)
             final = await asyncio.to_thread(final_seal, folder, name)
+            ended = True
             if final:
                 await take_what_waits(folder, database)
+                async with database.app(name.operator) as connection:
+                    ended = (await lane_now(connection, name)).ended
             else:
 
                 async def make(read: LaneNow) -> list[Decision]:
                     return retire(read, reason)
 
                 await decide(database, name, make, now())
+        waits = "no close waits for it" if ended else "closes wait for it until intake has accepted that"
         return Result(
             {**name._asdict(), "final": final, "reason": reason},
-            f"{name}: {'its final seal is made' if final else 'retired'}; no close waits for it",
+            f"{name}: {'its final seal is made' if final else 'retired'}; {waits}",
         )
 
 

@@ -15,7 +15,6 @@ OperatorOption = Annotated[
     str | None, typer.Option("--operator", metavar="O", help="One operator. Default: all of them.")
 ]
 CustomerOption = Annotated[str | None, typer.Option("--customer", metavar="C", help="One customer.")]
-OutOption = Annotated[str, typer.Option("--out", metavar="FILE", help="Where to write it.")]
 
 
 def read_period(text: str | None) -> Period | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -46,9 +46,6 @@ class Dialect(Protocol):
 
     def ended(self, reported_tokens: int) -> Iterator[bytes]:
         """What a stream ends with."""
-
-
-MakeDialect = Callable[[Answering], Dialect]
 
 
 def encode(body: Body) -> bytes:

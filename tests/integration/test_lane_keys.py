@@ -41,6 +41,7 @@ from metering.enrolment import Request
 from metering.identity import LaneKey, new_id
 from metering.lane import Lane
 from metering.refusal import Refusal
+from metering.reseal import chain_behind
 from metering.spool import Spool
 from metering.write_ahead import Intent
 
@@ -452,3 +453,15 @@ async def test_sealing_again_that_is_killed_leads_to_the_same_place(site: Site, 
     assert list(Spool(site.folder.spool).pending()) == []
     site.start()
     site.stop()
+
+
+def test_a_seal_that_is_not_the_nodes_own_is_refused_with_the_way_on() -> None:
+    """A thief's seal was accepted last: the node's chain does not lead to it, however far back it goes."""
+    writer = Writer()
+    own = {batch.hash: batch for batch in (writer.seal(1) for _ in range(3))}
+    head, *behind = reversed(own)
+    for found, code in ((own, "not_in_chain"), ({head: own[head]}, "batch_missing")):
+        with pytest.raises(Refusal) as refused:
+            chain_behind("f" * 64, head, found)
+        assert (refused.value.code, "`last_good`" in refused.value.remedy) == (code, True)
+    assert [batch.hash for batch in chain_behind(behind[-1], head, own)] == [behind[0], head]
