@@ -44,7 +44,7 @@ from billing.intake_ports import (
     StoredBatch,
     Taking,
 )
-from billing.polls import next_poll, say_held, still_going, survives, take_apart
+from billing.polls import Outages, next_poll, say_held, still_going, take_apart
 from billing.root_pass import ROOTS_AT_ONCE, check_roots
 from metering.refusal import Unavailable
 from metering.steps import step
@@ -113,18 +113,18 @@ class Intake:
         on beside whatever else fails.
         """
         loop = asyncio.get_running_loop()
-        wait, roll_up_at = poll_every, loop.time()
+        wait, roll_up_at, outages = poll_every, loop.time(), Outages()
         while not stop.is_set():
-            well = await survives(self.turn)
+            well = await outages.survives("turn", self.turn)
             if loop.time() >= roll_up_at:
-                well = await survives(self.roll_up) and well
+                well = await outages.survives("roll-up", self.roll_up) and well
                 roll_up_at = loop.time() + ROLL_UP_EVERY.total_seconds()
             wait = poll_every if well else min(max(2 * wait, poll_every), _LONGEST_WAIT)
             if self._goes_on:
                 continue
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), wait.total_seconds())
-        await survives(self.sweep)
+        await outages.survives("turn", self.sweep)
 
     async def turn(self) -> None:
         """Takes what has come, then checks some roots: also while batches come without a pause."""

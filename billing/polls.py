@@ -72,17 +72,30 @@ async def take_apart(
     return taken
 
 
-async def survives(work: Callable[[], Awaitable[object]]) -> bool:
-    """Does `work`; False where it failed, which is logged: what is down in one line, a bug with its traceback."""
-    try:
-        await work()
-    except Unavailable as down:
-        logger.warning("%s; intake tries again, nothing is lost", down.what)
-        return False
-    except Exception:
-        logger.exception("a part of intake failed; the rest goes on, and it is tried again")
-        return False
-    return True
+class Outages:
+    """What of intake's loop is down: said once when it begins, and once when it is over, however often it is tried."""
+
+    def __init__(self) -> None:
+        self._down: dict[str, tuple[str, str]] = {}  # part → code and what
+
+    async def survives(self, part: str, work: Callable[[], Awaitable[object]]) -> bool:
+        """Does `work`, a `part` of the loop; False where it failed. What is down is logged in one line, a bug with its
+        traceback, each time.
+        """
+        try:
+            await work()
+        except Unavailable as down:
+            if self._down.get(part, ("", ""))[0] != down.code:
+                logger.warning("%s; intake tries again, nothing is lost", down.what)
+            self._down[part] = (down.code, down.what)
+            return False
+        except Exception:
+            logger.exception("a part of intake failed; the rest goes on, and it is tried again")
+            return False
+        over = self._down.pop(part, None)
+        if over is not None:
+            logger.warning("%s: that is over, intake goes on", over[1])
+        return True
 
 
 def _operator(delivery: Delivery) -> str:

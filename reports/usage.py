@@ -15,11 +15,12 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from billing.gaps import INCOMPLETE
 from billing.period import Period
 from billing.site import Operator
 
@@ -84,16 +85,21 @@ class UsageReport:
         """Whether nothing of the period can be missing: it is over, every due lane is complete beyond its end,
         no batch of any lane is missing, held or doubled, and nothing was served unmetered.
         """
+        return not self.gaps and self._is_complete(frozenset())
+
+    @property
+    def whole_but_for_accepted_gaps(self) -> bool:
+        """Whether somebody accepted, with a reason, all that is not there, and nothing else of the period can be missing."""
+        excused = frozenset(gap["node"] for gap in self.gaps if gap["kind"] == INCOMPLETE)
+        accepted = all(gap["reason"] is not None for gap in self.gaps)
+        return bool(self.gaps) and accepted and self._is_complete(excused)
+
+    def _is_complete(self, excused: Set[str]) -> bool:
         _, end = self.period.bounds(self.operator.zone)
-        if (
-            self.gaps
-            or self.made_at < end
-            or any(lane["holes"] or lane["held"] or lane["forks"] for lane in self.lanes)
-        ):
+        if self.made_at < end or any(lane["holes"] or lane["held"] or lane["forks"] for lane in self.lanes):
             return False
-        if not any(map(is_due, self.lanes)):
-            return True
-        return self.complete_to is not None and self.complete_to >= end
+        asked = [lane["complete_to"] for lane in self.lanes if is_due(lane) and lane["node"] not in excused]
+        return all(told is not None and datetime.fromisoformat(told) >= end for told in asked)
 
     def section(self, name: str) -> tuple[Row, ...]:
         """The rows of a table of SECTIONS, sorted by what they are grouped by."""
@@ -162,8 +168,9 @@ def usage_json(report: UsageReport) -> dict[str, Any]:
 def usage_csv(rows: Iterable[Row], by: Sequence[str] = DETAIL) -> bytes:
     """Rows of usage as CSV: a header line, then `by` and FIGURES, UTF-8, RFC 4180 (CRLF, quotes where needed).
 
-    Text that a spreadsheet would take for a formula (it begins with = + - @ or a control character) gets an
-    apostrophe before it. What is absent is empty.
+    Nothing else is in it: what is not there, and which gaps were accepted, stands in the JSON and on the pages. Text that
+    a spreadsheet would take for a formula (it begins with = + - @ or a control character) gets an apostrophe before it.
+    What is absent is empty.
 
     >>> usage_csv([{"day": "=1+1"} | dict.fromkeys(FIGURES, 0)], by=["day"]).splitlines()[1]
     b"'=1+1,0,0,0,0,0,0,0,0,0"

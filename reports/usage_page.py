@@ -55,7 +55,8 @@ def usage_html(report: UsageReport, language: str) -> str:
         made_at=report.made_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
         period=figures.month(report.period, language),
         facts=tuple(_facts(report, names, language)),
-        whole=report.whole,
+        whole=report.whole or report.whole_but_for_accepted_gaps,
+        notice=names[f"{_status(report)}_notice"],
         unwitnessed=_unwitnessed(total, names, language),
         gaps=tuple(_gap(gap, names, language) for gap in report.gaps),
         headlines=tuple((names[name], figures.quantity(total[name], language)) for name in HEADLINES),
@@ -72,13 +73,19 @@ def _facts(report: UsageReport, names: Words, language: str) -> Iterator[tuple[s
     yield names["period"], f"{figures.day(first, language)} – {figures.day(last, language)}"
     yield names["time_zone"], report.operator.timezone
     yield names["made_at"], figures.instant(report.made_at, language)
-    yield names["status"], names["whole" if report.whole else "not_whole"]
+    yield names["status"], names[_status(report)]
     if any(map(is_due, report.lanes)):
         complete_to = report.complete_to
         yield (
             names["complete_to"],
             figures.instant(complete_to, language) if complete_to else names["nothing_yet"],
         )
+
+
+def _status(report: UsageReport) -> str:
+    if report.whole:
+        return "whole"
+    return "gaps_accepted" if report.whole_but_for_accepted_gaps else "not_whole"
 
 
 def _unwitnessed(total: Row, names: Words, language: str) -> str:

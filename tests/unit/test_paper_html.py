@@ -196,6 +196,10 @@ def test_the_usage_report_says_what_nobody_witnessed_and_what_was_served_uncount
     assert "vilnius-1 served without being counted" in page
     assert re.search(r"vilnius-1 .*00:00.* .*00:03.* the &lt;disk&gt; was full 17", page)
     assert re.search(r"vilnius-1 .* not accepted yet 17", page)
+    assert "Completeness Not complete" in page
+    accepted = texts(usage_html(report([row], gaps=[gap]), "en"))
+    assert "Completeness Complete but for accepted gaps" in accepted
+    assert "The figures may still grow" not in accepted
     assert "Unwitnessed" not in texts(usage_html(report(DETAIL), "lt"))
     assert "neturi paties variklio" not in texts(usage_html(report(DETAIL), "lt"))
 

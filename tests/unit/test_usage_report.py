@@ -85,6 +85,22 @@ def test_what_was_served_unmetered_makes_a_report_not_whole_and_stands_in_it_wit
     }
     made = report(DETAIL, gaps=[gap])
     assert (made.whole, usage_json(made)["gaps"]) == (False, [gap])
+    assert made.whole_but_for_accepted_gaps
+
+
+def test_a_gap_is_no_excuse_for_what_nobody_accepted() -> None:
+    gap = {"kind": "incomplete", "node": "vilnius-1", "reason": "the node burned"}
+    behind = lane(complete_to="2026-10-30T12:00:00.000000Z")
+    assert report(DETAIL, [behind], gaps=[gap]).whole_but_for_accepted_gaps
+    for made in (
+        report(DETAIL, [behind], gaps=[gap, gap | {"reason": None}]),
+        report(DETAIL, [behind], gaps=[gap | {"kind": "unmetered"}]),
+        report(DETAIL, [behind], gaps=[gap | {"node": "another"}]),
+        report(DETAIL, [lane(holes=1)], gaps=[gap]),
+        report(DETAIL, [behind], gaps=[gap], made_at=datetime(2026, 10, 31, 21, 59, tzinfo=UTC)),
+        report(DETAIL),
+    ):
+        assert not made.whole_but_for_accepted_gaps
 
 
 def test_csv_is_rfc_4180_with_a_header() -> None:
