@@ -21,6 +21,9 @@ from adapters.postgres.schema import QUANTITY_COLUMNS
 from billing import acceptance, intake
 from billing.acceptance import Verdicts
 from billing.intake_ports import Position, Taking
+from metering.lane_folder import LaneFolder
+from metering.lane_progress import LaneProgress, acknowledged
+from metering.shipper import Shipper
 
 Plant = Callable[[pytest.MonkeyPatch, Turns], None]
 
@@ -119,10 +122,24 @@ def repeats_count_again(monkeypatch: pytest.MonkeyPatch, turns: Turns) -> None:
     monkeypatch.setattr(intake.Intake, "_cells", more)
 
 
+def names_begin_anew(monkeypatch: pytest.MonkeyPatch, turns: Turns) -> None:
+    """A lane that starts with nothing in its spool names its batches from one again, and its shipper, which has seen those
+    names, does not forget them when everything is acknowledged."""
+
+    def remembered(progress: LaneProgress, newest: str, now_us: int) -> LaneProgress:
+        after = acknowledged(progress, newest, now_us)
+        return LaneProgress(sent_to=newest) if after == LaneProgress() else after
+
+    monkeypatch.setattr(LaneFolder, "_ordinal_on_disk", lambda _: 0)
+    monkeypatch.setattr(Shipper, "_forget", lambda *_: None)
+    monkeypatch.setattr("metering.shipper.acknowledged", remembered)
+
+
 #: By name: the plant, and a seed that found it.
 PLANTED: dict[str, tuple[Plant, int]] = {
     "acknowledged before the commit": (acknowledged_before_the_commit, 0),
     "positions moved before": (positions_moved_before, 20),
     "roll-up in two statements": (roll_up_in_two_statements, 21),
     "repeats count again": (repeats_count_again, 0),
+    "names begin anew": (names_begin_anew, 11),
 }

@@ -5,6 +5,7 @@ the real PostgreSQL. A step is one thing that one of them does (a request, a sea
 worker) or one fault. Then everything heals, time goes on until nothing moves any more, and the auditor closes its book.
 
     kill            a lane's process, a shipper, a worker at a turn: its memory is gone
+    started again   a lane, when everything of it is acknowledged, beside its living shipper
     duplicate, reorder, delay    what lies between a shipper and the brokers
     partition       a site or a worker reaches no broker; the brokers are away for all
     disk full       of a machine after some calls more; of the archive
@@ -70,6 +71,8 @@ class World:
         connection: asyncpg.Connection[Any],
     ) -> None:
         self.chance = random.Random(seed)
+        # Of its own, so that worlds in which no lane is started again after all go on as they went without it.
+        self._again = random.Random(f"starts {seed}")
         self.folder = folder
         self.now_us = START_US + self.chance.randrange(3_600) * SECOND_US
         self.kafka = KafkaTwin(partitions=self.chance.randint(1, 4))
@@ -117,6 +120,8 @@ class World:
                 self.now_us += (
                     25 * 60 * SECOND_US
                 )  # hours become whole, lanes fall silent and speak of them after all
+            if self._again.random() < 0.004:
+                await self._start_again_after_all()
             if self.chance.random() < faults:
                 await self._fault()
             else:
@@ -228,6 +233,26 @@ class World:
             dies_at(self.chance.choice(LANE_STEPS), self.chance.randint(1, 2))
             work: Callable[[], None] = self.chance.choice((machine.start, machine.seal, self._serve(machine)))
             work()
+        self.auditor.look_at(machine)
+
+    async def _start_again_after_all(self) -> None:
+        """A lane is started again once everything of it is acknowledged, beside its shipper, which lives on."""
+        machine = self.chance.choice(self.machines)
+        machine.start()
+        for _ in range(self.chance.randint(8, 12)):  # more than it seals afterwards
+            machine.serve(1)
+            machine.seal()
+            self.auditor.look_at(machine)
+        for _ in range(6):
+            self._ship(machine)
+            for worker in self.workers:
+                worker.sweep()
+            await self._finish_sweeps()
+            await self._hear()
+        left = len(list(machine.sealed.glob("*.seal")))
+        self.told.append(f"started again, {left} left")
+        machine.kill()
+        machine.start()
         self.auditor.look_at(machine)
 
     def _serve(self, machine: Machine) -> Callable[[], None]:
