@@ -1,7 +1,7 @@
 """Batches of an archive by the hash of their seal, as the log names them (blocking).
 
 The log does not say on which day's path a batch lies, nor whether it was joined with others since. So one pass over the
-operator's folders notes it: 32 bytes and a folder's number for each.
+operator's folders notes it (hash_places.py).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from adapters.archive_reading import BatchReader, contents, gone, lane_day, lane_days
+from adapters.hash_places import HashPlaces
 from billing.inspection import Delivery
 from billing.log import BatchLeaf
 from billing.objects import Objects
@@ -26,13 +27,13 @@ class ArchivedBatches:
         self._operator = operator
         self._joined = BatchReader(objects)
         self._folders: list[str] = []
-        self._places: dict[bytes, int] = {}
+        self._places = HashPlaces()
         for day in lane_days(objects, operator):
             names = list(day.seals)
             if day.joined_seals:
                 names += [place.name for place in contents(objects, day).places]
             for name in names:
-                self._places[bytes.fromhex(name.rpartition("-")[2])] = len(self._folders)
+                self._places.add(bytes.fromhex(name.rpartition("-")[2]), len(self._folders))
             self._folders.append(day.folder)
             progress(len(self._places))
 

@@ -1,7 +1,7 @@
 """What the leaves of an archived log commit to, found by commitment (blocking).
 
 Contents lie together as they were made, an object a transaction (billing/log.py). So one pass over the objects notes
-which commitment lies in which, 32 bytes and a number for each, and what is asked for afterwards comes from the few
+which commitment lies in which (hash_places.py), and what is asked for afterwards comes from the few
 objects that were read last: the log asks for them in nearly the order in which they lie.
 """
 
@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import date
 
+from adapters.hash_places import HashPlaces
 from billing.log import Content, contents_folder, read_contents
 from billing.objects import Objects
 from metering.refusal import Refusal
@@ -31,7 +32,7 @@ class ArchivedContents:
         """Refusal `bad_content`, naming the object that does not hold what its name says."""
         self._objects = objects
         self._paths: list[str] = []
-        self._places: dict[bytes, int] = {}
+        self._places = HashPlaces()
         self._kept: OrderedDict[int, Mapping[str, Content]] = OrderedDict()
         folder = contents_folder(operator)
         for path in objects.list(folder):
@@ -41,9 +42,12 @@ class ArchivedContents:
             if stored is None:
                 continue  # another one has taken its place, without what was erased
             for commitment in read_contents(path, stored):
-                self._places[bytes.fromhex(commitment)] = len(self._paths)
+                self._places.add(bytes.fromhex(commitment), len(self._paths))
             self._paths.append(path)
             progress(len(self._paths))
+
+    def __contains__(self, commitment: str) -> bool:
+        return bytes.fromhex(commitment) in self._places
 
     def get(self, commitment: str) -> Content | None:
         """The content; None where it is missing: erased, or lost."""
@@ -67,11 +71,11 @@ class ArchivedContents:
 
     def besides(self, known: Collection[bytes]) -> Iterator[tuple[str, list[Content]]]:
         """Contents whose commitment is not among `known`, by the object that they lie in, in the order of their making."""
-        left: dict[int, list[Content]] = {}
+        left: dict[int, dict[bytes, Content]] = {}
         for commitment, place in self._places.items():
-            if commitment not in known:
+            if commitment not in known and self._places.get(commitment) == place:
                 content = self.get(commitment.hex())
                 assert content is not None
-                left.setdefault(place, []).append(content)
+                left.setdefault(place, {})[commitment] = content
         for place, contents in sorted(left.items()):
-            yield self._paths[place], contents
+            yield self._paths[place], list(contents.values())

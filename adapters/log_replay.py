@@ -17,8 +17,8 @@ from adapters.archived_batches import ArchivedBatches
 from adapters.archived_contents import ArchivedContents
 from adapters.archived_logs import ArchivedLog
 from adapters.behind_marks import Left, take_behind_marks
+from adapters.further_leaves import Further, Lacks
 from adapters.heartbeats_again import Between
-from adapters.log_archive import archived_log
 from adapters.nowhere import Nowhere
 from adapters.postgres import replay, replayed
 from adapters.postgres.dump import Connection
@@ -28,9 +28,9 @@ from adapters.uncovered import Uncovered, decide
 from billing.inspection import Delivery
 from billing.intake import Intake
 from billing.log import BatchLeaf, ChangeLeaf, parse_leaf
+from billing.log_growth import GrowingLog
 from billing.objects import Objects
 from metering.instant import time_us_of
-from metering.merkle import leaf_hashes, root_of_hashes
 from metering.refusal import Fault, Refusal
 from metering.steps import step
 
@@ -92,6 +92,7 @@ class Forward:
         self._objects = objects
         self._log = log
         self._operator = log.operator
+        self._further = Further(objects, log)
         self._now = now
         self._progress = progress
         self._replay = Replay(raw)
@@ -100,18 +101,19 @@ class Forward:
         self._between = Between(database, raw, log.operator)
 
     async def run(self, uncovered: Uncovered) -> Brought:
-        size = self._log.checkpoint.size
-        hashes = await replayed.numbered_hashes(self._raw, self._operator)
-        entries = await asyncio.to_thread(self._further, hashes)
-        if entries:
-            await self._write(len(hashes), entries)
-            hashes = await replayed.numbered_hashes(self._raw, self._operator)
-            assert root_of_hashes(hashes[:size]) == self._log.checkpoint.root, (
-                "what was written is what was read"
-            )
-        if len(hashes) <= size:
+        checkpoint = self._log.checkpoint
+        numbered = await replayed.numbered(self._raw, self._operator)
+        grown = GrowingLog()
+        await replayed.grow(self._raw, self._operator, grown, min(numbered, checkpoint.size))
+        lacks = await asyncio.to_thread(self._further.lacks, grown)
+        if grown.size < checkpoint.size:
+            await self._write(grown.size, lacks)
+            numbered = checkpoint.size
+            await replayed.grow(self._raw, self._operator, grown, numbered)
+            assert grown.root() == checkpoint.root, "what was written is what was read"
+        if numbered <= checkpoint.size:
             await replay.set_archived_head(
-                self._raw, self._operator, size, self._log.checkpoint.root, self._log.note, self._now
+                self._raw, self._operator, checkpoint.size, checkpoint.root, self._log.note, self._now
             )
         if not self._replay.told:
             async with self._replay.silenced():
@@ -139,78 +141,46 @@ class Forward:
                 self._raw, self._operator, newest, self._now
             )
 
-    def _further(self, hashes: list[bytes]) -> list[bytes]:
-        """The archived leaves that the database lacks. Refusals: log_differs, damaged_log."""
-        checkpoint = self._log.checkpoint
-        tiles = archived_log(self._objects, self._operator, checkpoint.size)
-        entries = list(tiles.leaves(len(hashes), checkpoint.size)) if len(hashes) < checkpoint.size else []
-        if root_of_hashes(hashes[: checkpoint.size] + leaf_hashes(entries)) == checkpoint.root:
-            return entries
-        common = min(len(hashes), checkpoint.size)
-        if common and tiles.root(common) != root_of_hashes(hashes[:common]):
-            raise Refusal(
-                "log_differs",
-                f"the first {common} leaves of {self._operator}'s log in the database are not those of the archive",
-                where=self._operator,
-                remedy="name the archive that belongs to this database (TALLY_ARCHIVE), or another backup",
-            )
-        raise Refusal(
-            "damaged_log",
-            f"the archived leaves of {self._operator} do not have the root that was signed",
-            where=self._operator,
-            remedy="restore the archive from its backup",
-        )
-
-    async def _write(self, first: int, entries: Sequence[bytes]) -> None:
-        leaves = [parse_leaf(data) for data in entries]
+    async def _write(self, first: int, lacks: Lacks) -> None:
         waiting = await replayed.waiting_leaves(self._raw, self._operator)
-        lacking = [leaf for data, leaf in zip(entries, leaves, strict=True) if data not in waiting]
         batches = contents = None
-        if any(isinstance(leaf, BatchLeaf) for leaf in lacking):
+        if lacks.batches:
             batches = await asyncio.to_thread(ArchivedBatches, self._objects, self._operator)
-        if any(isinstance(leaf, ChangeLeaf) for leaf in lacking):
+        if lacks.changes:
             contents = await asyncio.to_thread(ArchivedContents, self._objects, self._operator)
-            self._name_missing(contents, first, leaves, entries, waiting)
+            await asyncio.to_thread(self._further.name_missing, contents, first, waiting)
         async with self._replay.silenced():
-            for index, (data, leaf) in enumerate(zip(entries, leaves, strict=True), first):
-                self._progress(f"bring {self._operator} forward", index - first + 1, len(entries))
-                if data in waiting:
-                    await self._take_waiting()
-                    await replay.number_leaf(self._raw, self._operator, index, waiting[data])
-                elif isinstance(leaf, BatchLeaf):
-                    assert batches is not None
-                    await self._add_batch(index, data, leaf, batches)
-                else:
-                    assert contents is not None
-                    await self._take_waiting()
-                    await self._add_change(index, data, leaf, contents)
-                self._done.leaves += 1
-                step("replayed")
+            index, further = first, self._further.leaves(first)
+            while entries := await asyncio.to_thread(next, further, None):
+                for data in entries:
+                    await self._add(index, data, waiting, batches, contents)
+                    index += 1
+                    self._progress(
+                        f"bring {self._operator} forward", index - first, self._log.checkpoint.size - first
+                    )
             await self._take_waiting()
 
-    def _name_missing(
+    async def _add(
         self,
-        contents: ArchivedContents,
-        first: int,
-        leaves: Sequence[BatchLeaf | ChangeLeaf],
-        entries: Sequence[bytes],
+        index: int,
+        data: bytes,
         waiting: Mapping[bytes, int],
+        batches: ArchivedBatches | None,
+        contents: ArchivedContents | None,
     ) -> None:
-        """All of them at once, before anything is written."""
-        faults = [
-            Fault(f"leaf {index}: what changed in {leaf.table} is not in the archive", where=leaf.commitment)
-            for index, (data, leaf) in enumerate(zip(entries, leaves, strict=True), first)
-            if isinstance(leaf, ChangeLeaf) and data not in waiting and contents.get(leaf.commitment) is None
-        ]
-        if faults:
-            raise Refusal(
-                "content_missing",
-                f"{len(faults)} changes of {self._operator} are in the log, but what changed is not in the archive"
-                " (any more): it was erased, or lost",
-                where=self._operator,
-                remedy="restore the archive from its backup, or take a backup of the database that is newer",
-                faults=faults[:100],
-            )
+        leaf = parse_leaf(data)
+        if data in waiting:
+            await self._take_waiting()
+            await replay.number_leaf(self._raw, self._operator, index, waiting[data])
+        elif isinstance(leaf, BatchLeaf):
+            assert batches is not None
+            await self._add_batch(index, data, leaf, batches)
+        else:
+            assert contents is not None
+            await self._take_waiting()
+            await self._add_change(index, data, leaf, contents)
+        self._done.leaves += 1
+        step("replayed")
 
     async def _add_batch(self, index: int, data: bytes, leaf: BatchLeaf, batches: ArchivedBatches) -> None:
         pending = self._pending

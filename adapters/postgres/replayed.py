@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from adapters.postgres.dump import Connection
-from metering.merkle import leaf_hash
+from billing.log_growth import GrowingLog
 
 _AT_ONCE = 10_000  # rows that are fetched together
 _DATA = """
     SELECT l.data FROM log_entry e JOIN leaf l ON (l.operator, l.id) = (e.operator, e.leaf)
-    WHERE e.operator = $1 ORDER BY e.index
+    WHERE e.operator = $1 AND e.index >= $2 AND e.index < $3 ORDER BY e.index
 """
 _TOTALS = (
     "requests",
@@ -26,12 +26,23 @@ _TOTALS = (
 )
 
 
-async def numbered_hashes(connection: Connection, operator: str) -> list[bytes]:
-    """The leaf hashes of the log as the database has it, in their order."""
-    hashes: list[bytes] = []
-    async for row in connection.cursor(_DATA, operator, prefetch=_AT_ONCE):
-        hashes.append(leaf_hash(row["data"]))
-    return hashes
+async def numbered(connection: Connection, operator: str) -> int:
+    """How many leaves of the log have a number."""
+    found: int = await connection.fetchval(
+        "SELECT coalesce(max(index), -1) + 1 FROM log_entry WHERE operator = $1", operator
+    )
+    return found
+
+
+async def grow(connection: Connection, operator: str, grown: GrowingLog, end: int) -> None:
+    """Adds the numbered leaves from the log's size on, up to `end`; whatever their number, few are in memory."""
+    leaves: list[bytes] = []
+    async for row in connection.cursor(_DATA, operator, grown.size, end, prefetch=_AT_ONCE):
+        leaves.append(row["data"])
+        if len(leaves) == _AT_ONCE:
+            grown.add(leaves)
+            leaves = []
+    grown.add(leaves)
 
 
 async def waiting_leaves(connection: Connection, operator: str) -> dict[bytes, int]:
