@@ -44,7 +44,7 @@ def kafka_intake(world: World, kafka: KafkaBroker) -> Iterator[KafkaWorld]:
 
 def snappy_stream(content: bytes) -> bytes:
     """As Kafka wants it: https://github.com/xerial/snappy-java, one block of raw snappy."""
-    block = pyarrow.compress(content, codec="snappy", asbytes=True)
+    block: bytes = pyarrow.compress(content, codec="snappy", asbytes=True)
     return b"\x82SNAPPY\x00" + struct.pack(">iii", 1, 1, len(block)) + block
 
 

@@ -345,7 +345,7 @@ async def test_two_requests_of_one_node_at_once_are_taken_one_after_the_other(wo
             return await nodes.enrol_lanes(conn, OPERATOR, NODE, [("sidecar-0", key)], world.now, world.now)
 
     first, *newer = (LaneKey.public_bytes(Ed25519PrivateKey.generate()) for _ in range(4))
-    assert await asyncio.gather(enrol(first), enrol(first)) == [[("sidecar-0", 0)]] * 2
+    assert list(await asyncio.gather(enrol(first), enrol(first))) == [[("sidecar-0", 0)]] * 2
     ranks = [rank for [(_, rank)] in await asyncio.gather(*map(enrol, newer))]
     assert sorted(ranks) == [1, 2, 3]
 
