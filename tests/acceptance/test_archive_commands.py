@@ -278,6 +278,10 @@ def test_the_remaining_examples_run_as_they_stand(tally: Tally) -> None:
 @pytest.mark.timeout(1300)
 def test_the_spark_job_says_what_rebuild_says(tally: Tally, urls: DatabaseUrls, tmp_path: Path) -> None:
     pytest.importorskip("pyspark", reason="pyspark is not installed: pip install -e '.[spark]'")
+    sign(tally)
+    only(tally("period", "close", "2026-10"))
+    tally("archive", "hold", "add", "--operator", "telecentras", "--customer", "acme", "--reason", "a claim")
+    assert only(tally("archive", "expire", "--older-than", "30", "--reason", "retention"))["files"] == 1
     tally("archive", "compact", "--days", "90")
     cells = tmp_path / "cells.parquet"
     for broken in (False, True):
@@ -285,6 +289,7 @@ def test_the_spark_job_says_what_rebuild_says(tally: Tally, urls: DatabaseUrls, 
             asyncio.run(count_a_cell_twice(urls))
         ran = tally.run("archive", "rebuild", "--period", "2026-10", "--export", str(cells), "--json")
         said = only(ran.document)
+        assert said["expired"] == 1
         job = on_spark(tally, cells)
         assert job.returncode == ran.exit_code == (3 if broken else 0), job.stderr
         document = json.loads(job.stdout)
