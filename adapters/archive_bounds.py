@@ -183,7 +183,12 @@ def translated(limits: Limits) -> Iterator[None]:
     except (duckdb.OutOfMemoryException, MemoryError):
         raise too_large(limits) from None
     except duckdb.Error as fault:
-        raise Refusal("bad_query", str(fault).strip(), where="SQL") from None
+        raise Refusal(
+            "bad_query",
+            str(fault).strip(),
+            where="SQL",
+            remedy="the views are event and seal, the SQL is DuckDB's",
+        ) from None
     except FileNotFoundError as fault:
         raise Unavailable(
             "archive_changes",

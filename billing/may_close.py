@@ -109,7 +109,8 @@ def check_named_gaps(rows: Sequence[Mapping[str, Any]], accepted: AcceptedGaps) 
     if strangers:
         raise Refusal(
             "no_gap",
-            f"{', '.join(strangers)} lacks nothing in this period",
+            f"{', '.join(strangers)} lacks nothing in this period; whether a lane is complete is asked once the month is"
+            " over",
             where="--accept-gap",
             remedy=f"those that do: {', '.join(sorted(there))}" if there else "leave the option out",
         )

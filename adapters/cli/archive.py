@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -28,7 +29,9 @@ from adapters.postgres.roots import unchecked_hashes
 from adapters.postgres.site import operator_zone
 from adapters.rebuilding import Asked, rebuilt
 from billing.objects import Objects
+from metering.refusal import Refusal
 
+_MEMORY = re.compile(r"[1-9][0-9]*(\.[0-9]+)? ?[KMGT]i?B", re.IGNORECASE)
 _SAMPLE = '"SELECT model, count(*) AS requests, sum(completion_tokens) AS tokens FROM event GROUP BY model"'
 
 
@@ -59,6 +62,10 @@ def register(app: typer.Typer) -> None:
 
         The session only reads: no file but the archive's, no network. --period, --from, --to read only those days.
         """
+        if _MEMORY.fullmatch(memory) is None:
+            raise Refusal(
+                "bad_memory", f"not a size: {memory!r}", where="--memory", remedy="for instance 1GB or 512MiB"
+            )
         folder = DataFolder(context.data)
         objects = archive_objects(folder)
         span = answers.Span(read_period(period), since, until)

@@ -93,7 +93,12 @@ def register(group: typer.Typer) -> None:
                     None if customer is None else await find_subjects(conn, operator, "customer", [customer])
                 )
                 if customer is not None and not whose:
-                    raise Refusal("unknown_customer", f"no such customer: {customer}", where="--customer")
+                    raise Refusal(
+                        "unknown_customer",
+                        f"no such customer: {customer}",
+                        where="--customer",
+                        remedy="tally get prints those that are declared",
+                    )
                 id_ = None if whose is None or customer is None else whose[customer]
                 added = rows.LegalHold(uuid4(), id_, read_period(period), reason, now())
                 await rows.add_hold(conn, operator, added)
@@ -241,7 +246,7 @@ def _days(older_than: str) -> int:
     if found is None or int(found[1]) < 1:
         raise Refusal(
             "bad_age",
-            f"not a number of days: {older_than}",
+            f"not a number of days from 1 to 99999: {older_than}",
             where="--older-than",
             remedy="400d: four hundred days",
         )

@@ -44,7 +44,7 @@ def register(app: typer.Typer) -> None:
             ),
         ] = None,
         retention_days: Annotated[
-            int, typer.Option(min=1, metavar="N", help="How long Kafka keeps a batch.")
+            int, typer.Option(min=1, max=36_500, metavar="N", help="How long Kafka keeps a batch.")
         ] = DEFAULT_RETENTION_DAYS,
         mend: Annotated[
             bool, typer.Option("--mend", help="Also change topics that are there and differ.")

@@ -8,7 +8,7 @@ import typer
 
 from adapters import answers
 from adapters.cli.framework import DIFFERENCE, Context, Result, command, table
-from adapters.cli.options import OperatorOption, PeriodOption, read_period, read_time
+from adapters.cli.options import OperatorOption, PeriodOption, about, read_period, read_time
 from adapters.cli.wiring import make_books
 from adapters.data_folder import DataFolder, now
 from billing.period import Period
@@ -27,7 +27,8 @@ def register(app: typer.Typer) -> None:
         operator: OperatorOption = None,
     ) -> Result:
         """Share the net of the period's issued documents, less what was settled before. Twice is once."""
-        month = Period.parse(period)
+        with about("--period"):
+            month = Period.parse(period)
         made: list[dict[str, Any]] = []
         async with context.database() as database:
             for owner in await answers.named_operators(database, operator):

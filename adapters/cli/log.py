@@ -11,7 +11,7 @@ import typer
 from adapters import answers
 from adapters.cli.files import check_writable, writing
 from adapters.cli.framework import DIFFERENCE, Context, Result, command
-from adapters.cli.options import OperatorOption
+from adapters.cli.options import OperatorOption, about
 from adapters.cli.wiring import archive_objects
 from adapters.data_folder import DataFolder
 from adapters.log_proving import Wanted, log_key, newest, prove
@@ -19,6 +19,7 @@ from adapters.postgres.database import INSTALLATION, Database
 from billing.log import archive_name
 from billing.log_proof import Checked, check_proof, checkpoint_line, read_proof, read_seen
 from metering.durable import replace_file
+from metering.note import parse_verifier
 from metering.refusal import Refusal
 
 _INSTALLATION = archive_name(INSTALLATION)
@@ -138,11 +139,11 @@ def register(app: typer.Typer) -> None:
                 where="FILE",
                 remedy="name what `tally log prove --out FILE` wrote",
             ) from None
-        checked = check_proof(
-            proof,
-            pin=None if pin is None else _text(pin).strip(),
-            seen=None if seen is None else _text(seen),
-        )
+        key = None if pin is None else _text(pin).strip()
+        if key is not None:
+            with about("--pin", "what `tally log key` prints, or a file with it"):
+                parse_verifier(key)
+        checked = check_proof(proof, pin=key, seen=None if seen is None else _text(seen))
         return Result(_json(checked), _said(checked), 0 if checked.proves else DIFFERENCE)
 
 

@@ -27,7 +27,7 @@ from adapters.cli.node_side import (
     where_am_i,
     write_request,
 )
-from adapters.cli.options import OperatorOption
+from adapters.cli.options import OperatorOption, about
 from adapters.cli.wiring import take_what_waits
 from adapters.data_folder import DataFolder, now
 from adapters.importing.ledger import operator_of_node
@@ -93,7 +93,8 @@ def register(app: typer.Typer) -> None:
         folder = DataFolder(context.data)
         folder.make()
         if request is not None:
-            asked = read_request(_read(request, "REQUEST"))
+            with about(str(request), "name what `tally node enrol --out FILE` wrote at the node"):
+                asked = read_request(_read(request, "REQUEST"))
             answer = out if out is not None else request.with_suffix(".answer")
             check_writable(answer)
             async with context.database() as database:
@@ -121,7 +122,8 @@ def register(app: typer.Typer) -> None:
         """
         folder = DataFolder(context.data)
         folder.make()
-        taken, count = accept_answer(folder, _read(answer, "ANSWER"))
+        with about(str(answer), "name what `tally node enrol REQUEST` wrote at the ledger"):
+            taken, count = accept_answer(folder, _read(answer, "ANSWER"))
         document = {"operator": taken.operator, "node": taken.node, "api_keys": count}
         return Result(document, f"{taken.node} of {taken.operator} is enrolled; {counted(count, 'API key')}")
 
@@ -298,7 +300,14 @@ def register(app: typer.Typer) -> None:
         async with context.database() as database:
             await take_what_waits(folder, database)
             name = await named_lane(database, await answers.named_operators(database, operator), node, lane)
-            final = await asyncio.to_thread(final_seal, folder, name)
+            try:
+                final = await asyncio.to_thread(final_seal, folder, name)
+            except Refusal as refusal:
+                if refusal.code != "lane_ended":
+                    raise
+                raise Refusal(
+                    "lane_ended", refusal.what, where=str(name), remedy="there is nothing to do"
+                ) from None
             ended = True
             if final:
                 await take_what_waits(folder, database)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Annotated
 
@@ -19,7 +21,26 @@ CustomerOption = Annotated[str | None, typer.Option("--customer", metavar="C", h
 
 def read_period(text: str | None) -> Period | None:
     """The month that was typed, if one was. Refusals: bad_period."""
-    return None if text is None else Period.parse(text)
+    if text is None:
+        return None
+    with about("--period"):
+        return Period.parse(text)
+
+
+@contextmanager
+def about(where: str, remedy: str = "") -> Iterator[None]:
+    """Adds to a refusal of the block what only the command knows: which option or file it is of, and what to do."""
+    try:
+        yield
+    except Refusal as refusal:
+        raise Refusal(
+            refusal.code,
+            refusal.what,
+            where=refusal.where or where,
+            remedy=refusal.remedy or remedy,
+            faults=refusal.faults,
+            extra=refusal.extra,
+        ) from None
 
 
 def read_time(text: str | None, where: str) -> datetime | None:

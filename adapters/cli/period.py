@@ -8,7 +8,7 @@ import typer
 
 from adapters import answers
 from adapters.cli.framework import Context, Result, command, counted, table
-from adapters.cli.options import OperatorOption
+from adapters.cli.options import OperatorOption, about
 from adapters.cli.wiring import make_books, take_what_waits
 from adapters.data_folder import DataFolder, now
 from adapters.postgres.streams import read_streams
@@ -55,7 +55,8 @@ def register(app: typer.Typer) -> None:
         May be repeated at any time: the next document is always the bill less what was issued. A refusal changes
         nothing, for none of the operators.
         """
-        month = Period.parse(period)
+        with about("P"):
+            month = Period.parse(period)
         gaps = asked(accept_gap or [], reason)
         async with context.database() as database:
             operators = await answers.named_operators(database, operator)
@@ -95,8 +96,10 @@ def register(app: typer.Typer) -> None:
     @command(group, "show", path="period show", example="tally period show 2026-10")
     async def show(context: Context, period: PeriodArgument, operator: OperatorOption = None) -> Result:
         """What the closes of one month came to."""
+        with about("P"):
+            month = Period.parse(period)
         async with context.database() as database:
-            rows = await answers.closes(database, operator=operator, period=Period.parse(period))
+            rows = await answers.closes(database, operator=operator, period=month)
         if not rows:
             raise Refusal(
                 "not_closed", f"{period} was never closed", where="P", remedy=f"tally period close {period}"

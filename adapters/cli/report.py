@@ -11,7 +11,7 @@ import typer
 from adapters import rendering, reporting
 from adapters.cli.files import writing
 from adapters.cli.framework import Context, Result, command
-from adapters.cli.options import OperatorOption
+from adapters.cli.options import OperatorOption, about
 from adapters.cli.wiring import take_what_waits
 from adapters.data_folder import DataFolder
 from billing.period import Period
@@ -36,7 +36,8 @@ def register(app: typer.Typer) -> None:
         operator: OperatorOption = None,
     ) -> Result:
         """Write the usage report of a month: by customer, model, day, region and outcome, and whether it is whole."""
-        month = Period.parse(period)
+        with about("--period"):
+            month = Period.parse(period)
         async with context.database() as database:
             await take_what_waits(DataFolder(context.data), database)
             content, _ = await reporting.usage_report(database, operator, month, format)

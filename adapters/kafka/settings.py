@@ -108,7 +108,7 @@ def kafka_settings(environ: Mapping[str, str]) -> KafkaSettings | None:
         return None
     brokers = tuple(part.strip() for part in named.split(","))
     for broker in brokers:
-        if not _BROKER.fullmatch(broker):
+        if not _BROKER.fullmatch(broker) or not 1 <= int(broker.rpartition(":")[2]) <= 65_535:
             raise _bad("not HOST:PORT[,HOST:PORT…]", "TALLY_KAFKA", "for instance TALLY_KAFKA=kafka-1:9092")
     settings = KafkaSettings(
         brokers,
