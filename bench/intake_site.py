@@ -208,7 +208,7 @@ def _brokers() -> tuple[Any, type[BaseException]]:
     import pytest  # only here: the rest of the benches run without the tests' tools
 
     sys.path.insert(0, str(ROOT / "tests" / "reference"))
-    from kafka_broker import own_broker  # type: ignore[import-not-found]  # a folder of the tests
+    from kafka_broker import own_broker
 
     return own_broker, pytest.skip.Exception
 
