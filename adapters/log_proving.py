@@ -90,8 +90,8 @@ async def prove(
 ) -> Mapping[str, Any]:
     """The proof of a leaf under the newest archived checkpoint, as billing/log_proof.py writes it.
 
-    Refusals: unknown_batch, unknown_document, content_erased, unknown_leaf, no_leaf_yet, no_leaf, not_signed_yet, archive_incomplete,
-    bad_seen, damaged_log, bad_signature.
+    Refusals: unknown_batch, unknown_document, content_erased, unknown_leaf, no_leaf_yet, no_leaf, not_signed_yet,
+    archive_incomplete, bad_seen, damaged_log, bad_signature.
     """
     signed = await asyncio.to_thread(archived_note, objects, operator)
     if signed is None:

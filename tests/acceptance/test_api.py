@@ -264,7 +264,10 @@ def test_a_bad_question_is_refused_by_name(served: Served, path: str, code: str)
 def test_a_refusal_names_the_query_parameter_and_those_that_are_known(served: Served) -> None:
     assert served.error(400, "/v1/usage?by=colour")["where"] == "by"
     unknown = served.error(400, "/v1/usage?since=2026-10-01")
-    assert (unknown["where"], unknown["remedy"]) == ("since", "known here are: period, by, from, to, customer")
+    assert (unknown["where"], unknown["remedy"]) == (
+        "since",
+        "known here are: period, by, from, to, customer",
+    )
 
 
 def test_another_method_is_refused(served: Served) -> None:
