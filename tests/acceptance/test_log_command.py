@@ -55,8 +55,11 @@ def test_the_examples_run_as_they_stand(tally: Tally) -> None:
 
 
 def test_the_keys_are_the_operators_own_and_nobody_elses_to_read(tally: Tally) -> None:
-    keys = sorted((tally.data / "keys" / "log").iterdir())
+    folder = tally.data / "keys" / "log"
+    keys = sorted(folder.glob("*.key"))
     assert [key.name for key in keys] == ["_installation.key", "telecentras.key"]
+    beside = sorted(path.name for path in folder.iterdir() if path not in keys)
+    assert beside == ["_installation.signed", "telecentras.signed"], "what each of them signed last"
     assert {key.stat().st_mode & 0o777 for key in keys} == {0o600}
     assert tally("log", "key", "--operator", "_installation")["operator"] == "_installation"
 
