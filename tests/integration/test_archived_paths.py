@@ -36,7 +36,7 @@ async def test_batches_that_end_before_the_span_or_begin_after_it_are_not_read(d
         ),
         1,
     )
-    async with database.intake() as connection:
+    async with database.app("teleco") as connection:
         await connection.execute(
             lane.insert().values(
                 operator="teleco",
@@ -46,6 +46,7 @@ async def test_batches_that_end_before_the_span_or_begin_after_it_are_not_read(d
                 enrolled_at=day(1),
             )
         )
+    async with database.intake() as connection:
         for number, complete_to in enumerate((2, 4, 6, 8, 10)):
             await connection.execute(
                 batch.insert().values(

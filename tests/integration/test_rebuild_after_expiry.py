@@ -87,8 +87,8 @@ async def test_forged_usage_shows_in_hours_of_which_something_expired(
 ) -> None:
     for customer, different in (("beta", 1), ("acme", 2)):
         id_ = uuid.UUID(bytes=ledger.customers[customer])
-        change = f"SET requests = requests + 1000000 WHERE customer = '{id_}'"
-        await by_hand(ledger.database, f"UPDATE partial_sum {change}", f"UPDATE hourly_usage {change}")
+        cell = f"SELECT * FROM usage_cell WHERE customer = '{id_}' LIMIT 1"
+        await by_hand(ledger.database, f"INSERT INTO hourly_usage {cell}")  # its usage once more
         made = await rebuilt(ledger.database, ledger.archive, OPERATOR, Asked(), tmp_path / "s")
         assert (made["ok"], made["different"]) == (False, different)
 
