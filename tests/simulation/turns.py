@@ -77,6 +77,7 @@ class Turns:
 
     def start(self, actor: Actor, work: Coroutine[Any, Any, None]) -> None:
         """Begin a worker's task. It runs to its first turn with the next `settle`."""
+        assert actor.task is None or actor.task.done(), f"{actor.name} is still at {actor.at or 'work'}"
         token = _me.set(actor)
         try:
             actor.task = asyncio.get_running_loop().create_task(work)

@@ -237,6 +237,7 @@ class World:
 
     async def _start_again_after_all(self) -> None:
         """A lane is started again once everything of it is acknowledged, beside its shipper, which lives on."""
+        await self._finish_sweeps()
         machine = self.chance.choice(self.machines)
         machine.start()
         for _ in range(self.chance.randint(8, 12)):  # more than it seals afterwards
