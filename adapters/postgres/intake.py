@@ -61,6 +61,9 @@ _MAY_GO_ON = """(h.code = 'hole' OR (h.code = 'ahead_of_time' AND h.due_at <= :n
     OR (h.code = 'unknown_customer' AND NOT EXISTS (
         SELECT FROM unnest(h.missing) AS m(id) WHERE NOT EXISTS (
             SELECT FROM subject s WHERE s.operator = h.operator AND s.kind = 'customer' AND s.id = m.id))))"""
+# What waited for a batch that came, and was followed by another: a fork, which is to be told by its name.
+_OVERTAKEN = """(h.code = 'hole' AND EXISTS (SELECT FROM batch b
+    WHERE (b.operator, b.node, b.lane, b.previous) = (h.operator, h.node, h.lane, h.previous) AND NOT b.adopted))"""
 # What waits for a missing batch forms a chain behind it; its first link follows the lane's head. Operators take turns, and
 # an operator's lanes: who has much that is due keeps nobody else waiting.
 _DUE = text(f"""
@@ -70,7 +73,7 @@ _DUE = text(f"""
             WHERE (d.operator, d.node, d.lane, d.hash) = (h.operator, h.node, h.lane, h.hash) AND d.kind = 'drop')),
     due AS (
         SELECT h.*, 1 AS turn FROM waiting h JOIN lane l USING (operator, node, lane)
-            WHERE ({_MAY_GO_ON} AND h.previous = coalesce(l.head, 'genesis')) OR EXISTS (SELECT FROM decision d
+            WHERE ({_MAY_GO_ON} AND h.previous = coalesce(l.head, 'genesis')) OR {_OVERTAKEN} OR EXISTS (SELECT FROM decision d
                 WHERE (h.code = ANY (CAST(:of_its_place AS text[])) OR {_MAY_GO_ON})
                     AND (d.operator, d.node, d.lane, d.hash) = (h.operator, h.node, h.lane, h.hash)
                     AND d.kind IN ('keep', 'accept_hole') AND d.after = coalesce(l.head, 'genesis'))

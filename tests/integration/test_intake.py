@@ -160,6 +160,21 @@ async def test_a_cloned_machine_is_a_fork_that_names_both(world: World) -> None:
     assert await world.usage() == {"requests": 6, "prompt_tokens": 600}
 
 
+async def test_what_waited_for_a_seal_that_another_followed_is_told_as_a_fork(world: World) -> None:
+    writer = Writer()
+    await world.enrol(writer)
+    first = writer.seal()
+    clone = writer.clone()
+    other, mine = clone.seal(), writer.seal()
+    world.wire.send(other)
+    await world.intake().take_pending()
+    assert [code for _, _, code in await world.held()] == ["hole"]
+
+    world.wire.send(first, mine)
+    assert await world.intake().take_pending() == Summary(accepted=2, held=1, events=6)
+    assert [code for _, _, code in await world.held()] == ["fork"]
+
+
 async def test_a_second_successor_in_another_epoch_is_a_fork(world: World) -> None:
     writer = Writer()
     await world.enrol(writer)
