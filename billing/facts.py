@@ -15,37 +15,19 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from decimal import Decimal
 from typing import Any, TypeVar
 
 from billing.money import parse_amount
 from billing.site import Address, Customer, Node, Operator, Party, SelfBilling, Share, SharePart
-from billing.tariff import METERS, Contract, Graduated, Plain, PriceRow, Pricing, Tariff, Tier
+from billing.stored import StoredDocument, read_day
+from billing.tariff import Contract, Tariff
+from billing.tariff_facts import contract_from, read_percent, tariff_from
 
 KINDS = ("operator", "node", "customer", "tariff", "contract", "party", "share")
 """Every kind of site document, in an order in which each comes after what it refers to (parties aside)."""
 
 EVERYWHERE = "*"
 """The operator under which the installation's own documents (parties) are kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredDocument:
-    """One version of one declared thing. A contract's id is its customer, a share's its operator.
-
-    `body` holds the file's other keys but `valid_from`, canonical text throughout; maps and lists as they
-    stood.
-    """
-
-    kind: str
-    id: str
-    operator: str
-    valid_from: date | None
-    body: Mapping[str, Any]
-
-    @property
-    def valid_until(self) -> date | None:
-        return _day(self.body.get("valid_until"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +41,8 @@ class Facts:
     contracts: Mapping[str, tuple[Contract, ...]] = field(default_factory=dict)  # by customer
     shares: tuple[Share, ...] = ()
     parties: Mapping[str, tuple[Party, ...]] = field(default_factory=dict)
+    #: Public holidays by the name of their calendar, of the years that a period needs (`billing.holiday`).
+    holidays: Mapping[str, frozenset[date]] = field(default_factory=dict)
 
 
 def facts_from_documents(documents: Iterable[StoredDocument]) -> Facts:
@@ -75,14 +59,17 @@ def facts_from_documents(documents: Iterable[StoredDocument]) -> Facts:
     operator = _versions(operators, _operator)
 
     def tariff(document: StoredDocument) -> Tariff:
-        return _tariff(document, operator[-1].timezone)
+        return tariff_from(document, operator[-1])
+
+    def contract(document: StoredDocument) -> Contract:
+        return contract_from(document, operator[-1].currency)
 
     return Facts(
         operator=operator,
         nodes=_each(by_kind["node"], _node),
         customers=_each(by_kind["customer"], _customer),
         tariffs=_each(by_kind["tariff"], tariff),
-        contracts=_each(by_kind["contract"], _contract),
+        contracts=_each(by_kind["contract"], contract),
         shares=_versions([document for each in by_kind["share"].values() for document in each], _share),
         parties=_each(by_kind["party"], _party),
     )
@@ -114,15 +101,6 @@ def _each(
     documents: Mapping[str, list[StoredDocument]], read: Callable[[StoredDocument], T]
 ) -> dict[str, tuple[T, ...]]:
     return {identity: _versions(documents[identity], read) for identity in sorted(documents)}
-
-
-def _day(text: str | None) -> date | None:
-    return None if text is None else date.fromisoformat(text)
-
-
-def _percent(text: str) -> Decimal:
-    assert text.endswith("%"), text
-    return Decimal(text[:-1])
 
 
 def _address(body: Mapping[str, Any]) -> Address | None:
@@ -211,7 +189,7 @@ def _self_billing(agreement: Mapping[str, str]) -> SelfBilling:
     return SelfBilling(
         agreed=date.fromisoformat(agreement["agreed"]),
         valid_from=date.fromisoformat(agreement["valid_from"]),
-        valid_until=_day(agreement.get("valid_until")),
+        valid_until=read_day(agreement.get("valid_until")),
     )
 
 
@@ -220,55 +198,8 @@ def _share(document: StoredDocument) -> Share:
         operator=document.id,
         seller=document.body.get("seller", "operator"),
         parties=tuple(
-            SharePart(part["party"], _percent(part["percent"])) for part in document.body["parties"]
+            SharePart(part["party"], read_percent(part["percent"])) for part in document.body["parties"]
         ),
         valid_from=document.valid_from,
         valid_until=document.valid_until,
-    )
-
-
-def _tariff(document: StoredDocument, zone_of_operator: str) -> Tariff:
-    return Tariff(
-        id=document.id,
-        operator=document.operator,
-        currency=document.body["currency"],
-        timezone=document.body.get("timezone", zone_of_operator),
-        rows=price_rows(document.body),
-        valid_from=document.valid_from,
-        valid_until=document.valid_until,
-        bill_output=document.body.get("bill_output", "delivered"),
-    )
-
-
-def _contract(document: StoredDocument) -> Contract:
-    return Contract(
-        customer=document.id,
-        tariff=document.body["tariff"],
-        rows=price_rows(document.body),
-        valid_from=document.valid_from,
-        valid_until=document.valid_until,
-    )
-
-
-def price_rows(body: Mapping[str, Any]) -> tuple[PriceRow, ...]:
-    """The typed `prices` of a tariff's or contract's body, in file order."""
-    return tuple(
-        PriceRow(
-            models=tuple(row["models"]),
-            regions=tuple(row.get("regions", ())),
-            prices={meter: _pricing(row[meter]) for meter in METERS if meter in row},
-            only=row.get("only") == "true",
-        )
-        for row in body.get("prices", ())
-    )
-
-
-def _pricing(value: str | Mapping[str, Any]) -> Pricing:
-    if isinstance(value, str):
-        return Plain(Decimal(value))
-    return Graduated(
-        tuple(
-            Tier(int(tier["up_to"]) if "up_to" in tier else None, Decimal(tier["price"]))
-            for tier in value["graduated"]
-        )
     )

@@ -41,12 +41,14 @@ class LineKey(NamedTuple):
     window: str
     tier: Tier
     unit_price: Decimal
+    item: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
     """One line of a bill. `amount` is in minor units; `tokens` is the quantity of a token meter, else 0.
 
+    `item` is a fee's name, of two fees of one version and price too; usage has none.
     `price_row` is "tariff:1" or "contract:1", from 1 in file order. `list_price` is the price as the tariff
     states it, `unit_price` = `list_price` × `factor`, both for `price_base` units.
     """
@@ -66,6 +68,7 @@ class Line:
     unit_price: Decimal
     amount: int
     tokens: int
+    item: str | None = None
 
     @property
     def key(self) -> LineKey:
@@ -78,4 +81,5 @@ class Line:
             self.window,
             self.tier,
             self.unit_price,
+            self.item,
         )

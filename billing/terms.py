@@ -17,7 +17,7 @@ from billing.facts import Facts, tariff_in_force_at
 from billing.hourly import hour_number
 from billing.period import midnight
 from billing.site import Version, in_force_at
-from billing.tariff import METERS, Contract, Graduated, Plain, PriceRow, Tariff
+from billing.tariff import METERS, Contract, PriceRow, Pricing, Tariff
 
 NO_PRICE_ROW = "no price row matches"
 
@@ -52,7 +52,7 @@ class TermsRow:
     tariff_version: str
     contract_version: str | None
 
-    def pricing(self, meter: str) -> Plain | Graduated | None:
+    def pricing(self, meter: str) -> Pricing | None:
         return self.row.prices.get(meter)
 
     def prices(self) -> tuple[bool, ...]:
@@ -60,10 +60,10 @@ class TermsRow:
         return tuple(meter in self.row.prices for meter in METERS)
 
 
-def matching_row(terms: Terms, model: str, region: str) -> TermsRow | None:
-    """The first row that matches, which prices all meters (rule 3)."""
+def matching_row(terms: Terms, model: str, region: str, band: int = 0) -> TermsRow | None:
+    """The first row that matches, which prices all meters (rule 3); `band`: the lower bound of the prompt band."""
     for name, row in terms.rows():
-        if row.matches(model, region):
+        if row.matches(model, region, band):
             return TermsRow(terms, name, row, terms.tariff.version, terms.contract_version)
     return None
 

@@ -25,8 +25,9 @@ from adapters.postgres.schema import operator as operator_table
 from adapters.postgres.schema import site_document, subject
 from adapters.postgres.schema_base import one_of
 from adapters.site_files.store import Span, Subject
-from billing.facts import Facts, StoredDocument, facts_from_documents
+from billing.facts import Facts, facts_from_documents
 from billing.period import Period
+from billing.stored import StoredDocument
 from metering.identity import new_id
 
 # What each issued document rests on. A tariff or contract version is "id" or "id@day"; ids hold no "@".

@@ -16,7 +16,7 @@ from adapters.site_files.scalars import ID, WrongTextError
 from adapters.site_files.schema import shorten
 from adapters.site_files.store import SiteStore
 from adapters.site_files.versions import Placed, check_issued, place_versions, shown
-from billing.facts import StoredDocument
+from billing.stored import StoredDocument
 from metering.refusal import Fault, Refusal
 
 

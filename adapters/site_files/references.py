@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from adapters.site_files.reading import SiteDocument
 from adapters.site_files.schema import near_miss
 from adapters.site_files.versions import Placed, begin, end, identity_of, merged, shown, timelines
-from billing.facts import StoredDocument, price_rows
+from billing.stored import StoredDocument
 from billing.tariff import METERS, PriceRow, hidden_row
+from billing.tariff_facts import price_rows
 from metering.refusal import Fault
 
 FIXED_FOR_EVER = ("timezone", "country", "currency")

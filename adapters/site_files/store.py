@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Protocol
 
-from billing.facts import StoredDocument
+from billing.stored import StoredDocument
 
 
 @dataclass(frozen=True, slots=True)

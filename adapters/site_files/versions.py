@@ -18,8 +18,8 @@ from zoneinfo import ZoneInfo
 
 from adapters.site_files.reading import SiteDocument
 from adapters.site_files.store import Span, Subject
-from billing.facts import StoredDocument
 from billing.site import in_force, version_name
+from billing.stored import StoredDocument
 from metering.refusal import Fault
 
 State = Literal["created", "changed", "unchanged"]

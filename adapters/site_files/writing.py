@@ -17,7 +17,8 @@ from adapters.site_files.kinds import KINDS_BY_NAME
 from adapters.site_files.schema import Either, Listing, Table, Type, near_miss
 from adapters.site_files.store import SiteStore
 from adapters.site_files.versions import begin
-from billing.facts import KINDS, StoredDocument
+from billing.facts import KINDS
+from billing.stored import StoredDocument
 from metering.refusal import Refusal
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./@-]*(?: [A-Za-z][A-Za-z0-9_./@-]*)*")

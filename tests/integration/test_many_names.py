@@ -10,7 +10,7 @@ from adapters.postgres.database import Database
 from adapters.postgres.documents import load_documents
 from adapters.postgres.site import site_store
 from adapters.postgres.subjects import find_subjects
-from billing.facts import StoredDocument
+from billing.stored import StoredDocument
 
 pytestmark = pytest.mark.anyio
 

@@ -19,7 +19,7 @@ from adapters.site_files.apply import add_private_customers, apply_site
 from adapters.site_files.reading import read_files
 from adapters.site_files.store import MemorySiteStore, SiteStore, Span, Subject
 from adapters.site_files.writing import get_documents, to_yaml
-from billing.facts import StoredDocument
+from billing.stored import StoredDocument
 from metering.refusal import Refusal
 
 pytestmark = pytest.mark.anyio

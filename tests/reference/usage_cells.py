@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from adapters.site_files.nodes import parse_documents
 from adapters.site_files.reading import read_document
-from billing.facts import Facts, StoredDocument, facts_from_documents
+from billing.facts import Facts, facts_from_documents
+from billing.stored import StoredDocument
 from metering.event import QUANTITIES
 from metering.refusal import Fault
 

@@ -139,5 +139,5 @@ def test_the_example_applies_once_has_every_kind_and_prices_every_model() -> Non
     (tariff,) = facts.tariffs["vilnius"]
     assert tariff.valid_from is None
     for model in ("claude-opus-4-5-20251101", "qwen3-32b", "anything/at all"):
-        row = next(row for row in tariff.rows if row.matches(model, "LT-VL"))
+        row = next(row for row in tariff.rows if row.matches(model, "LT-VL", 0))
         assert {"input", "output", "audio_seconds"} <= set(row.prices)

@@ -46,9 +46,9 @@ def test_a_glob_of_many_stars_is_decided_at_once() -> None:
 
 
 def test_a_row_without_regions_prices_every_region() -> None:
-    assert row("*").matches("qwen3-32b", "IT-62")
-    assert row("*", regions=("LT-*", "LV")).matches("qwen3-32b", "LT-VL")
-    assert not row("*", regions=("LT-*", "LV")).matches("qwen3-32b", "IT-62")
+    assert row("*").matches("qwen3-32b", "IT-62", 0)
+    assert row("*", regions=("LT-*", "LV")).matches("qwen3-32b", "LT-VL", 0)
+    assert not row("*", regions=("LT-*", "LV")).matches("qwen3-32b", "IT-62", 0)
 
 
 def test_a_contracts_glob_hides_the_first_row_that_matches_its_own_text() -> None:
