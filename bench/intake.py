@@ -20,14 +20,15 @@ from sqlalchemy import text
 
 from adapters.postgres.roll_up import roll_up
 from bench.intake_load import CUSTOMERS, MODELS, Shape, messages, pool
-from bench.intake_site import WORKERS, Sample, Site, ship, site, take
+from bench.intake_site import WORKERS, Sample, Site, check_roots, ship, site, take
 from bench.results import Measured
 from metering.batch import MAX_EVENTS, SealedBatch, check_root, read_body
 
 CHECKED = (
     "checked in each batch: Ed25519 signature, seal's form, body's SHA-256 and sizes, page sizes before decoding, row count,"
     " sequence numbers, order of times, complete_to, impossible events, control totals; in the lane: chain, numbers, lane's"
-    " key, customers known; archived and on disk before the commit, synchronous_commit on"
+    " key, customers known; archived and on disk before the commit, synchronous_commit on; not: Merkle roots,"
+    " which are the second pass and a figure of its own"
 )
 
 
@@ -86,6 +87,7 @@ async def _measure(quick: bool) -> Measured:
                 continue
             if not run.shape.everywhere:
                 _root(found, batches)
+                await _root_pass(found, here, quick)
             await _roll_up(found, run, here)
             await _stages(found, run, here, batches)
     return found
@@ -166,6 +168,14 @@ async def _stages(found: Measured, run: Run, here: Site, batches: list[list[Seal
         rest / events * 1e6,
         "s per million events",
     )
+
+
+async def _root_pass(found: Measured, here: Site, quick: bool) -> None:
+    """Intake with nothing but roots to do, all of its workers."""
+    events, seconds, used = await check_roots(here, 2 if quick else 20)
+    if events:
+        found.add("root pass of all workers", round(events / seconds), "events a second")
+        found.add("root pass: CPU in all", sum(used.values()) / events * 1e6, "s per million events")
 
 
 def _root(found: Measured, batches: list[list[SealedBatch]]) -> None:

@@ -53,6 +53,8 @@ _KEYS = text("""
 """)
 _TAKEN = text("SELECT coalesce(sum(events), 0)::bigint FROM batch WHERE lane = ANY(CAST(:lanes AS text[]))")
 
+_CHECKED = text("SELECT coalesce(sum(events), 0)::bigint FROM batch WHERE root_checked")
+
 
 @dataclass(frozen=True, slots=True)
 class Used:
@@ -166,12 +168,14 @@ async def take(
     workers: int = WORKERS,
     program: Sequence[str] = TALLY,
     every_s: float = 0.1,
+    leave_roots: bool = True,
     told: Callable[[Sample], None] = lambda _: None,
 ) -> list[Sample]:
     """Runs `tally intake` until all of these lanes' events are accepted; how far it was, from its first commit on.
-    `told` is so at once."""
+    `told` is so at once. `leave_roots`: the second pass over Merkle roots is left for later, a figure of its own."""
     command = [sys.executable, *program, "intake", "--data", str(site.data)]
     command += ["--workers", str(workers)] if workers > 1 else []
+    command += ["--leave-roots"] if leave_roots else []
     samples: list[Sample] = []
     with server(command, site.environment) as (pid, _):
         while not samples or samples[-1].events < events:
@@ -181,6 +185,23 @@ async def take(
                 samples.append(Sample(time.perf_counter(), found, site.used(pid)))
                 told(samples[-1])
     return samples
+
+
+async def check_roots(site: Site, seconds: float) -> tuple[int, float, dict[str, float]]:
+    """Lets intake work on roots alone for some time: events whose roots it checked, wall seconds and CPU meanwhile."""
+    command = [sys.executable, *TALLY, "intake", "--data", str(site.data), "--workers", str(WORKERS)]
+    with server(command, site.environment) as (pid, _):
+        await asyncio.sleep(2)  # until all workers are there
+        before, used, began = await _checked(site), site.used(pid), time.perf_counter()
+        await asyncio.sleep(seconds)
+        wall, after = time.perf_counter() - began, await _checked(site)
+        return after - before, wall, site.used(pid).since(used)
+
+
+async def _checked(site: Site) -> int:
+    async with site.database.intake() as conn:
+        found: int = (await conn.execute(_CHECKED)).scalar_one()
+        return found
 
 
 @contextlib.asynccontextmanager

@@ -89,10 +89,13 @@ class Intake:
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         most_aside: MostAside | None = None,
+        leave_roots: bool = False,
     ) -> None:
         """`most_aside` bounds what is kept of batches that nobody's key vouches for, or only one that counts no more; None
-        where the source is the only place that holds them."""
+        where the source is the only place that holds them. `leave_roots`: `run` leaves the second pass to another one.
+        """
         self._most_aside = most_aside
+        self._leave_roots = leave_roots
         self._source = source
         self._ledger = ledger
         self._archive = archive
@@ -129,6 +132,9 @@ class Intake:
     async def turn(self) -> None:
         """Takes what has come, then checks some roots: also while batches come without a pause."""
         self._goes_on = False
+        if self._leave_roots:
+            await self.sweep()
+            return
         try:
             await self.sweep()
         finally:

@@ -49,6 +49,13 @@ def register(app: typer.Typer) -> None:
             int,
             typer.Option(min=1, max=_MOST_WORKERS, metavar="N", help="Processes that share the work."),
         ] = 1,
+        leave_roots: Annotated[
+            bool,
+            typer.Option(
+                "--leave-roots",
+                help="Leave the Merkle roots to an intake without this option; a close waits for them.",
+            ),
+        ] = False,
         metrics_listen: Annotated[
             str | None,
             typer.Option(
@@ -74,10 +81,10 @@ def register(app: typer.Typer) -> None:
             # Held open all the while: the embedded database then outlives a worker that is started again.
             async with context.database() as database, _metrics(database, watched) as shown:
                 if workers == 1:
-                    await _work(folder, database, settings, stop, shown)
+                    await _work(folder, database, settings, stop, shown, leave_roots=leave_roots)
                 else:
                     async with signing(folder.root, database, archive_objects(folder)):
-                        await _share(context, workers, settings, stop, shown)
+                        await _share(context, workers, settings, stop, shown, leave_roots=leave_roots)
         return Result(None)
 
 
@@ -104,6 +111,8 @@ async def _work(
     settings: KafkaSettings | None,
     stop: asyncio.Event,
     shown: Mapping[str, str],
+    *,
+    leave_roots: bool,
 ) -> None:
     guarded = signing(
         folder.root, database, archive_objects(folder), by_another=os.environ.get(_WORKER) == "1"
@@ -111,9 +120,9 @@ async def _work(
     if settings is None:
         async with guarded:
             ready({"intake": "spool", **shown})
-            await make_intake(folder, database).run(stop)
+            await make_intake(folder, database, leave_roots=leave_roots).run(stop)
         return
-    async with guarded, kafka_intake(folder, database, settings, stop) as taking:
+    async with guarded, kafka_intake(folder, database, settings, stop, leave_roots=leave_roots) as taking:
         ready({"intake": "kafka", **shown})
         await taking.run(stop)
 
@@ -124,11 +133,14 @@ async def _share(
     settings: KafkaSettings | None,
     stop: asyncio.Event,
     shown: Mapping[str, str],
+    *,
+    leave_roots: bool,
 ) -> None:
     # One of all these processes shows the metrics and signs the logs: this one.
     os.environ.pop(METRICS_LISTEN, None)
     os.environ[_WORKER] = "1"
-    children = [Child("intake", ["intake", "--data", str(context.data)]) for _ in range(workers)]
+    asked = ["intake", "--data", str(context.data), *(["--leave-roots"] if leave_roots else [])]
+    children = [Child("intake", asked) for _ in range(workers)]
     try:
         await start_all(children)
         ready({"intake": "spool" if settings is None else "kafka", "workers": str(workers), **shown})
@@ -139,7 +151,12 @@ async def _share(
 
 @asynccontextmanager
 async def kafka_intake(
-    folder: DataFolder, database: Database, settings: KafkaSettings, stop: asyncio.Event
+    folder: DataFolder,
+    database: Database,
+    settings: KafkaSettings,
+    stop: asyncio.Event,
+    *,
+    leave_roots: bool = False,
 ) -> AsyncIterator[Intake]:
     """A worker of the group, which reads no more as soon as `stop` is set; the lanes are acknowledged at its start.
 
@@ -168,7 +185,7 @@ async def kafka_intake(
         )
         leaving = asyncio.create_task(_leave(stop, source))
         try:
-            yield make_intake(folder, database, source)
+            yield make_intake(folder, database, source, leave_roots=leave_roots)
         finally:
             leaving.cancel()
             await asyncio.to_thread(source.close)

@@ -43,7 +43,9 @@ def _objects(variable: str, default: Path, *, private: bool = False) -> ArrowObj
     return FolderObjects(Path(named).absolute() if named else default, private=private)
 
 
-def make_intake(folder: DataFolder, database: Database, source: Source | None = None) -> Intake:
+def make_intake(
+    folder: DataFolder, database: Database, source: Source | None = None, *, leave_roots: bool = False
+) -> Intake:
     """Intake into the database and the folder's archive, from the folder's spool or another source."""
     return Intake(
         source or SpoolSource(Spool(folder.spool)),
@@ -51,6 +53,7 @@ def make_intake(folder: DataFolder, database: Database, source: Source | None = 
         BatchObjects(archive_objects(folder)),
         BatchObjects(held_objects(folder)),
         most_aside=None if source is None else MostAside(),
+        leave_roots=leave_roots,
     )
 
 
