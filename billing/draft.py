@@ -61,15 +61,28 @@ def next_document(
         return None
     if may_wait and abs(wanted.net) < operator.smallest_document_minor:
         return Waiting(bill.customer, wanted.net)
+    return draw(wanted, bill.period, documents, operator, customer)
+
+
+def draw(
+    wanted: Difference,
+    period: Period,
+    documents: Sequence[Document],
+    operator: Operator,
+    customer: Customer,
+) -> Document:
+    """`wanted` as the document that asks for it or gives it back, naming the issued ones among `documents` that it
+    follows or reduces; a net of 0 makes an invoice of 0, which is only ever shown. Refuses `tax_case_not_supported`.
+    """
     issued = [document for document in documents if document.state == ISSUED]
-    if wanted.net > 0:
-        case = tax_case(operator, customer, bill.period.last_day)
-        draft = make_draft(wanted, 1, case, bill.period, issued, operator, customer)
+    if wanted.net >= 0:
+        case = tax_case(operator, customer, period.last_day)
+        draft = make_draft(wanted, 1, case, period, issued, operator, customer)
         earlier = [document for document in issued if document.kind == INVOICE]
         return replace(draft, supplements=tuple(map(reference, earlier)))
     reduced = invoices_to_reduce(documents, wanted)
-    case = case_of(reduced[0]) if reduced else tax_case(operator, customer, bill.period.last_day)
-    draft = make_draft(wanted, -1, case, bill.period, issued, operator, customer)
+    case = case_of(reduced[0]) if reduced else tax_case(operator, customer, period.last_day)
+    draft = make_draft(wanted, -1, case, period, issued, operator, customer)
     return replace(draft, corrects=tuple(map(reference, reduced)))
 
 

@@ -36,20 +36,20 @@ def unpriced_refusal(operator: str, period: Period, unpriced: Sequence[Unpriced]
             )
             for each in unpriced
         ],
-        extra={
-            "unpriced": [
-                {
-                    "model": each.model,
-                    "meter": each.meter,
-                    "region": each.region,
-                    "tokens": each.tokens,
-                    "first_hour": _instant(each.first_hour),
-                    "why": each.why,
-                }
-                for each in unpriced
-            ]
-        },
+        extra={"unpriced": [unpriced_json(each) for each in unpriced]},
     )
+
+
+def unpriced_json(each: Unpriced) -> dict[str, str | int]:
+    """One of them in the JSON of docs/commands.md."""
+    return {
+        "model": each.model,
+        "meter": each.meter,
+        "region": each.region,
+        "tokens": each.tokens,
+        "first_hour": _instant(each.first_hour),
+        "why": each.why,
+    }
 
 
 def _instant(instant: datetime) -> str:
