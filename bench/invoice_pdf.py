@@ -10,7 +10,7 @@ from io import BytesIO
 from pypdf import PdfReader
 
 from bench.results import Measured
-from billing.bill import make_bill
+from billing.bill import Bill
 from billing.document import Document
 from billing.draft import next_document
 from billing.line import UNITS, Line
@@ -69,7 +69,7 @@ def _example(lines: int) -> tuple[Operator, Customer, Document]:
         language="lt",
     )
     rated = [_line(f"model-{n // 4}", METERS[n % 4], 1_000_000 + n) for n in range(lines)]
-    document = next_document(make_bill("acme", OCTOBER, "EUR", rated, ()), (), operator, customer)
+    document = next_document(Bill("acme", OCTOBER, "EUR", tuple(rated)), (), operator, customer)
     assert isinstance(document, Document)
     return operator, customer, document
 

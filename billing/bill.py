@@ -1,9 +1,9 @@
-"""The bill, and the next document as what it is beyond the issued ones (arithmetic rules 8 and 10).
+"""The bill, and the next document as what it is beyond the issued ones (arithmetic rules 7, 8 and 10).
 
 A bill is what a customer owes for a period by today's knowledge: the rated lines, and parts outside usage
-(adjustments; each is an allowance or a charge). Issued documents say what was already asked for. Both are
-sums per key (rule 6's key and the unit price; a part's own key), so the next document is a subtraction per
-key:
+(discounts, the floor's shortfall, adjustments; each is an allowance or a charge). Issued documents say what was
+already asked for. Both are sums per key (rule 6's key and the unit price; a part's own key), so the next document
+is a subtraction per key:
 
     late usage               quantity grew:                     a line with the rest
     a corrected price        old key gone, new key there:       the old line negative, the new one positive
@@ -18,30 +18,38 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 
 from billing.adjustment import Adjustment
+from billing.bill_part import BillPart
+from billing.discount import discount_parts
 from billing.document import ISSUED, Document
-from billing.line import Line, LineKey
+from billing.facts import Facts
+from billing.floor import floor_part
+from billing.hourly import hour_instant, hour_number
+from billing.line import FEE, Line, LineKey
 from billing.period import Period
+from billing.site import in_force_at
+
+__all__ = [
+    "DISCOUNT_CODE",
+    "MISCELLANEOUS_CODE",
+    "ROUNDING_PART",
+    "Bill",
+    "BillPart",
+    "Difference",
+    "difference",
+    "invoices_to_reduce",
+    "make_bill",
+    "remaining_of_invoices",
+    "segment_of",
+]
 
 DISCOUNT_CODE = "95"
 """UNTDID 5189: discount, the reason code of an allowance."""
 MISCELLANEOUS_CODE = "ABK"
 """UNTDID 7161: miscellaneous, the reason code of a charge."""
 ROUNDING_PART = "rounding"
-
-
-@dataclass(frozen=True, slots=True)
-class BillPart:
-    """Money of a bill outside its usage lines, in minor units: positive a charge, negative an allowance.
-
-    `about` is the id of the document that it was made for, if it was.
-    """
-
-    key: str
-    reason: str
-    amount: int
-    about: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +68,36 @@ class Bill:
 
 
 def make_bill(
-    customer: str, period: Period, currency: str, lines: Sequence[Line], adjustments: Sequence[Adjustment]
+    customer: str,
+    period: Period,
+    currency: str,
+    lines: Sequence[Line],
+    facts: Facts,
+    adjustments: Sequence[Adjustment],
 ) -> Bill:
-    """The bill of one customer: its rated lines, and its adjustments in the order in which they were made."""
+    """The bill of one customer: what `rate` found, then rules 7 and 8.
+
+    Discounts on its usage lines, the floor under what remains of them, and its adjustments in the order in which
+    they were made.
+    """
+    discounts = tuple(discount_parts(lines, facts, customer, segment_of(customer, period, facts)))
+    floor = floor_part(customer, period, lines, discounts, facts)
+    adjusted = [BillPart(each.part, each.reason, each.net, each.document) for each in adjustments]
     return Bill(
         customer=customer,
         period=period,
         currency=currency,
         lines=tuple(lines),
-        parts=tuple(BillPart(each.part, each.reason, each.net, each.document) for each in adjustments),
+        parts=(*discounts, *([floor] if floor else []), *adjusted),
     )
+
+
+def segment_of(customer: str, period: Period, facts: Facts) -> str | None:
+    """The segment by which a customer's whole period is discounted: that of its last hour."""
+    zone = facts.operator[-1].zone
+    last_hour = hour_instant(hour_number(period.bounds(zone)[1]) - 1)
+    version = in_force_at(facts.customers.get(customer, ()), last_hour, zone)
+    return version.segment if version else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +114,16 @@ class Difference:
 
 @dataclass(slots=True)
 class _Asked:
-    """What documents have asked for under each key, signs counted."""
+    """What documents have asked for under each key, signs counted. A part's base is what its documents named."""
 
     lines: dict[LineKey, Line] = field(default_factory=dict)
     quantities: Counter[LineKey] = field(default_factory=Counter)
     tokens: Counter[LineKey] = field(default_factory=Counter)
     amounts: Counter[LineKey] = field(default_factory=Counter)
     parts: Counter[str] = field(default_factory=Counter)
+    bases: Counter[str] = field(default_factory=Counter)
     reasons: dict[str, str] = field(default_factory=dict)
+    percents: dict[str, Decimal] = field(default_factory=dict)
 
 
 def difference(bill: Bill, documents: Iterable[Document]) -> Difference:
@@ -113,8 +143,18 @@ def difference(bill: Bill, documents: Iterable[Document]) -> Difference:
     wanted = [*bill.parts, *_dropped_parts(bill, asked)]
     if residue or asked.parts[ROUNDING_PART]:
         wanted.append(BillPart(ROUNDING_PART, "Rounding", residue))
-    parts = [replace(part, amount=part.amount - asked.parts[part.key]) for part in wanted]
-    return Difference(tuple(lines), tuple(part for part in parts if part.amount))
+    parts = [_beyond(part, asked) for part in wanted]
+    return Difference(tuple(sorted(lines, key=_is_fee)), tuple(part for part in parts if part.amount))
+
+
+def _is_fee(line: Line) -> bool:
+    return line.meter == FEE
+
+
+def _beyond(part: BillPart, asked: _Asked) -> BillPart:
+    """What a part is beyond the documents: of a discount, the percent of what its base grew by."""
+    amount = part.amount - asked.parts[part.key]
+    return replace(part, amount=amount, base=None if part.base is None else part.base - asked.bases[part.key])
 
 
 def _dropped(bill: Bill, asked: _Asked) -> Iterator[Line]:
@@ -129,7 +169,8 @@ def _dropped_parts(bill: Bill, asked: _Asked) -> Iterator[BillPart]:
     present = {part.key for part in bill.parts} | {ROUNDING_PART}
     for key in asked.parts:
         if key not in present:
-            yield BillPart(key, asked.reasons[key], 0)
+            percent = asked.percents.get(key)
+            yield BillPart(key, asked.reasons[key], 0, base=None if percent is None else 0, percent=percent)
 
 
 def _asked(documents: Iterable[Document]) -> _Asked:
@@ -151,6 +192,9 @@ def _asked(documents: Iterable[Document]) -> _Asked:
                 assert modifier.part is not None, document.id
                 asked.parts[modifier.part] += turn * modifier.amount
                 asked.reasons.setdefault(modifier.part, modifier.reason)
+                if modifier.base is not None and modifier.percent is not None:
+                    asked.bases[modifier.part] -= turn * modifier.base
+                    asked.percents[modifier.part] = modifier.percent
     return asked
 
 

@@ -226,7 +226,7 @@ def _draft_all(
     zero: list[str] = []
     refused: list[Refusal] = []
     for slug in sorted({*rated.lines, *adjusted, *existing}):
-        bill = make_bill(slug, period, operator.currency, rated.lines.get(slug, ()), adjusted[slug])
+        bill = make_bill(slug, period, operator.currency, rated.lines.get(slug, ()), facts, adjusted[slug])
         try:
             customer = _customer(facts, slug, period)
             following = next_document(bill, existing[slug], operator, customer, may_wait=may_wait)

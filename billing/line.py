@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 FREE = "free"
 UNBILLED = "unbilled"
+FEE = "fee"
+"""The meter of a contract's fees; what is not a fee is a line of usage."""
 BASE_WINDOW = "base"
 NO_FACTOR = Decimal(1)
 

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
-from billing.bill import make_bill
+from billing.bill import Bill
 from billing.document import Document
 from billing.draft import next_document
 from billing.line import UNITS, Line, Tier
@@ -88,7 +88,7 @@ def draft(
     operator: Operator = OPERATOR,
 ) -> Document:
     """The document that follows `earlier` ones when the bill of October is `lines`."""
-    bill = make_bill(customer.id, OCTOBER, operator.currency, lines, ())
+    bill = Bill(customer.id, OCTOBER, operator.currency, tuple(lines))
     document = next_document(bill, earlier, operator, customer)
     assert isinstance(document, Document)
     return document

@@ -86,7 +86,7 @@ def said(customer: str, line: Line) -> dict[str, str]:
 
 def invoice(facts: Facts, events: list[dict[str, Any]], customer: str, issued: list[Document]) -> Document:
     lines = rate(usage_table(events), facts, OCTOBER).lines[customer]
-    bill = make_bill(customer, OCTOBER, "EUR", lines, [])
+    bill = make_bill(customer, OCTOBER, "EUR", lines, facts, [])
     draft = next_document(bill, issued, facts.operator[0], facts.customers[customer][0])
     assert isinstance(draft, Document)
     return draft

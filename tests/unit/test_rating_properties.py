@@ -169,7 +169,7 @@ def test_successive_documents_sum_to_the_bill_in_quantities_and_net(
         usage += [{**each, "customer": "acme"} for each in wave]
         facts = site_facts(second if number == len(waves) - 1 else first)
         lines = rate(usage_table(usage), facts, OCTOBER).lines.get("acme", ())
-        bill = make_bill("acme", OCTOBER, "EUR", lines, [adjustment] if number else [])
+        bill = make_bill("acme", OCTOBER, "EUR", lines, facts, [adjustment] if number else [])
         draft = next_document(bill, issued, facts.operator[0], facts.customers["acme"][0])
         if draft is None:
             assert sum(each.sign * each.net for each in issued) == bill.net

@@ -1,0 +1,84 @@
+"""Fees of contracts as lines (arithmetic rule 6): a month's fee by days, a fee once whole. Pure.
+
+A month's fee is charged for each version by the days on which it is in force, a line per version:
+
+    500.00 a month, the version from 2026-10-11 on:  21 of 31 days, 338.71
+
+A fee `once` is whole, in the month in which the first version of the contract that states one of that name begins;
+versions that follow may go on stating it and charge nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from decimal import Decimal
+from fractions import Fraction
+
+from billing.line import BASE_WINDOW, FEE, NO_FACTOR, Line
+from billing.money import format_minor, round_half_away
+from billing.period import Period
+from billing.site import in_force
+from billing.tariff import Contract
+
+MONTHLY = "month"
+ONCE = "once"
+
+
+def fee_lines(contracts: Sequence[Contract], period: Period, currency: str) -> Iterator[Line]:
+    """The fees of one customer in a period, by version and in file order. `contracts`: all versions, oldest first."""
+    days = days_in_force(contracts, period)
+    for contract in contracts:
+        for fee in contract.fees:
+            if fee.every == MONTHLY and days[contract.version]:
+                share = Fraction(days[contract.version], period.days)
+                yield _line(contract, fee.name, round_half_away(fee.amount * share), currency)
+            elif (
+                fee.every == ONCE
+                and _begins_here(contract, period)
+                and _first(contracts, fee.name) is contract
+            ):
+                yield _line(contract, fee.name, fee.amount, currency)
+
+
+def days_in_force(contracts: Sequence[Contract], period: Period) -> Counter[str]:
+    """For each version of a contract the days of the period on which it is in force."""
+    days: Counter[str] = Counter()
+    for number in range(period.days):
+        contract = in_force(contracts, period.first_day + timedelta(days=number))
+        if contract is not None:
+            days[contract.version] += 1
+    return days
+
+
+def _begins_here(contract: Contract, period: Period) -> bool:
+    return contract.valid_from is not None and period.first_day <= contract.valid_from <= period.last_day
+
+
+def _first(contracts: Sequence[Contract], name: str) -> Contract:
+    return next(
+        each for each in contracts if any(fee.every == ONCE and fee.name == name for fee in each.fees)
+    )
+
+
+def _line(contract: Contract, name: str, amount: int, currency: str) -> Line:
+    price = Decimal(format_minor(amount, currency))
+    return Line(
+        tariff_version=None,
+        contract_version=contract.version,
+        price_row=None,
+        model=None,
+        meter=FEE,
+        window=BASE_WINDOW,
+        tier=None,
+        quantity=1,
+        unit="item",
+        price_base=1,
+        list_price=price,
+        factor=NO_FACTOR,
+        unit_price=price,
+        amount=amount,
+        tokens=0,
+        item=name,
+    )

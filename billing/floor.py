@@ -1,0 +1,67 @@
+"""The floor under a month's usage (arithmetic rule 8): a contract's commitment, else the tariff's minimum, by days.
+
+Each local day of the period has the commitment of the contract in force as it begins, if that contract states one (0 is
+a statement); else, where something was used, the minimum of the tariff in force then. The floor is a day's average,
+and what usage lines after discounts lack of it is a charge:
+
+    minimum 5.00 until 2026-10-10, then a contract with a commitment of 1000.00 for 21 of 31 days
+    floor      (10 × 5.00 + 21 × 1000.00) ÷ 31 = 679.03
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
+from fractions import Fraction
+
+from billing.bill_part import BillPart
+from billing.facts import Facts, tariff_in_force_at
+from billing.line import FEE, UNBILLED, Line
+from billing.money import round_half_away
+from billing.period import Period, midnight
+from billing.site import in_force
+
+FLOOR_PART = "floor"
+COMMITMENT = "Commitment"
+MINIMUM = "Minimum charge"
+
+
+def floor_part(
+    customer: str, period: Period, lines: Sequence[Line], discounts: Sequence[BillPart], facts: Facts
+) -> BillPart | None:
+    """The shortfall of one customer's usage `lines` less `discounts`, as a charge; None where there is none."""
+    usage = [line for line in lines if line.meter != FEE]
+    used = any(line.tier != UNBILLED for line in usage)
+    committed = False
+    total = 0
+    for commitment, minimum in _days(customer, period, facts, used=used):
+        committed = committed or bool(commitment)
+        total += minimum if commitment is None else commitment
+    remains = sum(line.amount for line in usage) + sum(part.amount for part in discounts)
+    shortfall = round_half_away(Fraction(total, period.days)) - remains
+    if total == 0 or shortfall <= 0:
+        return None
+    return BillPart(FLOOR_PART, COMMITMENT if committed else MINIMUM, shortfall)
+
+
+def _days(customer: str, period: Period, facts: Facts, *, used: bool) -> Iterator[tuple[int | None, int]]:
+    """Each day's (commitment, if one is stated; minimum), in minor units."""
+    contracts = facts.contracts.get(customer, ())
+    for number in range(period.days):
+        day = period.first_day + timedelta(days=number)
+        contract = in_force(contracts, day)
+        if contract is not None and contract.commitment is not None:
+            yield contract.commitment, 0
+        elif used:
+            yield None, _minimum(facts, day, contract.tariff if contract else None)
+        else:
+            yield None, 0
+
+
+def _minimum(facts: Facts, day: date, agreed: str | None) -> int:
+    """The minimum of the tariff that was `agreed`, or of the default one, as the operator's `day` begins."""
+    operator = in_force(facts.operator, day)
+    name = agreed or (operator.default_tariff if operator else None)
+    versions = facts.tariffs.get(name or "", ())
+    tariff = tariff_in_force_at(versions, midnight(day, facts.operator[-1].zone))
+    return tariff.minimum or 0 if tariff else 0
