@@ -133,7 +133,7 @@ def instants(span: Span, zone: ZoneInfo) -> tuple[datetime, datetime]:
 
 def _instant(text: str, zone: ZoneInfo, where: str) -> datetime:
     """A local day, or an RFC 3339 time on a whole hour: usage is kept by the hour."""
-    moment = _read_time(text, zone)
+    moment = read_moment(text, zone)
     if moment is None or moment.tzinfo is None:
         raise Refusal(
             "bad_time",
@@ -149,7 +149,8 @@ def _instant(text: str, zone: ZoneInfo, where: str) -> datetime:
     return moment
 
 
-def _read_time(text: str, zone: ZoneInfo) -> datetime | None:
+def read_moment(text: str, zone: ZoneInfo) -> datetime | None:
+    """A day's local midnight, or the time that is written; None for what is neither."""
     try:
         if len(text) == len("2026-10-05"):
             return midnight(date.fromisoformat(text), zone)

@@ -14,6 +14,7 @@ from adapters import answers, rendering, reporting
 from adapters.api.roles import Subject, check_may_read
 from adapters.postgres import keys
 from adapters.postgres.database import INSTALLATION, Database
+from adapters.previewing import invoice_preview
 from billing.document import to_json
 from billing.period import Period
 from metering.identity import hash_secret
@@ -127,6 +128,26 @@ async def invoices(
         asker.database, operator=asker.operator, period=_period(period), customer=customer, state=state
     )
     return {"invoices": [answers.short(document) for document in found]}
+
+
+@router.get("/invoices/preview", tags=["invoices"])
+async def preview(
+    asker: InvoiceAsker,
+    customer: Annotated[str, Query(description="Whose bill.")],
+    period: Annotated[str | None, Query(description="A calendar month. Default: the running one.")] = None,
+    until: Annotated[
+        str | None, Query(description="Usage of whole hours before it; a day or a time.")
+    ] = None,
+) -> dict[str, Any]:
+    """A month's bill so far, less what issued documents asked for. Nothing is kept."""
+    return await invoice_preview(
+        asker.database,
+        operator=asker.operator,
+        customer=customer,
+        period=_period(period),
+        until=until,
+        now=datetime.now(UTC),
+    )
 
 
 @router.get("/invoices/{reference}", tags=["invoices"])

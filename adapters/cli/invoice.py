@@ -1,4 +1,4 @@
-"""`tally invoice list|show|explain|issue|credit|render`."""
+"""`tally invoice list|show|explain|issue|credit|render`; `preview` is `invoice_preview`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from adapters import answers, rendering
+from adapters.cli import invoice_preview
+from adapters.cli.document_text import document_text
 from adapters.cli.files import writing
 from adapters.cli.framework import Context, Result, command, table
 from adapters.cli.options import CustomerOption, OperatorOption, PeriodOption, read_period
@@ -18,9 +20,7 @@ from adapters.data_folder import DataFolder, now
 from billing.correct import credit_invoice
 from billing.document import Document, to_json
 from billing.issue import issue_documents, issue_period
-from billing.log_proof import checkpoint_line
 from billing.money import parse_amount
-from metering.checkpoint import split_checkpoint
 from metering.refusal import Refusal
 from reports.explain import explain, explain_text
 
@@ -67,7 +67,9 @@ def register(app: typer.Typer) -> None:
         """One document with its lines."""
         async with context.database() as database:
             document = to_json(await answers.find_document(database, reference))
-        return Result(document, _shown(document))
+        return Result(document, document_text(document))
+
+    invoice_preview.register(group)
 
     @command(group, "explain", path="invoice explain", example="tally invoice explain acme.2026-10.1")
     async def explain_(context: Context, reference: ReferenceArgument) -> Result:
@@ -144,7 +146,7 @@ def register(app: typer.Typer) -> None:
                 issue=issue,
             )
         document = to_json(note)
-        return Result(document, _shown(document))
+        return Result(document, document_text(document))
 
     @command(
         group,
@@ -209,20 +211,3 @@ def _write(found: answers.Found, format: str, out: Path, *, alone: bool, first: 
 def _listed(rows: list[dict[str, Any]]) -> Result:
     shown = table(None, SHOWN, [[row[column] for column in SHOWN] for row in rows], right=FIGURES)
     return Result({"invoices": rows}, shown)
-
-
-def _shown(document: dict[str, Any]) -> list[Any]:
-    kind, number = document["kind"].replace("_", " "), document["number"] or "(draft)"
-    head = f"{kind} {number}  {document['customer_name']}  {document['period']}"
-    columns = ("id", "description", "tier", "quantity", "unit", "unit_price", "amount")
-    rows = [[line[column] for column in columns] for line in document["lines"]]
-    said: list[Any] = [head, table(None, columns, rows, right=("quantity", "unit_price", "amount"))]
-    for what, sign in (("allowances", "-"), ("charges", "")):
-        said += [f"{what[:-1]}: {part['reason']}  {sign}{part['amount']}" for part in document[what]]
-    said += [f"VAT {tax['rate']} % of {tax['basis']}: {tax['amount']}" for tax in document["taxes"]]
-    said.append(
-        f"net {document['net']}  VAT {document['tax']}  gross {document['gross']} {document['currency']}"
-    )
-    if document["checkpoint"] is not None:
-        said.append(f"checkpoint: {checkpoint_line(split_checkpoint(document['checkpoint'].encode())[0])}")
-    return said

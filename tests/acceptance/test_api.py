@@ -131,6 +131,10 @@ def served(
         (f"/v1/invoices?period={OCTOBER}&customer=acme", f"invoice list --period {OCTOBER} --customer acme"),
         ("/v1/invoices?state=draft", "invoice list --state draft"),
         ("/v1/invoices/acme.2026-10.1", "invoice show acme.2026-10.1"),
+        (
+            f"/v1/invoices/preview?customer=acme&period={OCTOBER}",
+            f"invoice preview --customer acme --period {OCTOBER}",
+        ),
         ("/v1/settlements", "settlement list"),
         (f"/v1/settlements?period={OCTOBER}", f"settlement list --period {OCTOBER}"),
         ("/v1/settlements/telecentras.2026-10.1", "settlement show telecentras.2026-10.1"),
@@ -176,6 +180,7 @@ def test_health_and_the_description_need_no_key(served: Served) -> None:
     assert {
         "/v1/usage",
         "/v1/invoices",
+        "/v1/invoices/preview",
         "/v1/invoices/{reference}",
         "/v1/invoices/{reference}/files/{format}",
         "/v1/settlements",
@@ -202,7 +207,12 @@ def test_a_customers_key_opens_the_sidecar_not_the_api(served: Served, path: str
 READABLE = {
     "usage": ["/v1/usage"],
     "reports": [f"/v1/reports/usage?period={OCTOBER}"],
-    "invoices": ["/v1/invoices", "/v1/invoices/acme.2026-10.1", "/v1/invoices/acme.2026-10.1/files/pdf"],
+    "invoices": [
+        "/v1/invoices",
+        f"/v1/invoices/preview?customer=acme&period={OCTOBER}",
+        "/v1/invoices/acme.2026-10.1",
+        "/v1/invoices/acme.2026-10.1/files/pdf",
+    ],
     "settlements": ["/v1/settlements", "/v1/settlements/telecentras.2026-10.1"],
 }
 
@@ -228,6 +238,7 @@ def test_every_role_reads_what_is_its_own_and_is_refused_the_rest_by_name(served
     ("path", "code"),
     [
         ("/v1/invoices/acme.2026-10.9", "unknown_document"),
+        ("/v1/invoices/preview?customer=nobody", "unknown_customer"),
         ("/v1/invoices/acme.2026-10.9/files/pdf", "unknown_document"),
         ("/v1/settlements/telecentras.2026-10.9", "unknown_settlement"),
         ("/v1/nowhere", "unknown_route"),
@@ -247,6 +258,9 @@ def test_what_is_not_there_is_not_found(served: Served, path: str, code: str) ->
         ("/v1/usage?period=2026-13", "bad_period"),
         ("/v1/usage?from=yesterday", "bad_time"),
         ("/v1/invoices?state=paid", "unknown_state"),
+        ("/v1/invoices/preview", "bad_request"),
+        ("/v1/invoices/preview?customer=acme&until=noon", "bad_time"),
+        (f"/v1/invoices/preview?customer=acme&period={OCTOBER}&until=2026-10-01", "bad_until"),
         ("/v1/invoices?customer=%00", "bad_text"),
         ("/v1/invoices/acme%00", "bad_text"),
         ("/v1/settlements/a%00b", "bad_text"),

@@ -23,7 +23,7 @@ import_all()
 STORY = (
     *("database prepare", "apply", "check", "get", "import file", "usage", "streams"),
     *("period close", "period list", "period show", "reconcile"),
-    *("invoice list", "invoice show", "invoice explain"),
+    *("invoice list", "invoice show", "invoice explain", "invoice preview"),
     *(
         "invoice issue",
         "invoice render",
