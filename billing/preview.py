@@ -64,7 +64,7 @@ def preview(
     versions = facts.customers[customer]
     buyer = in_force(versions, period.last_day) or versions[-1]
     own = [adjustment for adjustment in adjustments if adjustment.customer == customer]
-    bill = make_bill(customer, period, operator.currency, rated.lines.get(customer, ()), own)
+    bill = make_bill(customer, period, operator.currency, rated.lines.get(customer, ()), facts, own)
     issued = [document for document in documents if document.state == ISSUED]
     document = draw(difference(bill, issued), period, issued, operator, buyer)
     return Preview(
