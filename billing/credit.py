@@ -16,7 +16,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from billing.adjustment import Adjustment
-from billing.bill import BillPart, Difference, remaining_of_invoices
+from billing.bill import Difference, remaining_of_invoices
+from billing.bill_part import BillPart
 from billing.document import CREDIT_NOTE, DRAFT, INVOICE, ISSUED, Document
 from billing.draft import case_of, finish, make_draft, next_ordinal, reference
 from billing.money import format_minor

@@ -43,8 +43,8 @@ class DocumentLine:
 
 @dataclass(frozen=True, slots=True)
 class AllowanceOrCharge:
-    """A document level allowance or charge; `amount` is never negative. `base` and `percent`: both or
-    neither.
+    """A document level allowance or charge; `amount` is never negative. `base` and `percent`: both, and then `amount`
+    is round(base × percent ÷ 100) (EN 16931 BT-92 to BT-94), or neither.
     """
 
     reason: str
@@ -95,6 +95,7 @@ def line_json(entry: DocumentLine, currency: str) -> dict[str, Any]:
         "tax_rate": format_price(entry.tax_rate),
         "account": entry.account,
         "description": entry.description,
+        "item": line.item,
         "part": entry.part,
     }
 
@@ -143,6 +144,7 @@ def line_from(content: Mapping[str, Any], currency: str) -> DocumentLine:
         unit_price=Decimal(content["unit_price"]),
         amount=parse_amount(content["amount"], currency),
         tokens=content["tokens"],
+        item=content.get("item"),
     )
     return DocumentLine(
         id=content["id"],

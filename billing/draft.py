@@ -5,34 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from fractions import Fraction
 
 from billing.bill import (
     DISCOUNT_CODE,
     MISCELLANEOUS_CODE,
     Bill,
-    BillPart,
     Difference,
     difference,
     invoices_to_reduce,
 )
+from billing.bill_part import BillPart
+from billing.description import describe
 from billing.document import CREDIT_NOTE, INVOICE, ISSUED, Document
 from billing.document_parts import AllowanceOrCharge, DocumentLine, Reference
-from billing.line import BASE_WINDOW, NO_FACTOR, UNBILLED, Line
-from billing.money import MAX_MINOR, format_minor
+from billing.line import BASE_WINDOW, NO_FACTOR, Line
+from billing.money import MAX_MINOR, format_minor, round_half_away
 from billing.period import Period
 from billing.site import Customer, Operator
 from billing.tax import TaxCase, tax_case, taxes
 from metering.refusal import Refusal
 
 ADJUSTMENT_METER = "adjustment"
-_METER_WORDS = {
-    "input": "input tokens",
-    "cached_input": "cached input tokens",
-    "output": "output tokens",
-    "reasoning": "reasoning tokens",
-    "requests": "requests",
-    "audio_seconds": "audio seconds",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +99,9 @@ def make_draft(
             line = _part_line(amount, operator.currency)
             lines.append(_document_line(line, part.reason, case, part=part.key))
         elif amount < 0:
-            allowances.append(_modifier(part, DISCOUNT_CODE, -amount, case))
+            allowances.append(_modifier(part, DISCOUNT_CODE, case))
         else:
-            charges.append(_modifier(part, MISCELLANEOUS_CODE, amount, case))
+            charges.append(_modifier(part, MISCELLANEOUS_CODE, case))
     return finish(
         Document(
             id=f"{customer.id}.{period}.{next_ordinal(documents)}",
@@ -186,17 +180,6 @@ def signed(line: Line, sign: int) -> Line:
     return replace(line, quantity=sign * line.quantity, amount=sign * line.amount, tokens=sign * line.tokens)
 
 
-def describe(line: Line) -> str:
-    """What the line is for, in neutral words: "qwen3-32b · output tokens · tier 2"."""
-    words = [line.model] if line.model else []
-    words.append(_METER_WORDS.get(line.meter, line.meter))
-    if line.tier == UNBILLED:
-        words.append("not billed")
-    elif line.tier is not None:
-        words.append(f"tier {line.tier}")
-    return " · ".join(words)
-
-
 def _document_line(line: Line, description: str, case: TaxCase, part: str | None) -> DocumentLine:
     return DocumentLine("", line, description, case.category, case.rate, part=part)
 
@@ -225,5 +208,14 @@ def _part_line(amount: int, currency: str) -> Line:
     )
 
 
-def _modifier(part: BillPart, code: str, amount: int, case: TaxCase) -> AllowanceOrCharge:
-    return AllowanceOrCharge(part.reason, code, amount, case.category, case.rate, part=part.key)
+def _modifier(part: BillPart, code: str, case: TaxCase) -> AllowanceOrCharge:
+    """A part as an allowance or charge: what it is a percent of stands there only where the percent gives its amount,
+    which a document over several changes at once need not do.
+    """
+    amount = abs(part.amount)
+    base = percent = None
+    if part.base is not None and part.percent is not None:
+        of = part.base if part.amount < 0 else -part.base
+        if of >= 0 and round_half_away(Fraction(of) * Fraction(part.percent) / 100) == amount:
+            base, percent = of, part.percent
+    return AllowanceOrCharge(part.reason, code, amount, case.category, case.rate, base, percent, part.key)

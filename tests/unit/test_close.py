@@ -84,7 +84,7 @@ def test_the_json_of_a_document_has_the_contracts_keys_in_order() -> None:
     assert list(content) == d.split()
     assert list(listed_json(books.books[OPERATOR].papers["acme.2026-10.1"])) == d.split()[:-4]
     line = """id model meter window tier quantity unit price_base list_price factor unit_price amount tokens
-        tariff_version contract_version price_row tax_category tax_rate account description part"""
+        tariff_version contract_version price_row tax_category tax_rate account description item part"""
     assert list(content["lines"][0]) == line.split()
     assert (content["period_end"], content["open"], content["sign"]) == ("2026-10-31", "121.00", 1)
     assert content["lines"][0] == {
@@ -108,6 +108,7 @@ def test_the_json_of_a_document_has_the_contracts_keys_in_order() -> None:
         "tax_rate": "21",
         "account": "revenue",
         "description": "m · input tokens",
+        "item": None,
         "part": None,
     }
     assert content["taxes"] == [
