@@ -22,7 +22,7 @@ from decimal import Decimal
 
 from billing.adjustment import Adjustment
 from billing.bill_part import BillPart
-from billing.discount import discount_parts
+from billing.discount import SEGMENT, discount_parts, group_of, is_listed
 from billing.document import ISSUED, Document
 from billing.facts import Facts
 from billing.floor import floor_part
@@ -114,14 +114,13 @@ class Difference:
 
 @dataclass(slots=True)
 class _Asked:
-    """What documents have asked for under each key, signs counted. A part's base is what its documents named."""
+    """What documents have asked for under each key, signs counted."""
 
     lines: dict[LineKey, Line] = field(default_factory=dict)
     quantities: Counter[LineKey] = field(default_factory=Counter)
     tokens: Counter[LineKey] = field(default_factory=Counter)
     amounts: Counter[LineKey] = field(default_factory=Counter)
     parts: Counter[str] = field(default_factory=Counter)
-    bases: Counter[str] = field(default_factory=Counter)
     reasons: dict[str, str] = field(default_factory=dict)
     percents: dict[str, Decimal] = field(default_factory=dict)
 
@@ -143,18 +142,25 @@ def difference(bill: Bill, documents: Iterable[Document]) -> Difference:
     wanted = [*bill.parts, *_dropped_parts(bill, asked)]
     if residue or asked.parts[ROUNDING_PART]:
         wanted.append(BillPart(ROUNDING_PART, "Rounding", residue))
-    parts = [_beyond(part, asked) for part in wanted]
-    return Difference(tuple(sorted(lines, key=_is_fee)), tuple(part for part in parts if part.amount))
+    beyond = [replace(part, amount=part.amount - asked.parts[part.key]) for part in wanted]
+    parts = tuple(_on_these(part, lines, beyond) for part in beyond if part.amount)
+    return Difference(tuple(sorted(lines, key=_is_fee)), parts)
 
 
 def _is_fee(line: Line) -> bool:
     return line.meter == FEE
 
 
-def _beyond(part: BillPart, asked: _Asked) -> BillPart:
-    """What a part is beyond the documents: of a discount, the percent of what its base grew by."""
-    amount = part.amount - asked.parts[part.key]
-    return replace(part, amount=amount, base=None if part.base is None else part.base - asked.bases[part.key])
+def _on_these(part: BillPart, lines: Sequence[Line], parts: Sequence[BillPart]) -> BillPart:
+    """A discount's part with the base that it has among these lines and parts: what its own base grew by."""
+    if part.percent is None:
+        return part
+    group = part.key.partition(":")[2]
+    of_group = [line for line in lines if group_of(line) == group]
+    if part.key == SEGMENT + group:
+        return replace(part, base=sum(line.amount for line in of_group if is_listed(line)))
+    segment = sum(each.amount for each in parts if each.key == SEGMENT + group)
+    return replace(part, base=sum(line.amount for line in of_group) + segment)
 
 
 def _dropped(bill: Bill, asked: _Asked) -> Iterator[Line]:
@@ -169,8 +175,7 @@ def _dropped_parts(bill: Bill, asked: _Asked) -> Iterator[BillPart]:
     present = {part.key for part in bill.parts} | {ROUNDING_PART}
     for key in asked.parts:
         if key not in present:
-            percent = asked.percents.get(key)
-            yield BillPart(key, asked.reasons[key], 0, base=None if percent is None else 0, percent=percent)
+            yield BillPart(key, asked.reasons[key], 0, percent=asked.percents.get(key))
 
 
 def _asked(documents: Iterable[Document]) -> _Asked:
@@ -192,8 +197,7 @@ def _asked(documents: Iterable[Document]) -> _Asked:
                 assert modifier.part is not None, document.id
                 asked.parts[modifier.part] += turn * modifier.amount
                 asked.reasons.setdefault(modifier.part, modifier.reason)
-                if modifier.base is not None and modifier.percent is not None:
-                    asked.bases[modifier.part] -= turn * modifier.base
+                if modifier.percent is not None:
                     asked.percents[modifier.part] = modifier.percent
     return asked
 

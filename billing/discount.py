@@ -23,6 +23,8 @@ from billing.line import FEE, Line
 from billing.money import round_half_away
 from billing.tariff import Contract, Tariff
 
+SEGMENT, DISCOUNT = "segment:", "discount:"
+"""What the keys of the two kinds of part begin with; `group_of` follows."""
 _OF_TARIFF = "tariff:"
 
 
@@ -33,24 +35,37 @@ def discount_parts(
 
     `segment` is the customer's in the period's last hour; None: no segment's discount.
     """
-    groups: dict[tuple[str, str], list[Line]] = defaultdict(list)
+    groups: dict[str, list[Line]] = defaultdict(list)
     for line in lines:
-        if line.meter != FEE:
-            assert line.tariff_version is not None, line
-            groups[line.tariff_version, line.contract_version or ""].append(line)
-    for (tariff_version, contract_version), group in sorted(groups.items()):
-        about = f"{tariff_version}|{contract_version}"
-        listed = sum(line.amount for line in group if (line.price_row or "").startswith(_OF_TARIFF))
+        name = group_of(line)
+        if name is not None:
+            groups[name].append(line)
+    for name, group in sorted(groups.items(), key=lambda each: each[0].split("|")):
+        tariff_version, _, contract_version = name.partition("|")
+        listed = sum(line.amount for line in group if is_listed(line))
         percent = _tariff(facts, tariff_version).segments.get(segment or "", Decimal(0))
         off = share(listed, percent)
         if off:
-            yield BillPart(f"segment:{about}", "Segment discount", -off, base=listed, percent=percent)
+            yield BillPart(SEGMENT + name, "Segment discount", -off, base=listed, percent=percent)
         if contract_version:
             remains = sum(line.amount for line in group) - off
             percent = _contract(facts, customer, contract_version).discount
             off = share(remains, percent)
             if off:
-                yield BillPart(f"discount:{about}", "Contract discount", -off, base=remains, percent=percent)
+                yield BillPart(DISCOUNT + name, "Contract discount", -off, base=remains, percent=percent)
+
+
+def group_of(line: Line) -> str | None:
+    """The lines that a line is discounted together with: "vilnius@2026-10-01|acme"; None: a fee, by none."""
+    if line.meter == FEE:
+        return None
+    assert line.tariff_version is not None, line
+    return f"{line.tariff_version}|{line.contract_version or ''}"
+
+
+def is_listed(line: Line) -> bool:
+    """Whether a row of the tariff priced it, not one of the contract: what a segment's discount is on."""
+    return (line.price_row or "").startswith(_OF_TARIFF)
 
 
 def share(minor: int, percent: Decimal) -> int:
