@@ -1,7 +1,5 @@
-"""Every kind of site document as one table of keys: what docs/site-files.md lists, in one place.
-
-Keys that the language has and rating has not yet are `NotRated`, so that files which use them are refused
-by name instead of being billed as if they didn't.
+"""Every kind of site document as one table of keys: what docs/site-files.md lists, in one place. The pricing
+language is in `tariff_kinds`. The text beside a key is what editors show (`tally tariff schema`).
 """
 
 from __future__ import annotations
@@ -10,47 +8,42 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from adapters.site_files.legal_scalars import (
+    BIC,
+    COUNTRY,
+    CURRENCY,
+    IBAN,
+    LANGUAGE,
+    NUMBERING,
+    VAT_ID,
+    ZONE,
+)
 from adapters.site_files.rules import (
     check_days,
     check_numbering,
     check_operator,
-    check_outcomes,
     check_parts,
-    check_pricing,
-    check_row,
-    check_tiers,
+    check_version,
 )
 from adapters.site_files.scalars import (
     AMOUNT,
-    BIC,
     BOOLEAN,
-    COUNTRY,
-    CURRENCY,
     DAY,
     DAYS,
     EMAIL,
     FIRST_NUMBER,
-    IBAN,
     ID,
-    LANGUAGE,
-    MODEL_GLOB,
-    NUMBERING,
-    OUTCOME,
     PERCENT,
-    PRICE,
     REGION,
-    REGION_GLOB,
     SEGMENT,
     SELLER,
     TEXT,
-    UP_TO,
-    VAT_ID,
-    ZONE,
     Scalar,
-    WrongTextError,
 )
-from adapters.site_files.schema import Either, Field, Listing, NotRated, Table
-from billing.tariff import METERS
+from adapters.site_files.schema import Field, Listing, Table
+from adapters.site_files.tariff_kinds import CONTRACT_KEYS, TARIFF_KEYS
+from adapters.site_files.tariff_rules import check_tariff
+from adapters.site_files.tariff_scalars import BILLED_OUTPUT, SUPERSEDES
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +68,11 @@ class Kind:
 # ------------------------------------------------------------------------------------
 
 
-def _billed_output(text: str) -> str:
-    if text == "generated":
-        raise WrongTextError("is not rated yet")
-    if text != "delivered":
-        raise WrongTextError("is not what output is billed by")
-    return text
-
-
 _VERSION = {
-    "valid_from": Field(DAY),
-    "valid_until": Field(DAY),
-    "supersedes": Field(NotRated("leave it out; let a later version follow")),
-    "reason": Field(NotRated("leave it out; let a later version follow")),
+    "valid_from": Field(DAY, "The local day on which this version begins."),
+    "valid_until": Field(DAY, "The local day on which it ends, exclusive."),
+    "supersedes": Field(SUPERSEDES, "The version whose place this one takes, by its valid_from, or first."),
+    "reason": Field(TEXT, "Why a version is superseded."),
 }
 _ADDRESS = Table(
     {"street": Field(TEXT), "city": Field(TEXT), "postcode": Field(TEXT), "country": Field(COUNTRY)}
@@ -104,30 +89,10 @@ _LEGAL_ENTITY = {
     "language": Field(LANGUAGE),
     "routing": Field(_ROUTING),
 }
-_TIER = Table({"up_to": Field(UP_TO), "price": Field(PRICE, required=True)})
-_PRICING = Either(
-    PRICE,
-    Table(
-        {
-            "graduated": Field(Listing(_TIER, "tier", check_tiers)),
-            "volume": Field(NotRated("allowed: a price, or graduated")),
-            "package": Field(NotRated("allowed: a price, or graduated")),
-        },
-        check_pricing,
-    ),
-)
-_ROW = {
-    "models": Field(Listing(MODEL_GLOB, "model"), required=True),
-    "regions": Field(Listing(REGION_GLOB, "region")),
-    "prompt_over": Field(NotRated()),
-    **{meter: Field(_PRICING) for meter in METERS},
-}
-_TARIFF_ROWS = Listing(Table(_ROW, check_row), "price row")
-_CONTRACT_ROWS = Listing(Table({**_ROW, "only": Field(BOOLEAN)}, check_row), "price row")
 
 
 def _kind(
-    name: str, identity: str, owned: bool, fields: Mapping[str, Field], check: Any = check_days
+    name: str, identity: str, owned: bool, fields: Mapping[str, Field], check: Any = check_version
 ) -> Kind:
     said = Scalar("the kind", name, lambda text: text)
     owner = {"operator": Field(ID, required=True)} if owned else {}
@@ -189,28 +154,18 @@ TARIFF = _kind(
     {
         "currency": Field(CURRENCY, required=True),
         "timezone": Field(ZONE),
-        "bill_output": Field(Scalar("what output is billed by", "delivered", _billed_output)),
-        "bill_outcomes": Field(Listing(OUTCOME, "outcome", check_outcomes)),
-        "prices": Field(_TARIFF_ROWS, required=True),
-        "windows": Field(NotRated()),
-        "holidays": Field(NotRated()),
-        "segments": Field(NotRated()),
-        "included": Field(NotRated()),
-        "minimum": Field(NotRated()),
+        "bill_output": Field(
+            BILLED_OUTPUT, "What of an answer is charged: delivered (default), or generated."
+        ),
+        **TARIFF_KEYS,
     },
+    check_tariff,
 )
 CONTRACT = _kind(
     "contract",
     "customer",
     False,
-    {
-        "tariff": Field(ID, required=True),
-        "prices": Field(_CONTRACT_ROWS),
-        "discount": Field(NotRated()),
-        "commitment": Field(NotRated()),
-        "included": Field(NotRated()),
-        "fees": Field(NotRated()),
-    },
+    {"tariff": Field(ID, "The tariff that it is on.", required=True), **CONTRACT_KEYS},
 )
 PARTY = _kind(
     "party",

@@ -7,6 +7,7 @@ faults of their own. What a document means beside others is checked later, in
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,9 +17,10 @@ from typing import Any
 
 from adapters.site_files import schema
 from adapters.site_files.kinds import KINDS_BY_NAME
+from adapters.site_files.legal_scalars import doubtful_vat_id
 from adapters.site_files.nodes import MAX_BYTES, MapNode, Node, ScalarNode, parse_documents
-from adapters.site_files.scalars import doubtful_vat_id
-from adapters.site_files.schema import MISSING, Reading, near_miss, shorten
+from adapters.site_files.schema import MISSING, Beside, Reading, near_miss, shorten
+from adapters.site_files.tariff_scalars import FIRST
 from billing.facts import EVERYWHERE
 from metering.refusal import Fault, Refusal
 
@@ -82,15 +84,23 @@ def read_files(
     documents: list[SiteDocument] = []
     for file, raw in _sources(paths, stdin, faults):
         for node in parse_documents(raw, file, faults):
-            document = read_document(node, faults)
+            document = read_document(node, faults, _beside(file))
             if document is not None:
                 documents.append(document)
                 warnings.extend(_warnings(document))
     return SiteFiles(tuple(documents), tuple(faults), tuple(warnings))
 
 
-def read_document(node: Node, faults: list[Fault]) -> SiteDocument | None:
-    """One document by the table of its kind; None when not even kind and id can be told."""
+def nothing_beside(name: str) -> tuple[str, bytes]:
+    """Of a text that came without a file: no file lies beside it."""
+    raise FileNotFoundError(errno.ENOENT, "there is no file beside this text", name)
+
+
+def read_document(node: Node, faults: list[Fault], beside: Beside = nothing_beside) -> SiteDocument | None:
+    """One document by the table of its kind; None when not even kind and id can be told.
+
+    `beside` reads the files that it names (`Reading.beside`).
+    """
     if not isinstance(node, MapNode):
         faults.append(Fault("not a document: a map is needed", node.place, "begin with `kind: …`"))
         return None
@@ -104,14 +114,15 @@ def read_document(node: Node, faults: list[Fault]) -> SiteDocument | None:
         word = said.text if isinstance(said, ScalarNode) else "a list or map"
         faults.append(Fault(f"kind: {shorten(word)} is no kind", said.place, near_miss(word, names)))
         return None
-    reading = Reading([])
+    reading = Reading([], beside)
     whole = schema.read(kind.table, node, (), reading)
     faults.extend(reading.faults)
     if whole is MISSING or kind.identity not in whole or (kind.owned and "operator" not in whole):
         return None
     identity = whole[kind.identity]
+    former = whole.get("supersedes", FIRST)
     operators = {"operator": identity, "share": identity, "contract": "", "party": EVERYWHERE}
-    begin = whole.get("valid_from")
+    begin = whole.get("valid_from") or (None if former == FIRST else former)
     return SiteDocument(
         kind=kind.name,
         id=identity,
@@ -142,6 +153,19 @@ def _sources(
                 Fault(f"cannot be read: {denied.strerror}", place, "name a readable file or folder")
             )
     return found
+
+
+def _beside(site_file: str) -> Beside:
+    """Reads files by their paths as seen from the site file; from standard input, as seen from here."""
+    folder = Path() if site_file == STANDARD_INPUT else Path(site_file).parent
+
+    def read(name: str) -> tuple[str, bytes]:
+        file = folder / name
+        if file.exists() and not file.is_file():
+            raise OSError(errno.EINVAL, "not a file", str(file))
+        return str(file), _bounded(file)
+
+    return read
 
 
 def _bounded(file: Path) -> bytes:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from adapters.site_files.reading import SiteDocument
 from adapters.site_files.schema import near_miss
+from adapters.site_files.tariff_references import check_amounts, check_holidays, check_once_fees
 from adapters.site_files.versions import Placed, begin, end, identity_of, merged, shown, timelines
 from billing.stored import StoredDocument
 from billing.tariff import METERS, PriceRow, hidden_row
@@ -53,6 +54,7 @@ def check_references(
     for document in documents:
         _check_one(document, declared, operators, faults)
     _check_contract_rows(placed, stored, faults)
+    check_once_fees(placed, faults)
 
 
 def _check_one(
@@ -92,11 +94,14 @@ def _check_one(
                 if own and theirs and own != theirs:
                     what = f"currency: {own} is not the operator's"
                     faults.append(Fault(what, document.place("currency"), f"allowed: {theirs}"))
+                check_holidays(document, operator, faults)
         case "contract":
             _refer(document, ("customer",), "customer", document.id, None, declared, faults)
             for operator_id in sorted(declared.owners("customer", document.id))[:1]:
                 if "tariff" in body:
                     _refer(document, ("tariff",), "tariff", body["tariff"], operator_id, declared, faults)
+                for _, operator in operators.get(operator_id, ())[:1]:
+                    check_amounts(document, operator, faults)
         case "party":
             _check_apart(document, "operator", declared, faults)
         case "share":

@@ -1,7 +1,7 @@
-"""Rules inside one document that concern several of its keys: days in order, tiers ascending, shares to 100%.
+"""Rules inside one document that concern several of its keys: days in order, numbering, shares to 100%.
 
 They see what was read without faults, so each asks with `get` and says nothing about keys that were refused
-already. Rules between documents are in `adapters.site_files.references`.
+already. The pricing language has its own in `tariff_rules`; rules between documents are in `adapters.site_files.references`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,22 @@ from typing import Any
 from adapters.site_files.schema import Path, Reading
 from billing import numbering
 from billing.money import minor_digits
-from billing.tariff import BILLED_OUTCOMES, METERS
 from metering.refusal import Refusal
+
+
+def check_version(found: Mapping[str, Any], path: Path, reading: Reading) -> None:
+    """What every kind says of its version: days in order, and a reason where it takes another's place."""
+    check_days(found, path, reading)
+    begin, former = found.get("valid_from"), found.get("supersedes")
+    if reading.stands((*path, "supersedes")) and not reading.stands((*path, "reason")):
+        remedy = "add `reason: …`: it is kept, and told to whoever asks why a price changed"
+        reading.fault((*path, "supersedes"), "the reason is missing", remedy)
+    if reading.stands((*path, "reason")) and not reading.stands((*path, "supersedes")):
+        remedy = "add `supersedes: …`, or leave the reason out"
+        reading.fault((*path, "reason"), "a reason for superseding no version", remedy)
+    if begin is not None and former is not None and begin != former:
+        what = f"{begin} is not the version that is superseded, {former}"
+        reading.fault((*path, "valid_from"), what, "leave valid_from out: the version keeps its own")
 
 
 def check_days(found: Mapping[str, Any], path: Path, reading: Reading) -> None:
@@ -28,13 +42,24 @@ def check_days(found: Mapping[str, Any], path: Path, reading: Reading) -> None:
 
 
 def check_operator(found: Mapping[str, Any], path: Path, reading: Reading) -> None:
-    check_days(found, path, reading)
-    least, currency = found.get("smallest_document", "0"), found.get("currency")
-    if currency is not None and len(least.partition(".")[2]) > minor_digits(currency):
-        digits = minor_digits(currency)
-        reading.fault(
-            (*path, "smallest_document"), f"{least} has more decimals than {currency}", f"at most {digits}"
-        )
+    check_version(found, path, reading)
+    check_decimals(found, "smallest_document", found.get("currency"), path, reading)
+
+
+def check_decimals(
+    found: Mapping[str, Any], key: str, currency: str | None, path: Path, reading: Reading
+) -> None:
+    """An amount has no more decimals than its currency."""
+    said = too_fine(found.get(key, "0"), currency)
+    if said is not None:
+        reading.fault((*path, key), *said)
+
+
+def too_fine(amount: str, currency: str | None) -> tuple[str, str] | None:
+    """What is wrong with an amount that has more decimals than its currency, and what is allowed."""
+    if currency is None or len(amount.partition(".")[2]) <= minor_digits(currency):
+        return None
+    return f"{amount} has more decimals than {currency}", f"at most {minor_digits(currency)}"
 
 
 def check_numbering(found: Mapping[str, Any], path: Path, reading: Reading) -> None:
@@ -42,45 +67,6 @@ def check_numbering(found: Mapping[str, Any], path: Path, reading: Reading) -> N
         numbering.check_numbering(found)
     except Refusal as refused:
         reading.fault(path, refused.what, refused.remedy)
-
-
-def check_pricing(_found: Mapping[str, Any], path: Path, reading: Reading) -> None:
-    stand = [key for key in ("graduated", "volume", "package") if reading.stands((*path, key))]
-    if len(stand) != 1:
-        said = " and ".join(stand) or "no way of pricing"
-        reading.fault(
-            path, f"{said} where one is needed", "allowed: a price, or {graduated: [{up_to, price}, …]}"
-        )
-
-
-def check_tiers(tiers: list[Any], path: Path, reading: Reading) -> None:
-    before = 0
-    for at, tier in enumerate(tiers):
-        last = at == len(tiers) - 1
-        if last and "up_to" in tier:
-            reading.fault(
-                (*path, at, "up_to"), "the last tier has no end", "leave up_to out, or add a tier after it"
-            )
-        if not last and "up_to" not in tier:
-            reading.fault(
-                (*path, at), "up_to is missing: only the last tier has none", "say where this tier ends"
-            )
-        if "up_to" in tier and int(tier["up_to"]) <= before:
-            reading.fault(
-                (*path, at, "up_to"), f"{tier['up_to']} is not more than {before}", "tiers ascend by up_to"
-            )
-        before = int(tier.get("up_to", before))
-
-
-def check_row(_found: Mapping[str, Any], path: Path, reading: Reading) -> None:
-    if not any(reading.stands((*path, meter)) for meter in METERS):
-        reading.fault(path, "the row prices no meter", f"allowed: {', '.join(METERS)}")
-
-
-def check_outcomes(outcomes: list[Any], path: Path, reading: Reading) -> None:
-    if sorted(outcomes) != sorted(BILLED_OUTCOMES):
-        remedy = f"allowed: the default, [{', '.join(BILLED_OUTCOMES)}]; or leave the key out"
-        reading.fault(path, f"[{', '.join(outcomes)}]: not rated yet", remedy)
 
 
 def check_parts(parts: list[Any], path: Path, reading: Reading) -> None:

@@ -1,8 +1,7 @@
 """A small schema language for site files, and the one reader that applies it.
 
 A kind is a `Table` of `Field`s (`adapters.site_files.kinds`). Types nest: a `Scalar`, a `Listing` of one
-type, a `Table`, an `Either` of a scalar and a table, and `NotRated`, which refuses by name what the
-language knows and rating does not yet. `read` turns a node into plain form (dicts, lists and canonical
+type, a `Table`, and an `Either` of a scalar and a table. `read` turns a node into plain form (dicts, lists and canonical
 texts) and lists every fault with its line; it remembers the place of everything it read, so that later
 checks can name lines too.
 
@@ -15,7 +14,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from adapters.site_files.nodes import ListNode, MapNode, Node, ScalarNode
@@ -25,12 +24,18 @@ from metering.refusal import Fault
 Path = tuple[str | int, ...]
 """Where in a document: keys and list indices from 0; shown as `prices[1].input`, counted from 1."""
 
+Beside = Callable[[str], tuple[str, bytes]]
+
 
 class Reading:
-    """What reading one document yields beside its value: faults, and the place of every path."""
+    """What reading one document yields beside its value: faults, and the place of every path.
 
-    def __init__(self, faults: list[Fault]) -> None:
+    `beside` reads a file by its path as seen from the site file: its own path, and its content; else OSError.
+    """
+
+    def __init__(self, faults: list[Fault], beside: Beside) -> None:
         self.faults = faults
+        self.beside = beside
         self.places: dict[Path, str] = {}
 
     def fault(self, path: Path, what: str, remedy: str, place: str | None = None) -> None:
@@ -39,6 +44,10 @@ class Reading:
 
     def stands(self, path: Path) -> bool:
         return path in self.places
+
+    def empty(self, path: Path) -> bool:
+        """Whether nothing stands inside of a path."""
+        return not any(len(other) > len(path) and other[: len(path)] == path for other in self.places)
 
     def place(self, path: Path) -> str:
         """The place of a path, or of the nearest thing around it."""
@@ -58,36 +67,38 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Field:
+    """`about` and `examples` are what editors show of a key."""
+
     type: Type
+    about: str = ""
     required: bool = False
+    examples: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
     """A map with known keys. `check` adds faults that concern several keys; it sees the map without faulty
-    ones (`Reading.stands` tells whether a key stands in the file at all).
+    ones (`Reading.stands` tells whether a key stands in the file at all). `schema`: what of that JSON Schema can say.
     """
 
     fields: Mapping[str, Field]
     check: Callable[[Mapping[str, Any], Path, Reading], None] | None = None
+    schema: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Either:
-    """A scalar or a table, told apart by what stands there."""
+    """A scalar or a table, told apart by what stands there. `load` puts another plain form (the table's) in place of a
+    scalar, or gives MISSING and a fault.
+    """
 
     scalar: Scalar
     table: Table
+    examples: tuple[Any, ...] = ()
+    load: Callable[[str, Path, Reading], Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NotRated:
-    """Known to the language, refused by name: nothing is ignored."""
-
-    remedy: str = "leave it out"
-
-
-Type = Scalar | Listing | Table | Either | NotRated
+Type = Scalar | Listing | Table | Either
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +122,6 @@ def read(expected: Type, node: Node, path: Path, reading: Reading) -> Any:
     """
     reading.places.setdefault(path, node.place)
     match expected:
-        case NotRated():
-            reading.fault(path, "not rated yet", expected.remedy)
-            return MISSING
         case Scalar():
             return _read_scalar(expected, node, path, reading)
         case Listing():
@@ -121,8 +129,10 @@ def read(expected: Type, node: Node, path: Path, reading: Reading) -> Any:
         case Table():
             return _read_table(expected, node, path, reading)
         case Either():
-            inner = expected.table if isinstance(node, MapNode) else expected.scalar
-            return read(inner, node, path, reading)
+            if isinstance(node, MapNode):
+                return read(expected.table, node, path, reading)
+            said = read(expected.scalar, node, path, reading)
+            return said if said is MISSING or expected.load is None else expected.load(said, path, reading)
 
 
 def _read_scalar(expected: Scalar, node: Node, path: Path, reading: Reading) -> Any:
@@ -198,5 +208,3 @@ def _described(expected: Type) -> str:
             return f"a map with {', '.join(expected.fields)}"
         case Either():
             return expected.scalar.allowed
-        case NotRated():
-            return "not rated yet"

@@ -168,7 +168,7 @@ def test_the_annotated_site_file_is_applied_as_the_page_shows() -> None:
     assert again.created == again.changed == ()
 
 
-def test_what_is_not_rated_yet_is_refused_as_the_page_shows() -> None:
+def test_a_file_full_of_mistakes_is_refused_as_the_page_shows() -> None:
     example, refused = blocks("site-files.md", "yaml")
     _, shown = blocks("site-files.md", "text")
     store = MemorySiteStore()

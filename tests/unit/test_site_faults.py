@@ -99,21 +99,39 @@ kind: tariff
 id: vilnius
 operator: good
 currency: SEK                         #! SEK is not the operator's
-bill_output: generated                #! 'generated' is not rated yet
-bill_outcomes: [finished]             #! bill_outcomes: [finished]: not rated yet
-windows: []                           #! windows: not rated yet
-holidays: LT                          #! holidays: not rated yet
-segments: {sme: 15%}                  #! segments: not rated yet
-included: {input: 1}                  #! included: not rated yet
-minimum: 5.00                         #! minimum: not rated yet
-supersedes: 2026-10-01                #! supersedes: not rated yet
+bill_output: generatd                 #! 'generatd' is not what output is billed by (allowed: delivered | generated)
+bill_outcomes: [finished, finished]   #! finished is named twice
+windows:
+  - {name: base, factor: 0.5}         #! 'base' is the name of the hours that are in no window
+  - {name: Night, factor: 0.5}        #! 'Night' is not a window's name
+  - {name: day, hours: "08:30-18:00", factor: 0.5}    #! has an edge inside an hour
+  - {name: day, hours: "08:00-08:00", factor: 0.5}    #! begins where it ends
+  - {name: day, hours: "08:00-25:00", factor: 0.5}    #! names an hour that no day has
+  - {name: day, hours: 8-18, factor: 0.5}             #! '8-18' is not a span of hours
+  - {name: day, days: [mon, funday], factor: 0.5}     #! 'funday' is not a day of a window
+  - {name: day, days: [mon, mon], factor: 0.5}        #! windows[8].days[2]: mon is named twice
+  - {name: day}                       #! windows[9]: the window has no factor
+  - {name: day, factor: -1}           #! '-1' is negative
+  - {name: day, factor: 1000}         #! has too many digits
+  - {name: spot, series: {first: 2026-10-01T00:00:00Z, prices: [1]}}    #! windows[12].series: series without steps
+  - {name: spot, steps: [{factor: 1}]}                                  #! windows[13].steps: steps without series
+  - {name: spot, series: spot.csv, steps: [{factor: 1}]}                #! 'spot.csv' cannot be read: No such file
+  - name: spot
+    factor: 1
+    series: {first: 2026-10-01T00:30:00Z, prices: [1, 2 ct]}            #! is not a whole hour of UTC
+    steps: [{up_to: 40, factor: 1}, {up_to: -1, factor: 1}]             #! -1 is not more than 40
+holidays: LX                          #! 'LX' is not a calendar of public holidays
+segments: {sme: 15, big: 20%}         #! '15' has no % sign
+included: {inputs: 1}                 #! did you mean input?
+minimum: 5.001                        #! has too many digits
+supersedes: last                      #! 'last' is not a day
 prices:
   - models: ["qwen 3"]                #! is not a model or glob
-    prompt_over: 128_000              #! prices[1].prompt_over: not rated yet
+    prompt_over: 100_000              #! is not a length that usage is told apart by (allowed: 32_000, 128_000
     input: -0.40                      #! '-0.40' is negative
     cached_input: 4e-1                #! has an exponent
-    output: {volume: [{price: 1}]}    #! prices[1].output.volume: not rated yet
-    reasoning: {package: {size: 1}}   #! prices[1].reasoning.package: not rated yet
+    output: {volume: [{up_to: 5, price: 1}]}   #! the last tier has no end
+    reasoning: {package: {size: 0}}   #! prices[1].reasoning.package.size: '0' is out of range
     requests: {}                      #! no way of pricing where one is needed
   - models: []                        #! the list is empty
     regions: LT-*                     #! must be a list
@@ -133,10 +151,11 @@ prices:
 kind: contract
 customer: nobody                      #! customer nobody is not declared
 tariff: vilnius
-discount: 10%                         #! discount: not rated yet
-commitment: 1                         #! commitment: not rated yet
-fees: []                              #! fees: not rated yet
-included: {}                          #! included: not rated yet
+discount: 101%                        #! is more than 100%
+commitment: -1                        #! '-1' is negative
+fees: []                              #! fees: the list is empty
+included: {}                          #! included: the map is empty
+reason: a mistake                     #! reason: a reason for superseding no version
 ---
 kind: contract                        #! tariff: missing
 customer: acme

@@ -8,23 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.site_files.scalars import (
+from adapters.site_files.legal_scalars import (
     COUNTRY,
     CURRENCY,
-    DAY,
     IBAN,
     LANGUAGE,
     NUMBERING,
-    PERCENT,
-    PRICE,
-    TEXT,
-    UP_TO,
     VAT_ID,
     ZONE,
-    Scalar,
-    WrongTextError,
     doubtful_vat_id,
 )
+from adapters.site_files.scalars import DAY, PERCENT, TEXT, Scalar, WrongTextError
+from adapters.site_files.tariff_scalars import PRICE, UNITS
 from billing.money import format_price
 
 
@@ -35,7 +30,7 @@ from billing.money import format_price
         (PRICE, "1_000.50", "1000.5"),
         (PRICE, "007", "7"),
         (PRICE, "0.00", "0"),
-        (UP_TO, "50_000_000", "50000000"),
+        (UNITS, "50_000_000", "50000000"),
         (PERCENT, "15%", "15%"),
         (PERCENT, "2.50 %", "2.5%"),
         (PERCENT, "100%", "100%"),
@@ -70,9 +65,9 @@ def test_a_good_text_becomes_its_canonical_one(scalar: Scalar, text: str, canoni
         (PRICE, "٣", "is not a decimal number"),  # a digit, but not one of ours
         (PRICE, "1" * 13, "has too many digits"),
         (PRICE, "NaN", "is not a decimal number"),
-        (UP_TO, "0", "is out of range"),
-        (UP_TO, "9" * 5000, "is out of range"),
-        (UP_TO, "1.5", "is not a whole number"),
+        (UNITS, "0", "is out of range"),
+        (UNITS, "9" * 5000, "is out of range"),
+        (UNITS, "1.5", "is not a whole number"),
         (PERCENT, "15", "has no % sign"),
         (PERCENT, "100.1%", "is more than 100%"),
         (DAY, "20261001", "is not a day"),
@@ -119,7 +114,7 @@ def test_a_price_is_the_same_number_in_its_shortest_text(price: Decimal, zeros: 
 
 @given(
     st.text(max_size=30),
-    st.sampled_from([PRICE, UP_TO, PERCENT, DAY, ZONE, LANGUAGE, VAT_ID, IBAN, NUMBERING]),
+    st.sampled_from([PRICE, UNITS, PERCENT, DAY, ZONE, LANGUAGE, VAT_ID, IBAN, NUMBERING]),
 )
 def test_any_text_is_read_or_refused(text: str, scalar: Scalar) -> None:
     try:
