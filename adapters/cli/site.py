@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from adapters.cli.framework import Context, Result, command
+from adapters.cli.framework import Context, Result, command, counted
 from adapters.data_folder import now
 from adapters.postgres.site import site_reader, site_store
-from adapters.site_files.apply import apply_site, check_site, summary
-from adapters.site_files.reading import SiteFiles, read_files
+from adapters.site_files.apply import Applied, apply_site, check_site, summary
+from adapters.site_files.reading import read_files
 from adapters.site_files.writing import get_documents, to_yaml
 
 PathsArgument = Annotated[
@@ -25,19 +25,24 @@ def register(app: typer.Typer) -> None:
 
         All of it or none; applying the same again changes nothing.
         """
-        files = _read(context, paths)
+        files = read_files(paths)
         async with context.database() as database, site_store(database) as store:
             applied = await apply_site(store, files, now())
-        return Result(applied.to_json(), _said(applied.to_json()))
+        _warn(context, applied)
+        return Result(applied.to_json(), _said(applied))
 
     @command(app, "check", path="check", example="tally check examples/vilnius")
     async def check(context: Context, paths: PathsArgument) -> Result:
-        """Only validate site files, beside what is applied already; changes nothing."""
-        files = _read(context, paths)
+        """Only validate site files, beside what is applied already; changes nothing.
+
+        Warnings name what is legal and odd: docs/tariff-check.md lists them.
+        """
+        files = read_files(paths)
         async with context.database() as database, site_reader(database) as store:
-            placed = await check_site(store, files, now())
-        document = summary(placed).to_json()
-        return Result(document, [*_said(document), "no fault found; nothing was changed"])
+            would = summary(await check_site(store, files, now()))
+        _warn(context, would)
+        odd = f", {counted(len(would.warnings), 'warning')}" if would.warnings else ""
+        return Result(would.to_json(), [*_said(would), f"no fault found{odd}; nothing was changed"])
 
     @command(app, "get", path="get", example="tally get tariff vilnius")
     async def get(
@@ -59,15 +64,13 @@ def register(app: typer.Typer) -> None:
         return Result({"documents": documents}, to_yaml(documents).rstrip("\n"))
 
 
-def _read(context: Context, paths: list[str]) -> SiteFiles:
-    files = read_files(paths)
-    for warning in files.warnings:
+def _warn(context: Context, applied: Applied) -> None:
+    """What is legal and odd, for the person who watches; scripts find it in the document."""
+    for warning in applied.warnings:
         context.say(f"warning: {warning}")
-    return files
 
 
-def _said(document: dict[str, list[str]]) -> list[str]:
+def _said(applied: Applied) -> list[str]:
     """A line for each version, as kubectl prints them."""
-    return [
-        f"{version} {state}" for state in ("created", "changed", "unchanged") for version in document[state]
-    ]
+    states = {"created": applied.created, "changed": applied.changed, "unchanged": applied.unchanged}
+    return [f"{version} {state}" for state, versions in states.items() for version in versions]

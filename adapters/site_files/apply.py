@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from adapters.site_files.findings import odd_things
 from adapters.site_files.reading import SiteFiles, refuse_faults
 from adapters.site_files.references import check_references
 from adapters.site_files.scalars import ID, WrongTextError
@@ -22,21 +23,34 @@ from metering.refusal import Fault, Refusal
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What an apply did, as `kind/version` texts in file order: `tariff/vilnius@2026-10-01`."""
+    """What an apply did, as `kind/version` texts in file order (`tariff/vilnius@2026-10-01`), and what is legal in
+    the files and odd."""
 
     created: tuple[str, ...]
     changed: tuple[str, ...]
     unchanged: tuple[str, ...]
+    warnings: tuple[Fault, ...] = ()
 
-    def to_json(self) -> dict[str, list[str]]:
+    def to_json(self) -> dict[str, list[str] | list[dict[str, str]]]:
         return {
             "created": list(self.created),
             "changed": list(self.changed),
             "unchanged": list(self.unchanged),
+            "warnings": [
+                {"what": each.what, "where": each.where, "remedy": each.remedy} for each in self.warnings
+            ],
         }
 
 
-async def check_site(store: SiteStore, files: SiteFiles, now: datetime) -> tuple[Placed, ...]:
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What applying files would do to each version, and what is legal in them and odd."""
+
+    placed: tuple[Placed, ...]
+    warnings: tuple[Fault, ...]
+
+
+async def check_site(store: SiteStore, files: SiteFiles, now: datetime) -> Checked:
     """What applying `files` at the aware instant `now` would do; `bad_site_files` with every fault
     otherwise.
     """
@@ -47,22 +61,23 @@ async def check_site(store: SiteStore, files: SiteFiles, now: datetime) -> tuple
     concerned = {each.version.operator for each in placed if each.state != "unchanged"}
     if concerned:
         check_issued(placed, stored, await store.issued(concerned), faults)
+    warnings = [*files.warnings, *odd_things(placed, stored, faults, now)]
     refuse_faults(faults)
-    return tuple(placed)
+    return Checked(tuple(placed), tuple(warnings))
 
 
 async def apply_site(store: SiteStore, files: SiteFiles, now: datetime) -> Applied:
     """Apply all of `files` or none of them. Applying them again changes nothing."""
-    placed = await check_site(store, files, now)
-    await store.save([each.version for each in placed if each.state != "unchanged"])
-    return summary(placed)
+    checked = await check_site(store, files, now)
+    await store.save([each.version for each in checked.placed if each.state != "unchanged"])
+    return summary(checked)
 
 
-def summary(placed: Sequence[Placed]) -> Applied:
+def summary(checked: Checked) -> Applied:
     def those(state: str) -> tuple[str, ...]:
-        return tuple(shown(each.version) for each in placed if each.state == state)
+        return tuple(shown(each.version) for each in checked.placed if each.state == state)
 
-    return Applied(those("created"), those("changed"), those("unchanged"))
+    return Applied(those("created"), those("changed"), those("unchanged"), checked.warnings)
 
 
 async def add_private_customers(store: SiteStore, operator: str, ids: Sequence[str]) -> tuple[str, ...]:

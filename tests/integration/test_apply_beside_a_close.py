@@ -142,8 +142,8 @@ async def test_who_looks_changes_nothing_or_is_another_operator_does_not_wait_fo
 ) -> None:
     async with asyncio.timeout(5):
         async with site_reader(database) as store:
-            placed = await check_site(store, read_files(["-"], CHEAPER_OCTOBER.encode), NOW)
-        assert [each.state for each in placed] == ["created"], "nothing is issued yet for one who looks"
+            checked = await check_site(store, read_files(["-"], CHEAPER_OCTOBER.encode), NOW)
+        assert [each.state for each in checked.placed] == ["created"], "nothing is issued yet for one who looks"
         assert (await applied(database, SITE)).created == ()
         async with site_store(database) as store:
             assert await add_private_customers(store, "telecentras", ["trace_1"]) == ("trace_1",)

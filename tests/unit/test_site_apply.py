@@ -58,7 +58,12 @@ def contract(row: str = "", **keys: str) -> str:
 
 def apply(store: MemorySiteStore, *documents: str, now: datetime = NOON) -> dict[str, list[str]]:
     text = "---\n".join(documents)
-    return asyncio.run(apply_site(store, read_files(["-"], lambda: text.encode()), now)).to_json()
+    applied = asyncio.run(apply_site(store, read_files(["-"], lambda: text.encode()), now))
+    return {
+        "created": list(applied.created),
+        "changed": list(applied.changed),
+        "unchanged": list(applied.unchanged),
+    }
 
 
 def refusals(store: MemorySiteStore, *documents: str, now: datetime = NOON) -> list[str]:

@@ -1,0 +1,183 @@
+"""What is legal in site files and odd: warnings, each with its line and a remedy.
+
+A refusal is for what can't be meant; a warning for what may be meant and mostly is not: a row that is never reached, a
+price per 1,000 where 1,000,000 is the unit, a tariff that ends while contracts go on. `tally check` and `tally apply`
+list them beside what they do, and change nothing about it.
+
+    rows       rows and models never reached, crossing, left without a price      globs     covering and meeting
+    prices     tiers, packages, meters beside each other                          scale     a thousand times off
+    windows    overlaps, calendars, factors, series                               terms     all around the prices
+    contracts  rows and days beside the tariff's
+
+Only what the files state is warned of, but everything that will stand once they are applied is looked at. A document
+with faults is left out: what it says is not known before they are mended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from adapters.site_files.findings_contracts import (
+    begins,
+    beside,
+    ends,
+    holes,
+    odd_contract_rows,
+    odd_days_of_contract,
+)
+from adapters.site_files.findings_prices import odd_prices
+from adapters.site_files.findings_rows import Place, odd_beside_earlier, odd_gaps, odd_regions, odd_rows
+from adapters.site_files.findings_scale import odd_scales
+from adapters.site_files.findings_terms import odd_contract_terms, odd_tariff_terms
+from adapters.site_files.findings_windows import Calendar, odd_windows
+from adapters.site_files.versions import Placed, merged
+from billing.facts import EVERYWHERE, Facts, facts_from_documents
+from billing.holiday import calendar_days, is_calendar
+from billing.stored import StoredDocument
+from billing.tariff import Contract, PriceRow, Tariff, hidden_row
+from metering.refusal import Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """One operator's site as it will stand, at the aware instant `now`; `stated`: tariff and contract versions in the
+    files, by (kind, id, valid_from)."""
+
+    facts: Facts
+    now: datetime
+    stated: Collection[tuple[str, str, date | None]]
+
+    @property
+    def default_tariff(self) -> str | None:
+        return self.facts.operator[-1].default_tariff
+
+    @property
+    def currency(self) -> str:
+        return self.facts.operator[-1].currency
+
+    @property
+    def regions(self) -> list[str]:
+        return sorted({node.region for versions in self.facts.nodes.values() for node in versions})
+
+
+def odd_things(
+    placed: Sequence[Placed], stored: Sequence[StoredDocument], faults: Sequence[Fault], now: datetime
+) -> list[Fault]:
+    """Every warning about what `placed` states, in the order of the files. `faults`: what was refused."""
+    refused = {fault.where for fault in faults}
+    sound = [
+        each for each in placed if refused.isdisjoint({each.document.where, *each.document.places.values()})
+    ]
+    versions = merged(sound, stored)
+    found: list[Fault] = []
+    for operator in dict.fromkeys(each.version.operator for each in sound):
+        own = [version for version in versions if version.operator in (operator, EVERYWHERE)]
+        if not any(version.kind == "operator" for version in own):
+            continue
+        stated = {
+            (each.version.kind, each.version.id, each.version.valid_from)
+            for each in sound
+            if each.version.operator == operator
+        }
+        around = Surroundings(facts_from_documents(own), now, stated)
+        for each in sound:
+            if each.version.operator == operator:
+                found.extend(_odd_document(each, around))
+    return list(dict.fromkeys(found))
+
+
+def _odd_document(placed: Placed, around: Surroundings) -> Iterator[Fault]:
+    version, place = placed.version, placed.document.place
+    if version.kind == "tariff":
+        tariffs = around.facts.tariffs[version.id]
+        at = next(at for at, each in enumerate(tariffs) if each.valid_from == version.valid_from)
+        yield from _odd_tariff(tariffs, at, around, place)
+    elif version.kind == "contract":
+        contracts = around.facts.contracts[version.id]
+        contract = next(each for each in contracts if each.valid_from == version.valid_from)
+        yield from _odd_contract(contract, contracts, around, place)
+
+
+def _odd_tariff(tariffs: Sequence[Tariff], at: int, around: Surroundings, place: Place) -> Iterator[Fault]:
+    tariff, earlier = tariffs[at], tariffs[at - 1] if at else None
+    end = ends(tariff, tariffs)
+    yield from odd_rows(tariff.rows, place)
+    yield from odd_regions(tariff.rows, around.regions, place, every=True)
+    yield from odd_gaps(tariff.rows, place)
+    if earlier is not None:
+        yield from odd_beside_earlier(tariff.rows, earlier.rows, earlier.version, place)
+    yield from odd_prices(tariff.rows, tariff.currency, place)
+    references = _rows_before(tariff, earlier) if earlier is not None else {}
+    yield from odd_scales(tariff.rows, tariff.currency, place, references)
+    calendar = _calendar(tariff, around.now)
+    yield from odd_windows(tariff, calendar, around.now, None if end == date.max else end, place)
+    yield from odd_tariff_terms(tariff, place)
+    yield from _odd_end(tariff, tariffs, around, place)
+
+
+def _odd_end(
+    tariff: Tariff, tariffs: Sequence[Tariff], around: Surroundings, place: Place
+) -> Iterator[Fault]:
+    """A version that ends without a successor while customers are on it by default, or by a stored contract."""
+    for gap, until in holes(tariffs):
+        if gap != tariff.valid_until:
+            continue
+        said = f"the next one begins {until}" if until else "none follows it"
+        remedy = "a close would stop at usage then: declare what follows, or leave valid_until out"
+        if around.default_tariff == tariff.id:
+            what = f"this version of the default tariff ends {gap}, and {said}"
+            yield Fault(what, place("valid_until"), remedy)
+        for customer, contracts in around.facts.contracts.items():
+            for contract in contracts:
+                in_files = ("contract", customer, contract.valid_from) in around.stated
+                on_it = contract.tariff == tariff.id and begins(contract) < (until or date.max)
+                if not in_files and on_it and ends(contract, contracts) > gap:
+                    what = f"this version ends {gap}, {said}, and the contract of {customer} goes on"
+                    yield Fault(what, place("valid_until"), remedy)
+
+
+def _odd_contract(
+    contract: Contract, contracts: Sequence[Contract], around: Surroundings, place: Place
+) -> Iterator[Fault]:
+    tariffs = around.facts.tariffs.get(contract.tariff, ())
+    holding = beside(contract, contracts, tariffs)
+    yield from odd_rows(contract.rows, place)
+    yield from odd_regions(contract.rows, around.regions, place, every=False)
+    yield from odd_prices(contract.rows, around.currency, place)
+    references = _rows_hidden(contract, holding[-1]) if holding else {}
+    yield from odd_scales(contract.rows, around.currency, place, references)
+    if holding:
+        yield from odd_contract_rows(contract, holding[-1], place)
+    yield from odd_contract_terms(contract, holding, around.default_tariff, around.currency, place)
+    yield from odd_days_of_contract(contract, contracts, tariffs, place)
+
+
+def _rows_before(tariff: Tariff, earlier: Tariff) -> Mapping[int, tuple[str, PriceRow]]:
+    """For each row the earlier version's row for the same models, regions and prompts, or the one at its place."""
+    found: dict[int, tuple[str, PriceRow]] = {}
+    for at, row in enumerate(tariff.rows):
+        same = [
+            other
+            for other in earlier.rows
+            if (other.models, other.regions, other.prompt_over) == (row.models, row.regions, row.prompt_over)
+        ]
+        if same:
+            found[at] = (earlier.version, same[0])
+    return found
+
+
+def _rows_hidden(contract: Contract, tariff: Tariff) -> Mapping[int, tuple[str, PriceRow]]:
+    found: dict[int, tuple[str, PriceRow]] = {}
+    for at, row in enumerate(contract.rows):
+        hidden = hidden_row(tariff.rows, row.models[0])
+        if hidden is not None:
+            found[at] = (f"tariff {tariff.version}", hidden)
+    return found
+
+
+def _calendar(tariff: Tariff, now: datetime) -> Calendar:
+    year = max(now.year, begins(tariff).year)
+    name = tariff.holidays
+    return Calendar(name, year, name is not None and is_calendar(name) and bool(calendar_days(name, year)))
