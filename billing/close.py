@@ -13,20 +13,19 @@ what waits in the earlier ones too, by closing those again.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from billing.adjustment import Adjustment
-from billing.bill import make_bill
 from billing.document import Document
-from billing.draft import Waiting, next_document, under_an_id_of_its_own
 from billing.facts import Facts
 from billing.gaps import NO_GAPS, AcceptedGaps, Gap, gap_json
+from billing.holiday import with_holidays
 from billing.issue import issue_drafts, short_row
+from billing.kept_facts import kept_facts
+from billing.line import Line
 from billing.may_close import (
     Accepted,
     accepted_gaps,
@@ -37,12 +36,13 @@ from billing.may_close import (
     check_time,
 )
 from billing.money import format_minor
+from billing.next_documents import Outcome, next_documents
 from billing.period import Period
 from billing.ports import Book, Books, PeriodClose
 from billing.rating import Rated, rate
-from billing.site import Customer, Operator, in_force
+from billing.site import Operator, in_force
 from billing.unpriced import unpriced_refusal
-from metering.refusal import Fault, Refusal
+from metering.refusal import Refusal
 from metering.steps import step
 
 LAST_MONTH = 12
@@ -163,12 +163,15 @@ async def _close(
     """Close one period inside the open transaction."""
     operator = in_force(facts.operator, period.last_day) or facts.operator[-1]
     usage = await book.usage(*period.bounds(operator.zone))
+    last = await book.last_close(period)
+    fixed = last.holidays if last else {}
+    facts = with_holidays(facts, period, fixed)
     rated = await asyncio.to_thread(rate, usage, facts, period)
     if rated.unpriced:
         raise unpriced_refusal(operator.id, period, rated.unpriced)
     may_wait = period.month != LAST_MONTH and await book.last_close(Period(period.year, LAST_MONTH)) is None
     documents = await book.documents(period=period)
-    outcome = _draft_all(
+    outcome = next_documents(
         facts, operator, period, rated, await book.adjustments(period), documents, may_wait=may_wait
     )
     checkpoint = await book.checkpoint()
@@ -178,14 +181,13 @@ async def _close(
     if issue:
         made = await issue_drafts(book, facts, drafts, now)
     row = _row(operator, period, rated, outcome, made, gaps, issue=issue, unfinished=unfinished)
-    last = await book.last_close(period)
     await book.add_close(
         PeriodClose(
             period=period,
             number=last.number + 1 if last else 1,
             closed_at=now,
             heads=await book.lane_heads(),
-            facts=_versions(rated),
+            facts=kept_facts(facts, period, _lines(rated), outcome.customers, fixed),
             result=row,
             unfinished=unfinished,
             checkpoint=checkpoint,
@@ -194,84 +196,16 @@ async def _close(
     return row
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """What a close comes to: drafts, what waits, and whose bill is zero without a document."""
-
-    drafts: tuple[Document, ...]
-    waiting: tuple[Waiting, ...]
-    zero: tuple[str, ...]
-
-
-def _draft_all(
-    facts: Facts,
-    operator: Operator,
-    period: Period,
-    rated: Rated,
-    adjustments: Sequence[Adjustment],
-    documents: Sequence[Document],
-    *,
-    may_wait: bool,
-) -> _Outcome:
-    """Every customer's next document. Refusals are gathered, so that one close names them all."""
-    adjusted: dict[str, list[Adjustment]] = defaultdict(list)
-    for adjustment in adjustments:
-        adjusted[adjustment.customer].append(adjustment)
-    existing: dict[str, list[Document]] = defaultdict(list)
-    replaced: dict[str, list[Document]] = defaultdict(list)
-    for document in documents:
-        (replaced if document.number is None else existing)[document.customer].append(document)
-    drafts: list[Document] = []
-    waiting: list[Waiting] = []
-    zero: list[str] = []
-    refused: list[Refusal] = []
-    for slug in sorted({*rated.lines, *adjusted, *existing}):
-        bill = make_bill(slug, period, operator.currency, rated.lines.get(slug, ()), facts, adjusted[slug])
-        try:
-            customer = _customer(facts, slug, period)
-            following = next_document(bill, existing[slug], operator, customer, may_wait=may_wait)
-        except Refusal as refusal:
-            refused.append(refusal)
-            continue
-        match following:
-            case Document():
-                drafts.append(under_an_id_of_its_own(following, replaced[slug]))
-            case Waiting():
-                waiting.append(following)
-            case None if not existing[slug]:
-                zero.append(slug)
-    if refused:
-        raise _gathered(refused)
-    return _Outcome(tuple(drafts), tuple(waiting), tuple(zero))
-
-
-def _customer(facts: Facts, slug: str, period: Period) -> Customer:
-    versions = facts.customers.get(slug)
-    if not versions:
-        raise Refusal("unknown_customer", f"customer {slug} is not declared", where=slug, remedy="apply it")
-    return in_force(versions, period.last_day) or versions[-1]
-
-
-def _gathered(refused: Sequence[Refusal]) -> Refusal:
-    first = refused[0]
-    more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
-    faults = [Fault(each.what, each.where, each.remedy) for each in refused]
-    return Refusal(first.code, first.what + more, where=first.where, remedy=first.remedy, faults=faults)
-
-
-def _versions(rated: Rated) -> dict[str, list[str]]:
-    """The versions that priced something: an issued document's can't be changed any more."""
-    lines = [line for of_customer in rated.lines.values() for line in of_customer]
-    tariffs = {line.tariff_version for line in lines if line.tariff_version is not None}
-    contracts = {line.contract_version for line in lines if line.contract_version is not None}
-    return {"tariffs": sorted(tariffs), "contracts": sorted(contracts)}
+def _lines(rated: Rated) -> Iterator[Line]:
+    for of_customer in rated.lines.values():
+        yield from of_customer
 
 
 def _row(
     operator: Operator,
     period: Period,
     rated: Rated,
-    outcome: _Outcome,
+    outcome: Outcome,
     made: Sequence[Document],
     gaps: Sequence[Gap],
     *,

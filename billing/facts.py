@@ -43,6 +43,8 @@ class Facts:
     parties: Mapping[str, tuple[Party, ...]] = field(default_factory=dict)
     #: Public holidays by the name of their calendar, of the years that a period needs (`billing.holiday`).
     holidays: Mapping[str, frozenset[date]] = field(default_factory=dict)
+    #: What all of them were read from: a close keeps which bodies it went by (`billing.kept_facts`).
+    documents: tuple[StoredDocument, ...] = field(default=(), compare=False, repr=False)
 
 
 def facts_from_documents(documents: Iterable[StoredDocument]) -> Facts:
@@ -52,7 +54,8 @@ def facts_from_documents(documents: Iterable[StoredDocument]) -> Facts:
     a KeyError; nothing is checked again here.
     """
     by_kind: dict[str, dict[str, list[StoredDocument]]] = {kind: defaultdict(list) for kind in KINDS}
-    for document in documents:
+    stored = tuple(documents)
+    for document in stored:
         by_kind[document.kind][document.id].append(document)
     operators = [version for versions in by_kind["operator"].values() for version in versions]
     assert len({document.id for document in operators}) <= 1, "facts are of one operator"
@@ -72,6 +75,7 @@ def facts_from_documents(documents: Iterable[StoredDocument]) -> Facts:
         contracts=_each(by_kind["contract"], contract),
         shares=_versions([document for each in by_kind["share"].values() for document in each], _share),
         parties=_each(by_kind["party"], _party),
+        documents=stored,
     )
 
 

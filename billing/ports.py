@@ -32,8 +32,8 @@ from billing.settlement import Settlement
 class PeriodClose:
     """That a period was closed (for the nth time): over which usage, with which facts, to what effect.
 
-    `heads` maps "node/lane" to the seal hash that its accepted chain ended with; `facts` holds the versions
-    that priced the period; `result` is the JSON row that `period close` printed; `checkpoint` is the newest signed one
+    `heads` maps "node/lane" to the seal hash that its accepted chain ended with; `facts` holds what it rated by, as
+    `billing.kept_facts` says; `result` is the JSON row that `period close` printed; `checkpoint` is the newest signed one
     of the operator's log, which its documents name.
     """
 
@@ -45,6 +45,12 @@ class PeriodClose:
     result: Mapping[str, Any]
     unfinished: bool
     checkpoint: str | None = None
+
+    @property
+    def holidays(self) -> Mapping[str, Sequence[str]]:
+        """ISO dates by calendar: what `billing.holiday.with_holidays` takes as fixed whenever the period is rated."""
+        found: Mapping[str, Sequence[str]] = self.facts.get("holidays", {})
+        return found
 
 
 @dataclass(frozen=True, slots=True, order=True)
