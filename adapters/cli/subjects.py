@@ -26,6 +26,7 @@ SUBJECTS: Mapping[str, Mapping[str, str]] = {
         "check": "Only validate site files, beside what is applied already; changes nothing.",
         "get": "Print what is declared, as YAML that `tally apply` takes.",
     },
+    "tariff": {"tariff": "Prices: their language, and what they come to."},
     "keys": {"key": "API keys of customers and of people's roles."},
     "node": {"node": "Nodes and the keys of their lanes."},
     "importing": {"import": "Usage from elsewhere: `tally import FILE …`, or take an import back."},

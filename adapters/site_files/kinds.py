@@ -56,6 +56,7 @@ class Kind:
     identity: str
     owned: bool
     table: Table
+    about: str
 
     @property
     def outside_body(self) -> frozenset[str]:
@@ -69,93 +70,121 @@ class Kind:
 
 
 _VERSION = {
-    "valid_from": Field(DAY, "The local day on which this version begins."),
+    "valid_from": Field(
+        DAY, "The local day on which this version begins; absent: from ever, or from tomorrow."
+    ),
     "valid_until": Field(DAY, "The local day on which it ends, exclusive."),
-    "supersedes": Field(SUPERSEDES, "The version whose place this one takes, by its valid_from, or first."),
-    "reason": Field(TEXT, "Why a version is superseded."),
+    "supersedes": Field(SUPERSEDES, "The version whose place this one takes."),
+    "reason": Field(TEXT, "Why that version is superseded; it is kept."),
 }
 _ADDRESS = Table(
-    {"street": Field(TEXT), "city": Field(TEXT), "postcode": Field(TEXT), "country": Field(COUNTRY)}
+    {
+        "street": Field(TEXT, "Street and number."),
+        "city": Field(TEXT, "City."),
+        "postcode": Field(TEXT, "Postcode."),
+        "country": Field(COUNTRY),
+    }
 )
-_ROUTING = Table({"peppol": Field(TEXT), "sdi": Field(TEXT), "finvoice": Field(TEXT)})
+_ROUTING = Table(
+    {
+        "peppol": Field(TEXT, "Peppol participant, scheme and id.", examples=("9937:100001234510",)),
+        "sdi": Field(TEXT, "Italian SDI code."),
+        "finvoice": Field(TEXT, "Finvoice address."),
+    }
+)
 _LEGAL_ENTITY = {
-    "name": Field(TEXT, required=True),
-    "country": Field(COUNTRY, required=True),
-    "vat_id": Field(VAT_ID),
-    "registration": Field(TEXT),
-    "address": Field(_ADDRESS),
-    "iban": Field(IBAN),
+    "name": Field(TEXT, "As printed on documents.", required=True),
+    "country": Field(COUNTRY, "Where it is registered.", required=True),
+    "vat_id": Field(VAT_ID, "Absent: it has none.", examples=("LT100001234510",)),
+    "registration": Field(TEXT, "Number in the register of companies."),
+    "address": Field(_ADDRESS, "As printed on documents."),
+    "iban": Field(IBAN, "Its account."),
     "bic": Field(BIC),
-    "language": Field(LANGUAGE),
-    "routing": Field(_ROUTING),
+    "language": Field(LANGUAGE, "Of its documents.", examples=("lt",)),
+    "routing": Field(_ROUTING, "Electronic addresses."),
 }
+_OWNER = Field(ID, "The operator that it belongs to.", required=True)
 
 
 def _kind(
-    name: str, identity: str, owned: bool, fields: Mapping[str, Field], check: Any = check_version
+    name: str,
+    about: str,
+    head: Mapping[str, Field],
+    fields: Mapping[str, Field],
+    check: Any = check_version,
 ) -> Kind:
-    said = Scalar("the kind", name, lambda text: text)
-    owner = {"operator": Field(ID, required=True)} if owned else {}
-    head = {"kind": Field(said), identity: Field(ID, required=True), **owner}
-    return Kind(name, identity, owned, Table({**head, **fields, **_VERSION}, check))
+    """`head`: the key that names it, and `operator` where it is owned."""
+    said = Scalar("the kind", name, lambda text: text, {"const": name})
+    identity, *owner = head
+    table = Table({"kind": Field(said, about, required=True), **head, **fields, **_VERSION}, check)
+    return Kind(name, identity, bool(owner), table, about)
 
 
 OPERATOR = _kind(
     "operator",
-    "id",
-    False,
+    "A legal entity that owns nodes and sells their tokens.",
+    {"id": Field(ID, "Of the operator.", required=True)},
     {
         **_LEGAL_ENTITY,
-        "currency": Field(CURRENCY, required=True),
-        "timezone": Field(ZONE, required=True),
+        "currency": Field(CURRENCY, "Of its prices and documents; never changes.", required=True),
+        "timezone": Field(ZONE, "In which its days and months begin; never changes.", required=True),
         "numbering": Field(
             Table(
                 {
-                    "invoice": Field(NUMBERING),
-                    "credit_note": Field(NUMBERING),
-                    "self_billed_invoice": Field(NUMBERING),
-                    "self_billed_credit_note": Field(NUMBERING),
-                    "start": Field(FIRST_NUMBER),
+                    "invoice": Field(NUMBERING, "Of invoices.", examples=("TLC-{yyyy}-{n:06}",)),
+                    "credit_note": Field(NUMBERING, "Of credit notes.", examples=("TLCK-{yyyy}-{n:06}",)),
+                    "self_billed_invoice": Field(NUMBERING, "Of self-billed invoices."),
+                    "self_billed_credit_note": Field(NUMBERING, "Of self-billed credit notes."),
+                    "start": Field(FIRST_NUMBER, "The first n of each kind in the first year here."),
                 },
                 check_numbering,
-            )
+            ),
+            "How documents are numbered.",
         ),
-        "default_tariff": Field(ID),
-        "payment_terms_days": Field(DAYS),
-        "smallest_document": Field(AMOUNT),
-        "late_days": Field(DAYS),
+        "default_tariff": Field(ID, "Of customers without a contract."),
+        "payment_terms_days": Field(DAYS, "Days from issue to due date; default 14."),
+        "smallest_document": Field(AMOUNT, "A smaller |net| waits for a later close of the period."),
+        "late_days": Field(
+            DAYS, "Usage accepted later than this after the period's first issue is not billed."
+        ),
     },
     check_operator,
 )
-NODE = _kind("node", "id", True, {"region": Field(REGION, required=True)})
+NODE = _kind(
+    "node",
+    "One engine at a site.",
+    {"id": Field(ID, "Of the node.", required=True), "operator": _OWNER},
+    {"region": Field(REGION, "What regions of price rows match.", required=True, examples=("LT-VL",))},
+)
 CUSTOMER = _kind(
     "customer",
-    "id",
-    True,
+    "Whoever is billed.",
+    {"id": Field(ID, "Unique in the installation.", required=True), "operator": _OWNER},
     {
-        "name": Field(TEXT, required=True),
-        "country": Field(COUNTRY, required=True),
-        "vat_id": Field(VAT_ID),
-        "business": Field(BOOLEAN),
-        "public_body": Field(BOOLEAN),
-        "segment": Field(SEGMENT),
-        "address": Field(_ADDRESS),
-        "email": Field(EMAIL),
-        "language": Field(LANGUAGE),
-        "buyer_reference": Field(TEXT),
-        "purchase_order": Field(TEXT),
-        "routing": Field(_ROUTING),
+        "name": Field(TEXT, "As printed on documents.", required=True),
+        "country": Field(COUNTRY, "Where it is.", required=True),
+        "vat_id": Field(VAT_ID, "Absent: a private person, or a body without one."),
+        "business": Field(BOOLEAN, "Default: whether it has a vat_id."),
+        "public_body": Field(BOOLEAN, "Whether it is a public body."),
+        "segment": Field(SEGMENT, "What a tariff's segments match."),
+        "address": Field(_ADDRESS, "As printed on documents."),
+        "email": Field(EMAIL, "Kept; nothing is sent."),
+        "language": Field(LANGUAGE, "Of its documents."),
+        "buyer_reference": Field(TEXT, "Printed on its documents (EN 16931 BT-10)."),
+        "purchase_order": Field(TEXT, "Printed on its documents (BT-13)."),
+        "routing": Field(_ROUTING, "Electronic addresses."),
     },
 )
 TARIFF = _kind(
     "tariff",
-    "id",
-    True,
+    "A price list of an operator.",
+    {"id": Field(ID, "Of the tariff.", required=True), "operator": _OWNER},
     {
-        "currency": Field(CURRENCY, required=True),
-        "timezone": Field(ZONE),
+        "currency": Field(CURRENCY, "The operator's.", required=True),
+        "timezone": Field(ZONE, "Of its days and windows; default: the operator's."),
         "bill_output": Field(
-            BILLED_OUTPUT, "What of an answer is charged: delivered (default), or generated."
+            BILLED_OUTPUT,
+            "What of an answer is charged: what was delivered (default), or all that was generated.",
         ),
         **TARIFF_KEYS,
     },
@@ -163,40 +192,47 @@ TARIFF = _kind(
 )
 CONTRACT = _kind(
     "contract",
-    "customer",
-    False,
+    "What is agreed with one customer.",
+    {"customer": Field(ID, "The customer.", required=True)},
     {"tariff": Field(ID, "The tariff that it is on.", required=True), **CONTRACT_KEYS},
 )
 PARTY = _kind(
     "party",
-    "id",
-    False,
+    "Who shares in revenue; belongs to no operator.",
+    {"id": Field(ID, "Of the party.", required=True)},
     {
         **_LEGAL_ENTITY,
         "self_billing": Field(
             Table(
                 {
-                    "agreed": Field(DAY, required=True),
-                    "valid_from": Field(DAY, required=True),
-                    "valid_until": Field(DAY),
+                    "agreed": Field(DAY, "When it was agreed.", required=True),
+                    "valid_from": Field(DAY, "First day.", required=True),
+                    "valid_until": Field(DAY, "Its end, exclusive."),
                 },
                 check_days,
-            )
+            ),
+            "An agreement by which its invoices are made for it.",
         ),
     },
 )
 SHARE = _kind(
     "share",
-    "operator",
-    False,
+    "Who gets what of an operator's net revenue; the operator keeps the rest.",
+    {"operator": Field(ID, "Whose revenue.", required=True)},
     {
-        "seller": Field(SELLER),
+        "seller": Field(SELLER, "Who invoices customers; default operator."),
         "parties": Field(
             Listing(
-                Table({"party": Field(ID, required=True), "percent": Field(PERCENT, required=True)}),
+                Table(
+                    {
+                        "party": Field(ID, "Its id.", required=True),
+                        "percent": Field(PERCENT, "Of the net revenue.", required=True),
+                    }
+                ),
                 "party",
                 check_parts,
             ),
+            "Together at most 100%.",
             required=True,
         ),
     },

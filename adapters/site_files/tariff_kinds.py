@@ -129,7 +129,7 @@ _WINDOW = Table(
     check_window,
     {
         "oneOf": [
-            {"required": ["factor"]},
+            {"required": ["factor"], "not": {"anyOf": [{"required": ["series"]}, {"required": ["steps"]}]}},
             {"required": ["series", "steps"], "not": {"required": ["factor"]}},
         ]
     },
