@@ -3,10 +3,10 @@
     render_invoice_pdf(document, operator, customer, customer.language) -> bytes
 
 Amounts, quantities and prices are the document's own, written by `reports.figures`; nothing is computed here.
-Usage lines are worded in the page's language from their model, meter and tier; what a person worded (the
-reason of a credit, say) stands as written. Operator and customer are the versions of the day of issue; the
-buyer's name and VAT id are the document's own. What becomes known after issue (paid, open) is not printed,
-so an issued document always looks the same. A draft says so on every page, and has no number.
+What lines, allowances and charges are for is worded in the page's language (`invoice_words`); what a person
+worded (the reason of a credit, a fee's name) stands as written. Operator and customer are the versions of the
+day of issue; the buyer's name and VAT id are the document's own. What becomes known after issue (paid, open) is
+not printed, so an issued document always looks the same. A draft says so on every page, and has no number.
 """
 
 from __future__ import annotations
@@ -14,20 +14,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
-from decimal import Decimal
-from itertools import groupby
 from typing import Any
 
-from billing.bill import ROUNDING_PART
-from billing.document import CREDIT_NOTE, INVOICE, ISSUED, Document, DocumentLine, from_json
-from billing.document_parts import AllowanceOrCharge, Reference, Tax
-from billing.line import BASE_WINDOW, FREE, UNBILLED, Line
-from billing.money import format_price
+from billing.document import CREDIT_NOTE, INVOICE, Document, from_json
+from billing.document_parts import Tax
 from billing.site import Customer, Operator
-from billing.tariff import METERS, PRICE_BASE
 from metering.refusal import Refusal
 from reports import figures
-from reports.languages import Words, language_of, words
+from reports.invoice_lines import line_groups
+from reports.invoice_words import Page, modifier
+from reports.languages import language_of, words
 from reports.parties import buyer_block, grouped_iban, seller_block
 from reports.pdf import html, to_pdf
 
@@ -37,70 +33,12 @@ _NOTHING = "–"
 
 
 @dataclass(frozen=True, slots=True)
-class PrintedLine:
-    """One row of the table of lines. `source` says which row of which version priced it; `price_room` is the
-    room to the right of the price, in widths of a digit, that puts the column's decimal marks below one another.
-    """
-
-    id: str
-    what: str
-    source: str
-    quantity: str
-    unit: str
-    price: str
-    price_note: str
-    price_room: Decimal
-    tax: str
-    amount: str
-
-
-@dataclass(frozen=True, slots=True)
-class LineGroup:
-    """The lines of one model under its name; `source` where one price row priced all of them."""
-
-    title: str
-    source: str
-    lines: tuple[PrintedLine, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class TotalRow:
     """A row under the lines; `strong` is the style of sums that a reader looks for."""
 
     what: str
     amount: str
     strong: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Page:
-    """What is printed, and in which language."""
-
-    document: Document
-    words: Words
-    language: str
-
-    @property
-    def draft(self) -> bool:
-        return self.document.state != ISSUED
-
-    @property
-    def per_million(self) -> bool:
-        """Whether the column of prices is headed "per 1,000,000"."""
-        return any(entry.line.price_base == PRICE_BASE for entry in self.document.lines)
-
-    def amount(self, minor: int) -> str:
-        return figures.amount(minor, self.document.currency, self.language)
-
-    def money(self, minor: int) -> str:
-        return figures.money(minor, self.document.currency, self.language)
-
-    def percent(self, points: Decimal) -> str:
-        return figures.percent(points, self.language)
-
-    def reference(self, reference: Reference) -> str:
-        day = figures.day(reference.issue_date, self.language)
-        return self.words["reference"].format(number=reference.number, date=day)
 
 
 def render_invoice_pdf(
@@ -126,7 +64,7 @@ def invoice_html(document: Document, operator: Operator, customer: Customer | No
             where=document.number or document.id,
             remedy=f"render one of: {', '.join(PRINTED_KINDS)}",
         )
-    page = _Page(document, words(language), language)
+    page = Page(document, words(language), language)
     return html(
         "invoice.html",
         language=language,
@@ -146,7 +84,7 @@ def invoice_html(document: Document, operator: Operator, customer: Customer | No
         amount_head=page.words["amount_in"].format(currency=document.currency),
         price_head=page.words["unit_price_million" if page.per_million else "unit_price"],
         show_tax=len(document.taxes) > 1,
-        groups=tuple(_groups(page)),
+        groups=tuple(line_groups(page)),
         totals=tuple(_totals(page)),
         payment=_payment(page, operator),
         checkpoint=_checkpoint_line(document),
@@ -159,7 +97,7 @@ def _checkpoint_line(document: Document) -> str | None:
     return None if document.checkpoint is None else " ".join(document.checkpoint.split("\n")[:3])
 
 
-def _facts(page: _Page) -> Iterator[tuple[str, str]]:
+def _facts(page: Page) -> Iterator[tuple[str, str]]:
     """(what, value) of the band under the title."""
     document, names = page.document, page.words
 
@@ -177,89 +115,20 @@ def _facts(page: _Page) -> Iterator[tuple[str, str]]:
         yield names["purchase_order"], document.purchase_order
 
 
-def _headline(page: _Page) -> tuple[str, str]:
+def _headline(page: Page) -> tuple[str, str]:
     """The figure that the reader looks for, and what it is: on a draft nothing is payable yet."""
     what = "amount_payable" if page.document.sign > 0 else "amount_credited"
     return page.words["gross" if page.draft else what], page.money(page.document.payable)
 
 
-def _groups(page: _Page) -> Iterator[LineGroup]:
-    """Lines that follow one another for the same model, under its name."""
-    lines = page.document.lines
-    decimals = max((_decimals(entry.line) for entry in lines), default=0)
-    for model, entries in groupby(lines, key=lambda entry: entry.line.model):
-        group = list(entries)
-        sources = {_source(page, entry.line) for entry in group}
-        shared = sources.pop() if len(sources) == 1 else None
-        yield LineGroup(
-            title=page.words["other_lines"] if model is None else model,
-            source=shared or "",
-            lines=tuple(_printed(page, entry, decimals, named=shared is None) for entry in group),
-        )
-
-
-def _printed(page: _Page, entry: DocumentLine, decimals: int, *, named: bool) -> PrintedLine:
-    line = entry.line
-    unit = page.words.get(f"unit_{line.unit}", line.unit)
-    per_million = line.price_base == PRICE_BASE
-    assert per_million or line.price_base == 1, f"no column says per {line.price_base}"
-    return PrintedLine(
-        id=entry.id,
-        what=_what(page, entry),
-        source=_source(page, line) if named else "",
-        quantity=figures.quantity(line.quantity, page.language),
-        unit=unit,
-        price=figures.exact(line.unit_price, page.language),
-        price_note=f"/ {unit}" if page.per_million and not per_million else "",
-        price_room=_room(_decimals(line), decimals) if per_million else Decimal(0),
-        tax=page.percent(entry.tax_rate),
-        amount=page.amount(line.amount),
-    )
-
-
-def _decimals(line: Line) -> int:
-    return len(format_price(line.unit_price).partition(".")[2])
-
-
-def _room(decimals: int, most: int) -> Decimal:
-    """Widths of a digit that a price lacks behind its point, the point itself being half a digit wide."""
-    return Decimal(most - decimals) + (Decimal("0.5") if most and not decimals else 0)
-
-
-def _what(page: _Page, entry: DocumentLine) -> str:
-    """What a line is for: usage in the page's language, anything else as it was worded."""
-    line, names = entry.line, page.words
-    if entry.part == ROUNDING_PART:
-        return names["rounding"]
-    if line.meter not in METERS:
-        return entry.description
-    parts = [names[f"meter_{line.meter}"]]
-    if line.window != BASE_WINDOW:
-        parts.append(names["window"].format(window=line.window))
-    if line.tier in (FREE, UNBILLED):
-        parts.append(names[f"tier_{line.tier}"])
-    elif line.tier is not None:
-        parts.append(names["tier"].format(tier=line.tier))
-    return " · ".join(parts)
-
-
-def _source(page: _Page, line: Line) -> str:
-    """Which version's row priced the line; empty where none did."""
-    if line.price_row is None:
-        return ""
-    kind, _, row = line.price_row.partition(":")
-    version = line.contract_version if kind == "contract" else line.tariff_version
-    return page.words[f"source_{kind}"].format(version=version, row=row)
-
-
-def _totals(page: _Page) -> Iterator[TotalRow]:
+def _totals(page: Page) -> Iterator[TotalRow]:
     document, names = page.document, page.words
     if document.allowances or document.charges:
         yield TotalRow(names["line_total"], page.amount(document.line_total))
         for part in document.allowances:
-            yield TotalRow(_modifier(page, "allowance", part), page.amount(-part.amount))
+            yield TotalRow(modifier(page, "allowance", part), page.amount(-part.amount))
         for part in document.charges:
-            yield TotalRow(_modifier(page, "charge", part), page.amount(part.amount))
+            yield TotalRow(modifier(page, "charge", part), page.amount(part.amount))
     yield TotalRow(names["net"], page.amount(document.net), "strong")
     for tax in document.taxes:
         yield TotalRow(_tax(page, tax), page.amount(tax.amount))
@@ -270,21 +139,12 @@ def _totals(page: _Page) -> Iterator[TotalRow]:
         yield TotalRow(*_headline(page), "payable")
 
 
-def _modifier(page: _Page, kind: str, part: AllowanceOrCharge) -> str:
-    reason = page.words["rounding"] if part.part == ROUNDING_PART else part.reason
-    text = page.words[kind].format(reason=reason)
-    if part.percent is None or part.base is None:
-        return text
-    share = page.words["percent_of"].format(percent=page.percent(part.percent), base=page.amount(part.base))
-    return f"{text}, {share}"
-
-
-def _tax(page: _Page, tax: Tax) -> str:
+def _tax(page: Page, tax: Tax) -> str:
     text = page.words["vat_of"].format(rate=page.percent(tax.rate), basis=page.amount(tax.basis))
     return f"{text} ({page.words['vat_category'].format(category=tax.category)})"
 
 
-def _payment(page: _Page, operator: Operator) -> tuple[tuple[str, str], ...]:
+def _payment(page: Page, operator: Operator) -> tuple[tuple[str, str], ...]:
     """(what, value) of how to pay; empty where nothing is to be paid: drafts and credit notes."""
     document = page.document
     if page.draft or document.sign < 0 or document.payable <= 0:

@@ -8,10 +8,11 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
-from billing.bill import Bill
+from billing.bill import Bill, Difference
+from billing.bill_part import BillPart
 from billing.document import Document
-from billing.draft import next_document
-from billing.line import UNITS, Line, Tier
+from billing.draft import draw, next_document
+from billing.line import FEE, UNITS, Line, Tier
 from billing.money import line_amount
 from billing.period import Period
 from billing.site import Address, Customer, Operator
@@ -79,6 +80,74 @@ LINES = (
     usage_line("qwen3-32b", "output", 1_234_567, "1.2", tier=2),
     usage_line("whisper-large-v3", "audio_seconds", 86_400, "100"),
 )
+
+
+def in_window(line: Line, name: str, factor: str) -> Line:
+    """The line as its window prices it."""
+    unit_price = line.list_price * Decimal(factor)
+    return replace(
+        line,
+        window=name,
+        factor=Decimal(factor),
+        unit_price=unit_price,
+        amount=line_amount(line.quantity, unit_price, PRICE_BASE, "EUR"),
+    )
+
+
+def packages(meter: str, tokens: int, count: int, price: str) -> Line:
+    """Started packages of a price row, for all of its models."""
+    each = usage_line("", meter, tokens, price)
+    amount = line_amount(count, each.unit_price, 1, "EUR")
+    return replace(
+        each, model=None, price_row="tariff:3", quantity=count, unit="package", price_base=1, amount=amount
+    )
+
+
+def fee(name: str, amount: str, version: str = "acme@2026-10-11") -> Line:
+    """A contract's fee."""
+    line = packages("output", 0, 1, amount)
+    return replace(
+        line, tariff_version=None, contract_version=version, price_row=None, meter=FEE, unit="item", item=name
+    )
+
+
+def everything() -> Document:
+    """An invoice that has every kind of line, allowance and charge."""
+    output = usage_line("qwen3-32b", "output", 50_000_000, "1.6", tier=1)
+    spot = usage_line("qwen3-32b", "input", 40_123_456, "0.35", contract="acme@2026-10-11")
+    lines = [
+        packages("output", 2_500_001, 3, "2"),
+        usage_line("qwen3-32b", "input", 1_000_000, "0", tier="free"),
+        in_window(spot, "spot:1", "0.6"),
+        in_window(spot, "spot:2", "1.25"),
+        in_window(usage_line("qwen3-32b", "cached_input", 7_000_000, "0.075"), "weekend", "0.7"),
+        output,
+        in_window(usage_line("qwen3-32b", "output", 1_234_567, "1.2", tier=2), "night", "0.5"),
+        usage_line("qwen3-32b", "output", 4_321, "0", tier="unbilled"),
+        usage_line("qwen3-32b", "requests", 12_345, "5"),
+        fee("Reserved capacity", "338.71"),
+        fee("Set-up", "250.00"),
+    ]
+    parts = [
+        BillPart("segment:vilnius@2026-10-01|", "Segment discount", -1_200, base=8_000, percent=Decimal(15)),
+        BillPart(
+            "segment:vilnius@2026-10-12|acme@2026-10-11",
+            "Segment discount",
+            -300,
+            base=2_000,
+            percent=Decimal(15),
+        ),
+        BillPart(
+            "discount:vilnius@2026-10-12|acme@2026-10-11",
+            "Contract discount",
+            -43,
+            base=1_700,
+            percent=Decimal("2.5"),
+        ),
+        BillPart("floor", "Commitment", 56_789),
+        BillPart("adjustment:1", "Gedimas spalio 12 d.", -1_000),
+    ]
+    return draw(Difference(tuple(lines), tuple(parts)), OCTOBER, (), OPERATOR, CUSTOMER)
 
 
 def draft(

@@ -14,6 +14,7 @@ from paper_examples import (
     LINES,
     OPERATOR,
     draft,
+    everything,
     issued,
     lane,
     report,
@@ -131,6 +132,47 @@ def test_allowances_charges_and_two_rates_of_vat_are_shown_each() -> None:
     assert "VAT 21% on 338.33 (category S) 71.05" in page
     assert "VAT 0% on 370.37 (category Z) 0.00" in page
     assert "Zero rate, Article 42" in page
+
+
+def test_windows_tiers_free_units_packages_and_fees_are_worded_in_both_languages() -> None:
+    english, lithuanian = invoice(everything()), invoice(everything(), "lt")
+    for said in (
+        "Packages &ensp; tariff vilnius@2026-10-01, row 3 1 Output tokens · in packages (tokens: 2,500,001)"
+        " 3 packages 2 / package 6.00",
+        "2 Input tokens · included tariff vilnius@2026-10-01, row 2 1,000,000 tokens 0 0.00",
+        "3 Input tokens · window spot, step 1 (× 0.6) contract acme@2026-10-11, row 1 40,123,456 tokens 0.21 8.43",
+        "Output tokens · window night (× 0.5) · tier 2",
+        "Agreed fees &ensp; contract acme@2026-10-11 10 Reserved capacity 1 item 338.71 / item 338.71",
+    ):
+        assert said in english, said
+    for said in (
+        "Paketai &ensp; tarifas vilnius@2026-10-01, 3 eilutė 1 Išvesties žetonai · paketais (žetonai: 2 500 001)"
+        " 3 paketai 2 / paketas 6,00",
+        "2 Įvesties žetonai · įskaičiuota",
+        "Įvesties žetonai · laikas spot, 1 lygis (× 0,6)",
+        "Sutarti mokesčiai &ensp; sutartis acme@2026-10-11 10 Reserved capacity 1 vnt. 338,71 / vnt. 338,71",
+    ):
+        assert said in lithuanian, said
+
+
+def test_discounts_and_the_floor_are_worded_in_both_languages_and_a_goodwill_credit_as_it_was() -> None:
+    assert (
+        "Segment discount (vilnius@2026-10-01), 15% of 80.00 −12.00"
+        " Segment discount (vilnius@2026-10-12), 15% of 20.00 −3.00"
+        " Contract discount, 2.5% of 17.00 −0.43 Allowance: Gedimas spalio 12 d. −10.00"
+        " Shortfall to the commitment 567.89 Total without VAT" in invoice(everything())
+    )
+    assert (
+        "Sutarties nuolaida, 2,5 % nuo 17,00 −0,43 Nuolaida: Gedimas spalio 12 d. −10,00"
+        " Trūkumas iki įsipareigotos sumos 567,89 Suma be PVM" in invoice(everything(), "lt")
+    )
+
+
+def test_a_discount_that_shrank_says_that_it_is_less_than_before() -> None:
+    [first, *_] = everything().allowances
+    document = replace(everything(), allowances=(), charges=(replace(first, base=None, percent=None),))
+    page = invoice(finish(document))
+    assert "Segment discount, less than before 12.00" in page
 
 
 def test_lines_of_one_model_stand_under_its_name_with_what_priced_them() -> None:
