@@ -1,7 +1,8 @@
 """Everybody's next document: a period's bills, each less what was issued, as drafts. Pure.
 
 Whose bills there are: customers with usage, with adjustments, with documents of that period, and those under contract
-on a day of it, for fees and commitments ask for no usage.
+on a day of it, for fees and commitments ask for no usage. Who is under contract and owes nothing has no bill, not one
+of zero.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def next_documents(
                 drafts.append(under_an_id_of_its_own(following, replaced[slug]))
             case Waiting():
                 waiting.append(following)
-            case None if not existing[slug]:
+            case None if not existing[slug] and (slug in rated.lines or bill.lines or bill.parts):
                 zero.append(slug)
     if refused:
         raise _gathered(refused)
