@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
@@ -13,7 +13,8 @@ class StoredDocument:
     """One version of one declared thing. A contract's id is its customer, a share's its operator.
 
     `body` holds the file's other keys but `valid_from`, canonical text throughout; maps and lists as they
-    stood.
+    stood. `places` says where they stood when the version was applied: path -> `file:line`, "" for the document
+    itself, `minimum`, `prices.1`, `windows.2.factor` (from 1). No part of what the version says.
     """
 
     kind: str
@@ -21,6 +22,7 @@ class StoredDocument:
     operator: str
     valid_from: date | None
     body: Mapping[str, Any]
+    places: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def valid_until(self) -> date | None:

@@ -29,7 +29,7 @@ HOLIDAY = "holiday"
 """A day of a window beside the weekdays. A holiday keeps its weekday, so it may match by either."""
 
 PROMPT_BANDS = (32_000, 128_000, 200_000, 256_000, 512_000, 1_000_000)
-"""What `prompt_over` may be: the lower bounds of hourly usage's prompt bands (DESIGN.md, idea 3), 0 aside."""
+"""What `prompt_over` may be: the lower bounds of hourly usage's prompt bands, 0 aside."""
 
 PRICE_BASE = 1_000_000
 """Prices are for this many units (EN 16931 BT-149)."""
@@ -163,6 +163,7 @@ class Tariff:
 
     `holidays` names a calendar of the `holidays` library (LT, DE-BY). `segments`: percent off by segment;
     `included`: free units by meter in each period; `minimum`: a month's least net amount in minor units.
+    `places`: where its keys stand, as StoredDocument has them.
     """
 
     id: str
@@ -179,6 +180,7 @@ class Tariff:
     segments: Mapping[str, Decimal] = field(default_factory=dict)
     included: Mapping[str, int] = field(default_factory=dict)
     minimum: int | None = None
+    places: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def version(self) -> str:
@@ -194,7 +196,7 @@ class Contract:
     """One version of a customer's agreement: the tariff it is on, and rows tried before the tariff's own.
 
     `discount` in percent points; `commitment`: a month's least net amount in minor units (None: none stated, 0: a
-    stated one); `included` replaces the tariff's for the meters that it names.
+    stated one); `included` replaces the tariff's for the meters that it names. `places`: where its keys stand.
     """
 
     customer: str
@@ -206,6 +208,7 @@ class Contract:
     commitment: int | None = None
     included: Mapping[str, int] = field(default_factory=dict)
     fees: tuple[Fee, ...] = ()
+    places: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def version(self) -> str:

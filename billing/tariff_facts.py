@@ -59,6 +59,7 @@ def tariff_from(document: StoredDocument, operator: Operator) -> Tariff:
         segments={segment: read_percent(text) for segment, text in body.get("segments", {}).items()},
         included=_included(body),
         minimum=parse_amount(body["minimum"], body["currency"]) if "minimum" in body else None,
+        places=document.places,
     )
 
 
@@ -78,6 +79,7 @@ def contract_from(document: StoredDocument, currency: str) -> Contract:
             Fee(fee["name"], parse_amount(fee["amount"], currency), fee.get("every", "month"))
             for fee in body.get("fees", ())
         ),
+        places=document.places,
     )
 
 
