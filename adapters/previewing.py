@@ -8,10 +8,12 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from adapters import answers
+from adapters.postgres.closes import load_closes
 from adapters.postgres.database import Database
 from adapters.postgres.documents import load_adjustments, load_documents
 from adapters.postgres.site import operator_facts
 from adapters.postgres.usage import usage_table
+from billing.holiday import with_holidays
 from billing.period import Period
 from billing.preview import preview, preview_json
 from metering.refusal import Refusal
@@ -50,6 +52,8 @@ async def invoice_preview(
             usage = await usage_table(connection, owner, start, end if cut is None else min(cut, end))
             adjustments = await load_adjustments(connection, owner, month)
             documents = await load_documents(connection, owner, period=month, customer=customer)
+            closes = await load_closes(connection, owner, period=month, newest=True)
+        facts = with_holidays(facts, month, closes[0].holidays if closes else None)
         shown = await asyncio.to_thread(preview, usage, facts, month, customer, adjustments, documents)
         return {**preview_json(shown), "until": None if cut is None else _instant(cut)}
     raise Refusal(
