@@ -34,7 +34,18 @@ def meeting(one: str, other: str) -> str | None:
     if not (end.endswith(last) and end.endswith(tail)):
         return None
     whole = begin + "".join(inner) + "".join(middle) + end
-    shorter = (begin, end, begin + end, begin + "".join(inner) + end, begin + "".join(middle) + end)
-    return next(
-        (text for text in shorter if text and glob_matches(one, text) and glob_matches(other, text)), whole
-    )
+    joined = [
+        begin + end[shared:]
+        for shared in range(min(len(begin), len(end)), -1, -1)
+        if begin.endswith(end[:shared])
+    ]
+    shorter = [begin, end, *joined, begin + "".join(inner) + end, begin + "".join(middle) + end]
+    fitting = (text for text in shorter if text and glob_matches(one, text) and glob_matches(other, text))
+    return next(fitting, whole)
+
+
+def shared(one: str, other: str) -> str | None:
+    """What both globs match, in words: the narrower of them, or else a text; None: nothing."""
+    if covers(one, other):
+        return other
+    return one if covers(other, one) else meeting(one, other)

@@ -12,7 +12,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from adapters.site_files.findings_rows import Place
-from adapters.site_files.findings_scale import USUAL, first_price, shortened
+from adapters.site_files.findings_scale import MUCH, first_price, not_of_a_million, shortened
 from billing.money import format_price
 from billing.tariff import PRICE_BASE, Graduated, Package, PriceRow, Pricing, Tier, Volume
 from metering.refusal import Fault
@@ -32,13 +32,13 @@ def _odd_meters(row: PriceRow, at: int, place: Place) -> Iterator[Fault]:
     first = {meter: first_price(pricing) for meter, pricing in row.prices.items()}
     fresh, cached = first.get("input"), first.get("cached_input")
     output, reasoning = first.get("output"), first.get("reasoning")
-    if fresh is not None and output is not None and output < fresh:
+    if fresh and output and output < fresh <= output * MUCH:
         what = f"output {format_price(output)} is cheaper than input {format_price(fresh)}"
         yield Fault(what, place("prices", at, "output"), "compare them: they may be swapped")
-    if fresh is not None and cached is not None and cached > fresh:
+    if fresh and cached and fresh < cached <= fresh * MUCH:
         what = f"cached_input {format_price(cached)} is dearer than input {format_price(fresh)}"
         yield Fault(what, place("prices", at, "cached_input"), "compare them: they may be swapped")
-    if output and reasoning and not output <= reasoning * APART <= output * APART * APART:
+    if output and reasoning and APART < max(output / reasoning, reasoning / output) <= MUCH:
         word = "dearer" if reasoning > output else "cheaper"
         what = f"reasoning {format_price(reasoning)} is more than {APART} times {word} than output {format_price(output)}"
         yield Fault(
@@ -97,20 +97,12 @@ def _odd_package(package: Package, meter: str, currency: str, where: str) -> Ite
             where,
             f"a package's price is that of all its units; write {meter}: {format_price(shortened(each))} if meant",
         )
-    elif package.price and package.size >= 1000 and _per_million_meant(package, meter):
+    elif package.price and not_of_a_million(package, meter):
         what = f"a package of {package.size:,} at {format_price(package.price)} is {format_price(shortened(each))} a million"
         meant = format_price(package.price * package.size / PRICE_BASE)
         yield Fault(
             what, where, f"the price is the package's, not that of 1,000,000; presumably {meant} is meant"
         )
-
-
-def _per_million_meant(package: Package, meter: str) -> bool:
-    """A package's price that is the usual one of 1,000,000 units, while the package holds far fewer or more."""
-    usual = USUAL[meter]
-    far = package.size * 100 <= PRICE_BASE or package.size >= PRICE_BASE * 100
-    each = first_price(package)
-    return far and usual.least <= package.price <= usual.most and not usual.least <= each <= usual.most
 
 
 def _amount(micro: Fraction) -> str:

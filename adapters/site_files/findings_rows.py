@@ -3,7 +3,7 @@
 The first row that matches prices all meters, so a row's box (models by glob, regions by glob, prompts over so many tokens)
 is never reached where one earlier box covers it: what no glob spells out can only be matched by a star. Two rows
 cross where they share usage and neither lies within the other; which one wins is then an accident of the order.
-A row that narrows the one after it (qwen3-* before *) is how tariffs are meant to be written.
+A row whose models and regions narrow those of one after it (qwen3-* before *) is how tariffs are meant to be written.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from adapters.site_files.findings_globs import covers, meeting
+from adapters.site_files.findings_globs import covers, shared
 from billing.tariff import PriceRow
 from metering.refusal import Fault
 
@@ -35,12 +35,16 @@ class Box:
             self.band <= other.band and covers(self.model, other.model) and covers(self.region, other.region)
         )
 
+    def within(self, other: Box) -> bool:
+        """Whether `other` holds for all of this box's models and regions, whatever the prompts."""
+        return covers(other.model, self.model) and covers(other.region, self.region)
+
     def example(self, other: Box) -> str | None:
         """Usage that both match, in words; None: there is none."""
-        model, region = meeting(self.model, other.model), meeting(self.region, other.region)
+        model, region = shared(self.model, other.model), shared(self.region, other.region)
         if model is None or region is None:
             return None
-        return in_words(model or "any model", region or "*", max(self.band, other.band))
+        return in_words(model, region, max(self.band, other.band))
 
 
 def in_words(model: str, region: str, band: int) -> str:
@@ -121,10 +125,10 @@ def _crossed(
     for number in range(at):
         if rows[number].prices == rows[at].prices:
             continue
-        if all(any(box.covers(each) for box in known[at]) for each in known[number]):
+        if all(any(each.within(box) for box in known[at]) for each in known[number]):
             continue
-        shared = (one.example(other) for one in known[number] for other in known[at])
-        example = next((text for text in shared if text is not None), None)
+        both = (one.example(other) for one in known[number] for other in known[at])
+        example = next((text for text in both if text is not None), None)
         if example is not None:
             what = f"row {at + 1} and row {number + 1} both match {example}: row {number + 1} wins, as it stands first"
             remedy = f"put row {at + 1} first if it shall win, or name models so that only one matches"

@@ -74,6 +74,14 @@ def first_price(pricing: Pricing) -> Decimal:
             return pricing.tiers[0].price
 
 
+def not_of_a_million(package: Package, meter: str) -> bool:
+    """A package whose price is the usual one of 1,000,000 units, while it holds far fewer or more; or only one."""
+    usual = USUAL[meter]
+    far = package.size * 100 <= PRICE_BASE or package.size >= PRICE_BASE * 100
+    usually = usual.least <= package.price <= usual.most
+    return package.size == 1 or (far and usually and not usual.least <= first_price(package) <= usual.most)
+
+
 def odd_scales(
     rows: Sequence[PriceRow],
     currency: str,
@@ -85,7 +93,7 @@ def odd_scales(
         named, reference = references.get(at, ("", None))
         for meter, pricing in row.prices.items():
             price = first_price(pricing)
-            if price == 0:
+            if price == 0 or (isinstance(pricing, Package) and not_of_a_million(pricing, meter)):
                 continue
             beside = [
                 first_price(other.prices[meter])
@@ -106,15 +114,15 @@ def _off(
         return f"{named} has {format_price(before)}", before
     usual, units = USUAL[meter], UNITS_PER_EURO.get(currency)
     often = usual.often * units if units else None
-    middle = median_low(beside) if beside else None
+    likely = [each for each in beside if not units or usual.least * units <= each <= usual.most * units]
+    middle = median_low(likely) if likely else None
     if units and often and not usual.least * units <= price <= usual.most * units:
         least, most = format_price(usual.least * units), format_price(usual.most * units)
-        near = middle if middle and usual.least * units <= middle <= usual.most * units else often
-        return f"such prices are seldom below {least} or above {most} {currency}", near
+        return f"such prices are seldom below {least} or above {most} {currency}", middle or often
     if (
         middle
         and _ratio(price, middle) >= MUCH
-        and (len(beside) > 2 or often is None or _ratio(price, often) > _ratio(middle, often))
+        and (len(likely) > 2 or often is None or _ratio(price, often) > _ratio(middle, often))
     ):
         return f"other rows have about {format_price(middle)}", middle
     return "", price

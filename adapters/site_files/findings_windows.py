@@ -14,6 +14,7 @@ from decimal import Decimal
 from functools import lru_cache
 
 from adapters.site_files.findings_rows import Place
+from billing.holiday import asks_for_holidays
 from billing.hourly import hour_number
 from billing.money import format_price
 from billing.tariff import HOLIDAY, WEEKDAYS, Series, Tariff, Window
@@ -61,7 +62,7 @@ def odd_windows(
         if window.series is not None:
             yield from _odd_series(window, tariff, now, end, place("windows", at, "series"))
             yield from _odd_steps(window, window.series, at, place)
-    if place("holidays") != place() and not any(HOLIDAY in window.days for window in tariff.windows):
+    if place("holidays") != place() and not any(map(asks_for_holidays, tariff.windows)):
         yield Fault(
             "holidays: no window names holiday among its days, so the calendar has no effect",
             place("holidays"),
@@ -94,29 +95,36 @@ def _example(hours: int) -> str:
 
 def _odd_overlap(windows: Sequence[Window], at: int, known: Sequence[int], place: Place) -> Iterator[Fault]:
     name, where = windows[at].name, place("windows", at)
-    before = 0
+    before, won = 0, []
     for hours in known[:at]:
+        won.append(hours & ~before)
         before |= hours
+    earlier = list(zip(windows, won, strict=False))
     if not known[at]:
         yield Fault(f"window {name} matches no hour", where, "mend its days or hours, or leave it out")
     elif not known[at] & ~before:
-        by = [window.name for window, hours in zip(windows, known[:at], strict=False) if hours & known[at]]
-        what = f"window {name} is never reached: {' and '.join(by[:3])} before it match all of its hours"
+        by = [window.name for window, hours in earlier if hours & known[at]]
+        what = (
+            f"window {name} is never reached: {' and '.join(by[:MOST_NAMED])} before it take all of its hours"
+        )
         yield Fault(what, where, "put it first, narrow the earlier ones, or leave it out")
     else:
         crossing = [
             (window, hours & known[at])
-            for window, hours in zip(windows, known[:at], strict=False)
-            if hours & known[at] and hours & ~known[at]
+            for window, hours in earlier
+            if hours & known[at] and hours & ~known[at] and not _same_factor(window, windows[at])
         ]
-        for earlier, shared in crossing[:MOST_NAMED]:
-            if earlier.factor is None or earlier.factor != windows[at].factor:
-                what = f"windows {earlier.name} and {name} overlap, for instance {_example(shared)}: {earlier.name} wins"
-                yield Fault(what, where, f"put {name} first if it shall win, or change their days or hours")
+        for window, hours in crossing[:MOST_NAMED]:
+            what = f"windows {window.name} and {name} overlap, for instance {_example(hours)}: {window.name} wins"
+            yield Fault(what, where, f"put {name} first if it shall win, or change their days or hours")
+
+
+def _same_factor(one: Window, other: Window) -> bool:
+    return one.factor is not None and one.factor == other.factor
 
 
 def _odd_calendar(window: Window, at: int, calendar: Calendar, place: Place) -> Iterator[Fault]:
-    if HOLIDAY not in window.days or len(window.days) > len(WEEKDAYS) or calendar.has_days:
+    if not asks_for_holidays(window) or calendar.has_days:
         return
     what = f"window {window.name}: the calendar {calendar.name} has no holidays in {calendar.year}"
     yield Fault(
