@@ -20,6 +20,7 @@ BENCHES = {
     "capture": "capture",
     "steps": "capture_steps",
     "usage-question": "usage_question",
+    "reading": "reading",
     "quiet-day": "quiet_day",
     "intake": "intake",
     "billion": "billion",

@@ -104,8 +104,19 @@ def _events_per_cell(quick: bool) -> int:
 
 
 async def _fill(database: Database, number: int, months: list[Period], quick: bool) -> int:
-    operator = _operator(number)
     customers = CUSTOMERS if number == 0 and not quick else 300
+    await declare(database, number, customers)
+    cells = 0
+    for month in months:
+        wanted = _cells(number, month, quick)
+        await fill_month(database, number, month, customers, wanted, _events_per_cell(quick))
+        cells += wanted
+    return cells
+
+
+async def declare(database: Database, number: int, customers: int) -> str:
+    """An operator with so many customers; returns its id."""
+    operator = _operator(number)
     async with database.app(operator) as conn:
         await conn.execute(text("INSERT INTO operator VALUES (:operator)"), {"operator": operator})
         await conn.execute(_DECLARED, {"operator": operator})
@@ -116,26 +127,28 @@ async def _fill(database: Database, number: int, months: list[Period], quick: bo
                 for n in range(customers)
             ],
         )
-    cells = 0
-    for month in months:
-        wanted = _cells(number, month, quick)
-        async with database.intake() as conn:
-            await conn.execute(
-                text("SELECT ensure_usage_partitions(:operator, :month)"),
-                {"operator": operator, "month": month.first_day},
-            )
-            filled = {
-                "operator": operator,
-                "first_customer": number * 100_000,
-                "first": _utc(month.first_day),
-                "days": (month.next.first_day - month.first_day).days,
-                "customers": customers,
-                "cells": wanted,
-                "events": _events_per_cell(quick),
-            }
-            await conn.execute(_FILL, filled)
-        cells += wanted
-    return cells
+    return operator
+
+
+async def fill_month(
+    database: Database, number: int, month: Period, customers: int, cells: int, events: int
+) -> None:
+    """Hourly usage of a UTC month, of customers drawn at random; `events` a cell."""
+    async with database.intake() as conn:
+        await conn.execute(
+            text("SELECT ensure_usage_partitions(:operator, :month)"),
+            {"operator": _operator(number), "month": month.first_day},
+        )
+        filled = {
+            "operator": _operator(number),
+            "first_customer": number * 100_000,
+            "first": _utc(month.first_day),
+            "days": (month.next.first_day - month.first_day).days,
+            "customers": customers,
+            "cells": cells,
+            "events": events,
+        }
+        await conn.execute(_FILL, filled)
 
 
 async def _ask(database: Database, months: list[Period], questions: int) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -10,10 +11,10 @@ from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import insert, select, text
 
 from adapters.postgres.database import Database
-from adapters.postgres.schema import hourly_usage, partial_sum, site_document, subject
+from adapters.postgres.schema import hourly_usage, partial_sum, site_document, subject, usage_cell
 from adapters.postgres.schema import operator as operators
 from adapters.postgres.usage import usage_table
 from adapters.postgres.usage_totals import BY, FIGURES, total, usage_totals
@@ -222,3 +223,36 @@ async def test_every_way_to_group_sums_to_the_same_total(database: Database) -> 
     assert total(await ask(database, *BY)) == everything
     keyed = {(row["project"], row["key"]) for row in await ask(database, "project", "key")}
     assert keyed == {(None, None), ("search", "laptop")}
+
+
+async def test_rating_gets_the_cells_that_a_plain_select_gives(database: Database) -> None:
+    chance = random.Random(6)
+    words = ["qwen3-32b", 'a "model",\nwith everything', "\x10é", "", "vilnius-1", "14"]
+    like_a_row = UUID(bytes=b"\x00\x10\x00\x00\x00\x10" + bytes(10))
+
+    def some() -> dict[str, Any]:
+        return cell(
+            OCTOBER[0] + timedelta(hours=chance.randrange(700)),
+            chance.choice([ACME, BETA, ERASED, like_a_row]),
+            node=chance.choice(words),
+            model=chance.choice(words),
+            outcome=chance.choice(["finished", "failed"]),
+            band=chance.choice([0, 32_000, 1_000_000]),
+            late=chance.random() < 0.3,
+            prompt_tokens=chance.choice([-(2**63), 2**63 - 1, 0x0010_0000_0010, chance.randrange(10**6)]),
+            project=chance.choice([None, PROJECT]),
+        )
+
+    await fill(database, [some() for _ in range(300)], [some() for _ in range(100)])
+    async with database.app("telecentras") as connection:
+        table = await usage_table(connection, "telecentras", *OCTOBER)
+        rows = (await connection.execute(select(usage_cell))).mappings().all()
+    names = {ACME: "acme", BETA: "beta"}
+    wanted = [{**row, "customer": names.get(row["customer"], str(row["customer"]))} for row in rows]
+    assert _said(table.to_pylist(), table.column_names) == _said(wanted, table.column_names)
+
+
+def _said(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
+    return sorted(
+        repr([row[name].astimezone(UTC) if name == "hour" else row[name] for name in columns]) for row in rows
+    )
