@@ -77,6 +77,7 @@ def usage(rows: int, customers: list[str]) -> pa.Table:
             "node": words(NODES),
             "model": words(MODELS),
             "outcome": words(["aborted", "failed", "finished"]),
+            "band": np.zeros(rows, np.int64),
             "late": np.zeros(rows, np.bool_),
             **quantities,
         }

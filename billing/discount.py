@@ -70,7 +70,7 @@ def is_listed(line: Line) -> bool:
 
 def share(minor: int, percent: Decimal) -> int:
     """round(minor × percent ÷ 100), percent in points: 2.5 is 2.5 %."""
-    return round_half_away(minor * Fraction(percent) / 100)
+    return round_half_away(Fraction(percent) * Fraction(minor, 100))
 
 
 def _tariff(facts: Facts, version: str) -> Tariff:

@@ -6,6 +6,8 @@ and what usage lines after discounts lack of it is a charge:
 
     minimum 5.00 until 2026-10-10, then a contract with a commitment of 1000.00 for 21 of 31 days
     floor      (10 × 5.00 + 21 × 1000.00) ÷ 31 = 679.03
+
+A floor of 0 is one too: usage taken back beyond what was used leaves no negative month behind.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ def floor_part(
         total += minimum if commitment is None else commitment
     remains = sum(line.amount for line in usage) + sum(part.amount for part in discounts)
     shortfall = round_half_away(Fraction(total, period.days)) - remains
-    if total == 0 or shortfall <= 0:
+    if shortfall <= 0:
         return None
     return BillPart(FLOOR_PART, COMMITMENT if committed else MINIMUM, shortfall)
 

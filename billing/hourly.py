@@ -1,9 +1,10 @@
 """Hourly usage as columns of integers: what rating reads, checked once so that no later sum can overflow.
 
 The table has a row a cell or a part of one; rows of the same cell simply add up. Columns: `hour`
-timestamp[us, UTC], `customer`, `node`, `model`, `outcome` (text or dictionaries of it; slugs), `late` bool,
-and `metering.event.QUANTITIES` as int64. Others, such as `band`, may stand beside them. Words become codes
-in code point order, hours become whole hours since 1970, so everything behind works on int64 arrays alone.
+timestamp[us, UTC], `customer`, `node`, `model`, `outcome` (text or dictionaries of it; slugs), `band` int64 (the
+lower bound of the prompt band, 0 or one of `billing.tariff.PROMPT_BANDS`), `late` bool, and
+`metering.event.QUANTITIES` as int64. Others may stand beside them. Words become codes in code point order, hours
+become whole hours since 1970, so everything behind works on int64 arrays alone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from billing.tariff import BILLED_OUTCOMES
 from metering.event import QUANTITIES
 from metering.refusal import Refusal
 
@@ -27,6 +27,8 @@ Flags = npt.NDArray[np.bool_]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR_US = 3_600_000_000
+_TABLE_AT_LEAST = 1 << 16
+"""Up to so many possible keys a table is always small enough."""
 _LIMIT = 2**62
 """Σ |quantity| over a period stays below this, so a difference of two meters fits into 63 bits too."""
 
@@ -44,7 +46,9 @@ class Hourly:
     node: Integers
     models: tuple[str, ...]
     model: Integers
-    billed: Flags
+    outcomes: tuple[str, ...]
+    outcome: Integers
+    band: Integers
     quantities: Mapping[str, Integers]
 
 
@@ -73,7 +77,6 @@ def read_hourly(usage: pa.Table, start: datetime, end: datetime) -> tuple[Hourly
     nodes, node = _words(rows, "node")
     models, model = _words(rows, "model")
     outcomes, outcome = _words(rows, "outcome")
-    is_billed = np.array([name in BILLED_OUTCOMES for name in outcomes], np.bool_)
     hourly = Hourly(
         hours=_integers(rows["hour"].cast(pa.int64())) // _HOUR_US,
         customers=customers,
@@ -82,7 +85,9 @@ def read_hourly(usage: pa.Table, start: datetime, end: datetime) -> tuple[Hourly
         node=node,
         models=models,
         model=model,
-        billed=is_billed[outcome],
+        outcomes=outcomes,
+        outcome=outcome,
+        band=_integers(rows["band"]),
         quantities={name: _checked(rows, name) for name in QUANTITIES},
     )
     return hourly, late
@@ -134,12 +139,20 @@ def _exact_sum(magnitudes: Integers) -> int:
     return (int((magnitudes >> 32).sum()) << 32) + int((magnitudes & 0xFFFFFFFF).sum())
 
 
-def distinct(keys: Integers) -> tuple[list[int], Integers]:
-    """The distinct keys in order of first appearance, and each row's place among them; by hashing, not
-    sorting.
+def distinct(keys: Integers, limit: int | None = None) -> tuple[Integers, Integers]:
+    """The distinct keys, and each row's place among them.
+
+    With a small `limit`, above all keys (none is negative), by a table; else by hashing, never by sorting.
     """
+    if limit is not None and limit <= max(_TABLE_AT_LEAST, len(keys)):
+        present = np.zeros(limit, np.bool_)
+        present[keys] = True
+        found = np.flatnonzero(present)
+        places = np.zeros(limit, np.int64)
+        places[found] = np.arange(len(found))
+        return found, places[keys]
     encoded = pa.array(keys).dictionary_encode()
-    return encoded.dictionary.to_pylist(), np.asarray(encoded.indices.to_numpy(), dtype=np.int64)
+    return encoded.dictionary.to_numpy(), encoded.indices.to_numpy().astype(np.int64)
 
 
 def sums(places: Integers, values: Integers, count: int) -> Integers:

@@ -17,6 +17,8 @@ FEE = "fee"
 """The meter of a contract's fees; what is not a fee is a line of usage."""
 BASE_WINDOW = "base"
 NO_FACTOR = Decimal(1)
+TOKEN_METERS = ("input", "cached_input", "output", "reasoning")
+"""Meters that count tokens."""
 
 Tier = int | str | None
 """None: a plain price; 1…n: of tiered ones; `free`: included; `unbilled`: an outcome that is not billed."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact
 from fractions import Fraction
 from functools import lru_cache
 
@@ -40,6 +40,7 @@ _WITH_TWO_DECIMALS = frozenset(
 )
 # Wide enough for every sum of documents, each of which is at most MAX_MINOR: what was written is read again.
 _AMOUNT = re.compile(r"(-?)([0-9]{1,30})(?:\.([0-9]{1,2}))?")
+_EXACT = Context(prec=1000, traps=[Inexact])
 MAX_MINOR = 10**17
 """The most, in minor units, that any amount on a document may be; far below what the ledger's columns hold."""
 
@@ -78,12 +79,18 @@ def exact_minor(value: Decimal | Fraction, currency: str) -> Fraction:
 
 def line_amount(quantity: int, unit_price: Decimal, price_base: int, currency: str) -> int:
     """Arithmetic rule 6: round(quantity × unit price ÷ price base) in minor units."""
-    numerator, denominator = _minor_per_unit(unit_price, price_base, currency)
+    numerator, denominator = minor_per_unit(unit_price, price_base, currency)
     return _rounded(quantity * numerator, denominator)
 
 
+def exact_product(price: Decimal, factor: Decimal) -> Decimal:
+    """price × factor with all its digits, whatever the decimal context."""
+    return _EXACT.multiply(price, factor)
+
+
 @lru_cache(maxsize=4096)
-def _minor_per_unit(unit_price: Decimal, price_base: int, currency: str) -> tuple[int, int]:
+def minor_per_unit(unit_price: Decimal, price_base: int, currency: str) -> tuple[int, int]:
+    """Minor units of one unit of a quantity, as numerator and denominator in lowest terms."""
     return exact_minor(Fraction(unit_price) * Fraction(1, price_base), currency).as_integer_ratio()
 
 

@@ -1,19 +1,15 @@
-"""The plain pricer: every unit of a meter at one price, so a line's quantity is a sum."""
+"""The plain pricer: every unit of a meter at one price, so what is charged is the sum itself, in no tier."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from decimal import Decimal
 
-import numpy as np
+from billing.line import Tier
+from billing.tariff import Plain
 
-from billing.hourly import Integers, sums
+TIER: Tier = None
 
 
-def quantities(groups: Integers, values: Integers, count: int) -> Iterator[tuple[int, int]]:
-    """(group, quantity) for every group whose quantity is not 0.
-
-    `groups` and `values` run side by side; groups are numbered below `count`.
-    """
-    totals = sums(groups, values, count)
-    filled = np.flatnonzero(totals)
-    yield from zip(filled.tolist(), totals[filled].tolist(), strict=True)
+def price(pricing: Plain) -> Decimal:
+    """The price of 1,000,000 units."""
+    return pricing.price

@@ -44,13 +44,17 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class TermsRow:
-    """A price row within its terms: the pool that tiers count in, together with customer and meter."""
+    """A price row within its terms: the pool that tiers count in, together with customer and meter.
+
+    `rank`: its place, from 0, in the order in which the rows of these terms are tried.
+    """
 
     terms: Terms
     name: str
     row: PriceRow
     tariff_version: str
     contract_version: str | None
+    rank: int
 
     def pricing(self, meter: str) -> Pricing | None:
         return self.row.prices.get(meter)
@@ -62,9 +66,9 @@ class TermsRow:
 
 def matching_row(terms: Terms, model: str, region: str, band: int = 0) -> TermsRow | None:
     """The first row that matches, which prices all meters (rule 3); `band`: the lower bound of the prompt band."""
-    for name, row in terms.rows():
+    for rank, (name, row) in enumerate(terms.rows()):
         if row.matches(model, region, band):
-            return TermsRow(terms, name, row, terms.tariff.version, terms.contract_version)
+            return TermsRow(terms, name, row, terms.tariff.version, terms.contract_version, rank)
     return None
 
 
@@ -79,7 +83,7 @@ def terms_at(facts: Facts, customer: str, instant: datetime, zone: ZoneInfo) -> 
         operator = in_force_at(facts.operator, instant, zone)
         name = operator.default_tariff if operator else None
     if name is None:
-        return f"{customer} has no contract and the operator no default_tariff then"
+        return "there is no contract and no default_tariff of the operator then"
     tariff = tariff_in_force_at(facts.tariffs.get(name, ()), instant)
     return Terms(tariff, contract) if tariff else f"no version of tariff {name} is in force then"
 

@@ -140,6 +140,7 @@ def test_three_hundred_thousand_rows_are_rated_in_seconds_without_a_loop_over_ro
             "node": words(["vilnius-1", "kaunas-1"]),
             "model": words(["a", "b", "c"]),
             "outcome": words(["finished"]),
+            "band": np.zeros(rows, np.int64),
             "late": np.zeros(rows, np.bool_),
             **columns,
         }

@@ -1,0 +1,181 @@
+"""Lines of charges: prices, factors, amounts, and the order in which a person reads them (arithmetic rule 6).
+
+Prices are looked up once per (price row, meter, tier, window). Amounts are computed for all lines at once in 64 bits,
+2 × |quantity| × numerator + denominator over 2 × denominator, and in Python's integers where that could leave 63 bits;
+both are exact. Objects appear last, a `Line` each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+import numpy as np
+
+from billing.charges import FREE_TIER, NO_TIER, UNBILLED_TIER, Charges
+from billing.hourly import Integers, distinct
+from billing.line import FREE, TOKEN_METERS, UNBILLED, UNITS, Line, Tier
+from billing.money import exact_product, line_amount, minor_per_unit
+from billing.tariff import METERS, PRICE_BASE, Graduated, Package, Plain, Pricing, Volume
+from billing.terms import TermsRow
+from billing.window import PricedWindow, WindowTable
+
+_BITS = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class _Price:
+    """What lines with one price have in common."""
+
+    row: TermsRow
+    meter: str
+    window: PricedWindow
+    tier: Tier
+    unit: str
+    base: int
+    list_price: Decimal
+    unit_price: Decimal
+
+
+def charged_lines(
+    charges: Sequence[Charges],
+    rows: Sequence[TermsRow],
+    windows: WindowTable,
+    models: Sequence[str],
+    currency: str,
+) -> Iterator[tuple[int, Line]]:
+    """(customer, line) of every charge: by customer, and each customer's as they are read (model, meter, then what
+    priced it; free before tiers, unbilled last; packages, which have no model, after all models).
+    """
+    if not charges or not any(len(each.row) for each in charges):
+        return
+    customer, row, model, window, tier, quantity, units = (
+        np.concatenate([getattr(each, name) for each in charges])
+        for name in ("customer", "row", "model", "window", "tier", "quantity", "units")
+    )
+    meter = np.concatenate([np.full(len(each.row), METERS.index(each.meter), np.int64) for each in charges])
+    order = np.lexsort((tier, window, _reading_order(rows)[row], meter, model, customer))
+    customer, row, model, window, tier, quantity, units, meter = (
+        each[order] for each in (customer, row, model, window, tier, quantity, units, meter)
+    )
+    price, prices = _prices(row, meter, tier, window, model == len(models), rows, windows)
+    amounts = _amounts(quantity, price, prices, currency)
+    names = (*models, None)
+    tokens = np.where(np.array([name in TOKEN_METERS for name in METERS])[meter], units, 0)
+    columns = (customer, model, price, quantity, amounts, tokens)
+    for of_customer, of_model, at, sold, amount, counted in zip(
+        *(each.tolist() for each in columns), strict=True
+    ):
+        made = prices[at]
+        yield (
+            of_customer,
+            Line(
+                made.row.tariff_version,
+                made.row.contract_version,
+                made.row.name,
+                names[of_model],
+                made.meter,
+                made.window.name,
+                made.tier,
+                sold,
+                made.unit,
+                made.base,
+                made.list_price,
+                made.window.factor,
+                made.unit_price,
+                amount,
+                counted,
+            ),
+        )
+
+
+def _reading_order(rows: Sequence[TermsRow]) -> Integers:
+    """The rank of each price row among all: by tariff version, contract version, and as they are tried."""
+    by_name = sorted(
+        range(len(rows)),
+        key=lambda at: (rows[at].tariff_version, rows[at].contract_version or "", rows[at].rank),
+    )
+    ranks = np.empty(len(rows), np.int64)
+    ranks[by_name] = np.arange(len(rows))
+    return ranks
+
+
+def _prices(
+    row: Integers,
+    meter: Integers,
+    tier: Integers,
+    window: Integers,
+    is_package: Integers,
+    rows: Sequence[TermsRow],
+    windows: WindowTable,
+) -> tuple[Integers, list[_Price]]:
+    """Every price there is, and the place of each line's among them."""
+    tiers, tier_place = np.unique(tier, return_inverse=True)
+    width, deep = int(window.max()) + 1, len(tiers)
+    keys, place = distinct(
+        (((row * len(METERS) + meter) * deep + tier_place) * width + window) * 2 + is_package
+    )
+    tariff_of = windows.tariff_of(rows)
+    prices: list[_Price] = []
+    for key in keys.tolist():
+        rest, package = divmod(key, 2)
+        rest, of_window = divmod(rest, width)
+        rest, of_tier = divmod(rest, deep)
+        of_row, of_meter = divmod(rest, len(METERS))
+        named = windows.windows[tariff_of[of_row]][of_window]
+        prices.append(
+            _price(rows[of_row], METERS[of_meter], int(tiers[of_tier]), named, package=bool(package))
+        )
+    return place, prices
+
+
+def _price(row: TermsRow, meter: str, tier: int, window: PricedWindow, *, package: bool) -> _Price:
+    pricing = row.pricing(meter)
+    assert pricing is not None
+    listed = Decimal(0) if tier in (FREE_TIER, UNBILLED_TIER) else list_price(pricing, tier)
+    named: Tier = {FREE_TIER: FREE, NO_TIER: None, UNBILLED_TIER: UNBILLED}.get(tier, tier)
+    unit, base = ("package", 1) if package else (UNITS[meter], PRICE_BASE)
+    return _Price(row, meter, window, named, unit, base, listed, exact_product(listed, window.factor))
+
+
+def list_price(pricing: Pricing, tier: int) -> Decimal:
+    """The price as the tariff states it; `tier` from 1 where there are tiers."""
+    match pricing:
+        case Plain() | Package():
+            return pricing.price
+        case Graduated() | Volume():
+            return pricing.tiers[tier - 1].price
+
+
+def _amounts(quantity: Integers, price: Integers, prices: Sequence[_Price], currency: str) -> Integers:
+    """round(quantity × unit price ÷ price base) of every line, in minor units."""
+    ratios = [minor_per_unit(each.unit_price, each.base, currency) for each in prices]
+    small = [0 <= numerator < _BITS and denominator < _BITS // 4 for numerator, denominator in ratios]
+    numerators = np.array(
+        [ratio[0] if fits else 0 for ratio, fits in zip(ratios, small, strict=True)], np.int64
+    )
+    denominators = np.array(
+        [ratio[1] if fits else 1 for ratio, fits in zip(ratios, small, strict=True)], np.int64
+    )
+    # up to this magnitude, 2 × |quantity| × numerator + denominator stays below 2**62
+    most = np.array(
+        [
+            (_BITS - denominator) // (2 * max(numerator, 1)) if fits else -1
+            for (numerator, denominator), fits in zip(ratios, small, strict=True)
+        ],
+        np.int64,
+    )
+    magnitude = np.abs(quantity)
+    fitting = magnitude <= most[price]
+    kept = np.where(fitting, magnitude, 0)
+    below = 2 * denominators[price]
+    amounts: Integers = np.sign(quantity) * ((2 * kept * numerators[price] + denominators[price]) // below)
+    beyond = np.flatnonzero(~fitting)
+    if not len(beyond):
+        return amounts
+    exact = amounts.astype(object)
+    for at in beyond.tolist():
+        made = prices[price[at]]
+        exact[at] = line_amount(int(quantity[at]), made.unit_price, made.base, currency)
+    return exact

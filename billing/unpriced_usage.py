@@ -1,0 +1,91 @@
+"""Finding usage that no price covers (arithmetic rules 2 to 4). It stops the close, whatever the outcome.
+
+Either no version is in force, or no row matches, or the row that does lacks the meter, or the window that holds follows
+a series without a price for that hour. What was voided (net 0 of a customer's meter, model and region under the same
+terms) needs no price.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from billing.filling import Filling
+from billing.hourly import Flags, Hourly, Integers, distinct, hour_instant, sums
+from billing.meters import meter_quantity
+from billing.placing import Placed
+from billing.tariff import METERS, Package
+from billing.terms import NO_PRICE_ROW, Terms
+from billing.unpriced import Unpriced
+from billing.window import WindowTable
+
+_MUST_BE_PRICED = ("input", "output", "audio_seconds")
+"""Meters that a row can't leave out where there is usage; the others add to their parent or are free."""
+
+
+def unpriced_usage(
+    hourly: Hourly, placed: Placed, filling: Filling, windows: WindowTable
+) -> tuple[Unpriced, ...]:
+    """What has no price, by model, meter, region and reason."""
+    found: dict[tuple[str, str, str, str], tuple[int, int]] = {}
+    code = filling.groups.window[filling.group]
+    uncovered = np.flatnonzero(code < 0)
+    for meter in METERS:
+        priced, packaged = _pricing_flags(meter, placed)
+        lacking = np.flatnonzero(~priced[placed.row]) if meter in _MUST_BE_PRICED else uncovered[:0]
+        rows = placed.row[filling.at[uncovered]]
+        outside = uncovered[priced[rows] & ~packaged[rows]]
+        at = np.concatenate([lacking, filling.at[outside]])
+        codes = np.concatenate([np.zeros(len(lacking), np.int64), code[outside]])
+        quantity = meter_quantity(meter, hourly, placed, at)
+        used = np.flatnonzero(quantity)
+        for why, total, hour in _of_meter(
+            meter, at[used], codes[used], quantity[used], hourly, placed, windows
+        ):
+            before, earliest = found.get(why, (0, hour))
+            found[why] = before + total, min(earliest, hour)
+    return tuple(
+        Unpriced(model, meter, region, total, hour_instant(hour), why)
+        for (model, meter, region, why), (total, hour) in sorted(found.items())
+    )
+
+
+def _pricing_flags(meter: str, placed: Placed) -> tuple[Flags, Flags]:
+    """By price row, and at the end where there is none: whether it prices the meter, and whether in packages."""
+    pricings = [*(row.pricing(meter) for row in placed.rows), None]
+    priced = np.array([pricing is not None for pricing in pricings], np.bool_)
+    return priced, np.array([isinstance(pricing, Package) for pricing in pricings], np.bool_)
+
+
+def _of_meter(
+    meter: str,
+    at: Integers,
+    codes: Integers,
+    quantity: Integers,
+    hourly: Hourly,
+    placed: Placed,
+    windows: WindowTable,
+) -> Iterator[tuple[tuple[str, str, str, str], int, int]]:
+    """((model, meter, region, why), quantity, first hour) of rows `at`; `codes`: below 0 in an uncovered hour."""
+    keys, place = distinct(hourly.customer[at] * len(placed.cases) + placed.case[at])
+    owed = sums(place, quantity, len(keys))[place] != 0
+    at, codes, quantity = at[owed], codes[owed], quantity[owed]
+    reasons = np.stack([placed.case[at], placed.row[at], codes], axis=1)
+    names, name = np.unique(reasons, axis=0, return_inverse=True)
+    name = name.reshape(-1)
+    totals = sums(name, quantity, len(names))
+    first = np.full(len(names), np.iinfo(np.int64).max)
+    np.minimum.at(first, name, hourly.hours[at])
+    for (case, row, code), total, hour in zip(names.tolist(), totals.tolist(), first.tolist(), strict=True):
+        terms, region, model = placed.cases[case]
+        yield (model, meter, region, _why(terms, row, code, meter, placed, windows)), total, hour
+
+
+def _why(terms: Terms | str, row: int, code: int, meter: str, placed: Placed, windows: WindowTable) -> str:
+    if isinstance(terms, str):
+        return terms
+    if code < 0:
+        return windows.why_uncovered(terms.tariff.version, code)
+    source = terms.contract_version or terms.tariff.version
+    return f"{source}: {NO_PRICE_ROW if row < 0 else f'{placed.rows[row].name} has no price for {meter}'}"
