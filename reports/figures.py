@@ -48,9 +48,15 @@ def exact(value: Decimal, language: str) -> str:
     return written(format_price(value), language)
 
 
+def price(value: Decimal, language: str, decimals: int = 2) -> str:
+    """A price with all of its digits, and zeros up to `decimals`: `0.40`, `0.075`."""
+    whole, _, fraction = format_price(value).partition(".")
+    return written(f"{whole}.{fraction:0<{decimals}}" if decimals else format_price(value), language)
+
+
 def percent(points: Decimal, language: str) -> str:
-    """Percent points: `25.5%`, in Lithuanian `25,5 %`."""
-    gap = NO_BREAK_SPACE if language == "lt" else ""
+    """Percent points: `25.5%`, in Lithuanian and German `25,5 %`."""
+    gap = NO_BREAK_SPACE if language in ("lt", "de") else ""
     return f"{exact(points, language)}{gap}%"
 
 

@@ -2,6 +2,7 @@
 
     render_document(document, operator, customer, language, "pdf") -> bytes
     render_usage(report, language, "csv") -> bytes
+    render_price_sheet(sheet, language, "html") -> bytes
 
 FORMATS names the media type of each; anything else is refused with the names of those there are.
 """
@@ -16,20 +17,23 @@ from billing.document import Document
 from billing.site import Customer, Operator
 from metering.refusal import Refusal
 from reports.invoice import render_invoice_pdf
+from reports.price_sheet import PriceSheet, price_sheet_html, price_sheet_pdf
 from reports.usage import UsageReport, usage_csv, usage_json
 from reports.usage_page import usage_pdf
 
 DOCUMENT = "document"
 USAGE = "usage"
+PRICE_SHEET = "price sheet"
 
 FORMATS: Mapping[str, Mapping[str, str]] = {
     DOCUMENT: {"pdf": "application/pdf"},
     USAGE: {"pdf": "application/pdf", "csv": "text/csv; charset=utf-8", "json": "application/json"},
+    PRICE_SHEET: {"html": "text/html; charset=utf-8", "pdf": "application/pdf"},
 }
 
 
 def media_type(paper: str, format: str) -> str:
-    """The media type of `paper` (DOCUMENT or USAGE) in `format`. Refuses (`unknown_format`) what is not in FORMATS."""
+    """The media type of `paper` (a key of FORMATS) in `format`. Refuses (`unknown_format`) what is not in FORMATS."""
     formats = FORMATS[paper]
     if format not in formats:
         raise Refusal(
@@ -61,3 +65,11 @@ def render_usage(report: UsageReport, language: str | None, format: str) -> byte
     if format == "json":
         return json.dumps(usage_json(report), ensure_ascii=False, indent=2).encode() + b"\n"
     return usage_pdf(report, language)
+
+
+def render_price_sheet(sheet: PriceSheet, language: str, format: str) -> bytes:
+    """The public price sheet in one of `languages.SHEET_LANGUAGES`. Refuses `unknown_format`."""
+    media_type(PRICE_SHEET, format)
+    if format == "html":
+        return price_sheet_html(sheet, language).encode()
+    return price_sheet_pdf(sheet, language)

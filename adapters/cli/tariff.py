@@ -6,6 +6,7 @@ import json
 
 import typer
 
+from adapters.cli import tariff_sheet, tariff_show
 from adapters.cli.framework import Context, Result, command
 from adapters.site_files.json_schema import site_file_schema
 
@@ -19,3 +20,6 @@ def register(app: typer.Typer) -> None:
         """Print the JSON Schema of site files, for editors that complete and check them."""
         document = site_file_schema()
         return Result(document, json.dumps(document, ensure_ascii=False, indent=2))
+
+    tariff_show.register(tariff)
+    tariff_sheet.register(tariff)

@@ -1,0 +1,60 @@
+"""`tally tariff show`: the prices that hold at an instant, and where each stands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from adapters.cli.framework import Context, Result, command, table
+from adapters.cli.options import CustomerOption, OperatorOption
+from adapters.data_folder import now
+from adapters.prices import tariff_show
+from billing.prices_asked import Question
+from reports.prices import COLUMNS, FIGURES, price_foot, price_head, price_lines
+
+
+def register(group: typer.Typer) -> None:
+    """Adds `show` to the commands of `tally tariff`."""
+
+    @command(
+        group,
+        "show",
+        path="tariff show",
+        example="tally tariff show vilnius --at 2026-10-25T03:30+03:00 --model qwen3-32b",
+    )
+    async def show(
+        context: Context,
+        tariff: Annotated[str, typer.Argument(metavar="ID", help="A tariff.")],
+        at: Annotated[
+            str | None,
+            typer.Option(
+                metavar="T",
+                help="When: a time with its offset, or a day or time of the tariff's zone. Default: now.",
+            ),
+        ] = None,
+        model: Annotated[
+            str | None, typer.Option(metavar="M", help="One model. Default: every price row.")
+        ] = None,
+        region: Annotated[
+            str | None, typer.Option(metavar="R", help="One region. Default: those of the nodes.")
+        ] = None,
+        customer: CustomerOption = None,
+        operator: OperatorOption = None,
+    ) -> Result:
+        """Print the prices that hold at a time: versions, rows, window and factor, and until when."""
+        moment = now().replace(microsecond=0)
+        question = Question(tariff, moment, model, region, customer)
+        async with context.database() as database:
+            document = await tariff_show(database, operator, question, at, moment)
+        lines = list(price_lines(document))
+        shown = [
+            column
+            for place, column in enumerate(COLUMNS)
+            if column in ("row", "meter") or any(line[place] for line in lines)
+        ]
+        rows = [
+            [cell for column, cell in zip(COLUMNS, line, strict=True) if column in shown] for line in lines
+        ]
+        prices = table(None, shown, rows, right=FIGURES)
+        return Result(document, [*price_head(document), prices, *price_foot(document)])

@@ -1,0 +1,207 @@
+"""The tables of a price sheet: a section a region, a heading and a table a price row, a line a meter and tier.
+
+A table's columns are the usage, the month's amount (where a meter has tiers or packages), the base price, and the
+price in each window whose factor is fixed, as far as they fit on a phone; further windows, and those that follow a
+series, are told in the table of windows alone. A meter that counts as another says so in one cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from billing.line import NO_FACTOR
+from billing.money import format_price
+from billing.prices_in_force import COUNTED, FREE, NOT_PRICED, MeterInForce, holds_in, meters_in_force
+from billing.tariff import PriceRow, Tariff, Window
+from reports import figures
+from reports.languages import Words
+
+WINDOW_COLUMNS = 3
+"""With more windows of a fixed factor, none has a column."""
+
+EVERY = "*"
+_LEAST_DECIMALS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedPrice:
+    """A price in its column; `room` puts decimal marks below one another, in widths of a digit."""
+
+    text: str
+    room: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedTier:
+    """A line of a table. A meter's first of `tiers` has its name as `usage`; `instead` takes the place of prices."""
+
+    usage: str
+    tiers: int = 1
+    amount: str = ""
+    prices: tuple[PrintedPrice, ...] = ()
+    instead: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedRow:
+    """A price row: its globs, or a `title` where it is for all models; what limits it; and its table.
+
+    `heads`: of each column of prices, with the window's factor. `kinds`: how its meters are priced.
+    """
+
+    models: tuple[str, ...]
+    title: str
+    limits: tuple[str, ...]
+    has_amounts: bool
+    heads: tuple[tuple[str, str], ...]
+    lines: tuple[PrintedTier, ...]
+    kinds: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """The rows of one or more regions; `anchor` is its place in the page."""
+
+    anchor: str
+    title: str
+    rows: tuple[PrintedRow, ...]
+
+
+def window_columns(tariff: Tariff) -> tuple[Window, ...]:
+    """The windows that have a column of prices: all of a fixed factor, or none where they are too many."""
+    fixed = tuple(window for window in tariff.windows if window.factor is not None)
+    return fixed if len(fixed) <= WINDOW_COLUMNS else ()
+
+
+def sections(tariff: Tariff, regions: Sequence[str], names: Words, language: str) -> Iterator[Section]:
+    """A section for each set of rows that a region may have; without regions, one of all rows."""
+    by_rows: dict[tuple[int, ...], list[str]] = {}
+    for region in regions:
+        here = tuple(place for place, row in enumerate(tariff.rows) if holds_in(row, region))
+        by_rows.setdefault(here, []).append(region)
+    if not by_rows:
+        by_rows[tuple(range(len(tariff.rows)))] = []
+    writing = _Writing(tariff, names, language)
+    for number, (places, where) in enumerate(by_rows.items(), 1):
+        rows = [tariff.rows[place] for place in places]
+        named = bool(where) and (len(by_rows) > 1 or any(row.regions for row in tariff.rows))
+        key = ("regions" if len(where) > 1 else "region") if named else "prices"
+        yield Section(
+            anchor=f"prices-{number}",
+            title=names[key].format(regions=", ".join(where)),
+            rows=tuple(writing.row(rows, place, regions=not where) for place in range(len(rows))),
+        )
+
+
+def notes(found: Sequence[Section], names: Words) -> Iterator[str]:
+    """The sentences that explain what stands in the tables, each only where it is needed."""
+    rows = [row for section in found for row in section.rows]
+    kinds = frozenset().union(*(row.kinds for row in rows))
+    for kind in ("graduated", "volume", "package"):
+        if kind in kinds:
+            yield names[f"note_{kind}"]
+    if kinds & {"graduated", "volume", "package"}:
+        yield names["note_pool"]
+    if any(EVERY in model for row in rows for model in row.models):
+        yield names["note_globs"]
+    if any(len(section.rows) > 1 for section in found):
+        yield names["note_first"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Writing:
+    """Which tariff is written, and in which language."""
+
+    tariff: Tariff
+    names: Words
+    language: str
+
+    def row(self, rows: Sequence[PriceRow], place: int, *, regions: bool) -> PrintedRow:
+        """The row at `place` of a section's; `regions`: it says for itself where it holds."""
+        row = rows[place]
+        every = EVERY in row.models
+        others = every and any(EVERY not in before.models for before in rows[:place])
+        meters = [
+            meter for meter in meters_in_force(row, NO_FACTOR) if meter.pricing not in (FREE, NOT_PRICED)
+        ]
+        kinds = frozenset(meter.pricing for meter in meters)
+        columns = window_columns(self.tariff)
+        return PrintedRow(
+            models=() if every else row.models,
+            title=self.names["other_models" if others else "all_models"] if every else "",
+            limits=tuple(self._limits(row, regions=regions)),
+            has_amounts=not kinds <= {"plain", COUNTED},
+            heads=(
+                (self.names["base_price" if columns else "price"], ""),
+                *((window.name, f"× {figures.exact(_factor(window), self.language)}") for window in columns),
+            ),
+            lines=self._lines(meters),
+            kinds=kinds,
+        )
+
+    def _limits(self, row: PriceRow, *, regions: bool) -> Iterator[str]:
+        if row.prompt_over is not None:
+            tokens = figures.quantity(row.prompt_over, self.language)
+            yield self.names["long_prompt"].format(tokens=tokens)
+        if regions and row.regions:
+            yield ", ".join(row.regions)
+
+    def _lines(self, meters: Sequence[MeterInForce]) -> tuple[PrintedTier, ...]:
+        factors = (NO_FACTOR, *(_factor(window) for window in window_columns(self.tariff)))
+        prices = {
+            meter.meter: [
+                [tier.list_price * (NO_FACTOR if meter.size else factor) for factor in factors]
+                for tier in meter.tiers
+            ]
+            for meter in meters
+        }
+        deepest = [
+            max((_decimals(tier[column]) for tiers in prices.values() for tier in tiers), default=0)
+            for column in range(len(factors))
+        ]
+        lines: list[PrintedTier] = []
+        for meter in meters:
+            name = self.names[f"meter_{meter.meter}"]
+            if meter.pricing == COUNTED:
+                lines.append(PrintedTier(name, instead=self.names[f"counted_{meter.counted_as}"]))
+            for place, tier in enumerate(prices[meter.meter]):
+                drawn = tuple(
+                    PrintedPrice(figures.price(value, self.language), most - _decimals(value))
+                    for value, most in zip(tier, deepest, strict=True)
+                )
+                lines.append(
+                    PrintedTier("" if place else name, len(meter.tiers), self._amount(meter, place), drawn)
+                )
+        return tuple(lines)
+
+    def _amount(self, meter: MeterInForce, place: int) -> str:
+        """Which units of a month have this tier's price."""
+        if meter.size is not None:
+            return self.names["package"].format(size=figures.quantity(meter.size, self.language))
+        if len(meter.tiers) == 1:
+            return ""
+        before = meter.tiers[place - 1].up_to if place else None
+        up_to = meter.tiers[place].up_to
+        if before is None:
+            which, blanks = "first", {"up_to": up_to}
+        elif up_to is None:
+            which, blanks = "last", {"over": before}
+        else:
+            which, blanks = "next", {"start": before + 1, "up_to": up_to}
+        written = {
+            name: figures.quantity(units, self.language)
+            for name, units in blanks.items()
+            if units is not None
+        }
+        return self.names[f"{meter.pricing}_{which}"].format(**written)
+
+
+def _factor(window: Window) -> Decimal:
+    assert window.factor is not None, "windows of a series have no column"
+    return window.factor
+
+
+def _decimals(value: Decimal) -> int:
+    return max(_LEAST_DECIMALS, len(format_price(value).partition(".")[2]))
