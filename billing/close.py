@@ -19,6 +19,9 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from billing.document import Document
 from billing.facts import Facts
 from billing.gaps import NO_GAPS, AcceptedGaps, Gap, gap_json
@@ -171,8 +174,9 @@ async def _close(
         raise unpriced_refusal(operator.id, period, rated.unpriced)
     may_wait = period.month != LAST_MONTH and await book.last_close(Period(period.year, LAST_MONTH)) is None
     documents = await book.documents(period=period)
+    adjustments = await book.adjustments(period)
     outcome = next_documents(
-        facts, operator, period, rated, await book.adjustments(period), documents, may_wait=may_wait
+        facts, operator, period, rated, _users(usage), adjustments, documents, may_wait=may_wait
     )
     checkpoint = await book.checkpoint()
     drafts = [replace(draft, checkpoint=checkpoint) for draft in outcome.drafts]
@@ -194,6 +198,12 @@ async def _close(
         )
     )
     return row
+
+
+def _users(usage: pa.Table) -> set[str]:
+    """Customers with usage that did not come too late."""
+    in_time = usage.filter(pc.invert(usage["late"]))
+    return set(pc.unique(in_time["customer"]).to_pylist())
 
 
 def _lines(rated: Rated) -> Iterator[Line]:

@@ -1,14 +1,14 @@
 """Everybody's next document: a period's bills, each less what was issued, as drafts. Pure.
 
-Whose bills there are: customers with usage, with adjustments, with documents of that period, and those under contract
-on a day of it, for fees and commitments ask for no usage. Who is under contract and owes nothing has no bill, not one
-of zero.
+Whose bills there are: customers with usage and those under contract on a day of the period, as `rate` names them, for
+fees and commitments ask for no usage; and those with adjustments or documents. Who is under contract, used nothing and
+owes nothing has no bill, not one of zero.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from billing.adjustment import Adjustment
@@ -16,7 +16,6 @@ from billing.bill import make_bill
 from billing.document import Document
 from billing.draft import Waiting, next_document, under_an_id_of_its_own
 from billing.facts import Facts
-from billing.fees import days_in_force
 from billing.period import Period
 from billing.rating import Rated
 from billing.site import Customer, Operator, in_force
@@ -38,12 +37,13 @@ def next_documents(
     operator: Operator,
     period: Period,
     rated: Rated,
+    used: Collection[str],
     adjustments: Sequence[Adjustment],
     documents: Sequence[Document],
     *,
     may_wait: bool,
 ) -> Outcome:
-    """Every customer's next document. Refusals are gathered, so that one close names them all."""
+    """Every customer's next document. `used`: who has usage. Refusals are gathered, so that one close names them all."""
     adjusted: dict[str, list[Adjustment]] = defaultdict(list)
     for adjustment in adjustments:
         adjusted[adjustment.customer].append(adjustment)
@@ -55,7 +55,7 @@ def next_documents(
     waiting: list[Waiting] = []
     zero: list[str] = []
     refused: list[Refusal] = []
-    customers = tuple(sorted({*rated.lines, *adjusted, *existing, *_under_contract(facts, period)}))
+    customers = tuple(sorted({*rated.lines, *adjusted, *existing}))
     for slug in customers:
         bill = make_bill(slug, period, operator.currency, rated.lines.get(slug, ()), facts, adjusted[slug])
         try:
@@ -69,18 +69,11 @@ def next_documents(
                 drafts.append(under_an_id_of_its_own(following, replaced[slug]))
             case Waiting():
                 waiting.append(following)
-            case None if not existing[slug] and (slug in rated.lines or bill.lines or bill.parts):
+            case None if not existing[slug] and (slug in used or bill.lines or bill.parts):
                 zero.append(slug)
     if refused:
         raise _gathered(refused)
     return Outcome(customers, tuple(drafts), tuple(waiting), tuple(zero))
-
-
-def _under_contract(facts: Facts, period: Period) -> Iterator[str]:
-    """Customers with a contract in force on a day of the period: fees and commitments ask for no usage."""
-    for customer, contracts in facts.contracts.items():
-        if days_in_force(contracts, period):
-            yield customer
 
 
 def _customer(facts: Facts, slug: str, period: Period) -> Customer:
