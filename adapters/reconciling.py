@@ -26,6 +26,7 @@ from adapters.postgres.usage import usage_table
 from adapters.postgres.witnesses import Witnesses, first_and_last, read_witnesses
 from billing.facts import Facts
 from billing.gaps import gap_json, with_reasons
+from billing.holiday import with_holidays
 from billing.period import Period
 from billing.ports import PeriodClose
 from billing.rated_now import RatedPeriod, invoiced_tokens, summed
@@ -174,17 +175,19 @@ async def _rated(
     for each in [period] if period is not None else sorted(last):
         bounds = each.bounds(facts.operator[-1].zone)
         usage = await usage_table(conn, operator, *bounds)
-        now = await asyncio.to_thread(rate, usage, facts, each)
         close = last.get(each)
+        dated = with_holidays(facts, each, close.holidays if close else {})
+        now = await asyncio.to_thread(rate, usage, dated, each)
         documents = await load_documents(conn, operator, period=each)
+        at_close = close.result["rated"] if close else None
         rated.append(
             RatedPeriod(
                 operator=operator,
                 period=each,
                 closed_at=close.closed_at if close else None,
-                at_close=close.result["rated"] if close else None,
+                at_close=at_close,
                 now=now.tokens,
-                invoiced=invoiced_tokens(documents),
+                invoiced=invoiced_tokens(documents, now.lines if at_close == now.tokens else {}),
                 arrived=await arrived_since(conn, operator, close.heads if close else {}, *bounds),
             )
         )

@@ -9,9 +9,8 @@ Reserved capacity                                 a contract's fee, as the contr
 
 from __future__ import annotations
 
-from billing.line import BASE_WINDOW, FREE, UNBILLED, Line
+from billing.line import BASE_WINDOW, FREE, PACKAGE_UNIT, UNBILLED, Line
 
-PACKAGE_UNIT = "package"
 _METER_WORDS = {
     "input": "input tokens",
     "cached_input": "cached input tokens",

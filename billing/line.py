@@ -23,6 +23,8 @@ TOKEN_METERS = ("input", "cached_input", "output", "reasoning")
 Tier = int | str | None
 """None: a plain price; 1…n: of tiered ones; `free`: included; `unbilled`: an outcome that is not billed."""
 
+PACKAGE_UNIT = "package"
+"""What a package line's quantity counts: started packages, `tokens` beside them."""
 UNITS = {
     "input": "token",
     "cached_input": "token",

@@ -10,14 +10,14 @@ beside it: drafts, and differences too small to be sent, are rated and not invoi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from billing.document import ISSUED, Document
+from billing.line import PACKAGE_UNIT, TOKEN_METERS, Line, LineKey
 from billing.period import Period
 
-TOKEN_METERS = ("input", "cached_input", "output", "reasoning")
 _OF_PROMPTS, _OF_COMPLETIONS = TOKEN_METERS[:2], TOKEN_METERS[2:]
 
 
@@ -75,15 +75,31 @@ class RatedPeriod:
         }
 
 
-def invoiced_tokens(documents: Iterable[Document]) -> dict[str, int]:
-    """Tokens by meter on the issued ones: credit notes take back what they name."""
+def invoiced_tokens(
+    documents: Iterable[Document], rated: Mapping[str, Sequence[Line]] | None = None
+) -> dict[str, int]:
+    """Tokens by meter that the issued ones ask for: credit notes take back what they name.
+
+    `rated`: the lines of each customer as of the last close. A package asks for all tokens that it holds, also for those
+    that came after it was asked for, which no line names.
+    """
     tokens = dict.fromkeys(TOKEN_METERS, 0)
+    packages: Counter[tuple[str, LineKey]] = Counter()
+    named: Counter[tuple[str, LineKey]] = Counter()
     for document in documents:
         if document.state != ISSUED:
             continue
-        for entry in document.lines:
-            if entry.line.meter in tokens:
-                tokens[entry.line.meter] += document.sign * entry.line.tokens
+        for line in (entry.line for entry in document.lines):
+            if line.meter in tokens:
+                tokens[line.meter] += document.sign * line.tokens
+            if line.unit == PACKAGE_UNIT:
+                packages[document.customer, line.key] += document.sign * line.quantity
+                named[document.customer, line.key] += document.sign * line.tokens
+    for customer, lines in (rated or {}).items():
+        for line in lines:
+            key = (customer, line.key)
+            if line.meter in tokens and line.unit == PACKAGE_UNIT and packages[key] == line.quantity:
+                tokens[line.meter] += line.tokens - named[key]
     return tokens
 
 

@@ -10,12 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from billing.rated_now import Arrived
 
+# Of completions it is a tariff's choice whether what was delivered or what was generated is billed.
 # A close keeps the head of each lane. What its chain holds beyond that came later; times of a lane's seals only rise.
 _SINCE = text("""
     SELECT coalesce(sum(least(b.prompt_tokens, 0)), 0)::bigint AS prompt_taken,
            coalesce(sum(greatest(b.prompt_tokens, 0)), 0)::bigint AS prompt_added,
-           coalesce(sum(least(b.completion_tokens, 0)), 0)::bigint AS completion_taken,
-           coalesce(sum(greatest(b.completion_tokens, 0)), 0)::bigint AS completion_added
+           coalesce(sum(least(b.completion_tokens, b.generated_tokens, 0)), 0)::bigint AS completion_taken,
+           coalesce(sum(greatest(b.completion_tokens, b.generated_tokens, 0)), 0)::bigint AS completion_added
     FROM batch b
     LEFT JOIN batch h ON (h.operator, h.node, h.lane) = (b.operator, b.node, b.lane) AND h.hash = ANY(:heads)
     WHERE b.operator = :operator AND b.events > 0 AND (h.hash IS NULL OR b.complete_to > h.complete_to) AND (

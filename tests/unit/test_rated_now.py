@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from small_books import NOW, OCTOBER, OPERATOR, add_usage, books_with, close, credit, event, run
+from books_in_memory import BookInMemory, BooksInMemory
+from small_books import BASE, NOW, OCTOBER, OPERATOR, add_usage, books_with, close, credit, event, run
+from usage_cells import site_facts, usage_table
 
 from billing.rated_now import Arrived, RatedPeriod, invoiced_tokens, summed
 from billing.rating import rate
@@ -71,3 +73,26 @@ def test_a_credit_note_over_all_of_an_invoice_takes_its_tokens_back() -> None:
 def test_periods_sum_by_meter() -> None:
     assert summed([{"input": 1, "output": 2}, {"input": 3}]) == {"input": 4, "output": 2}
     assert summed([]) == {}
+
+
+def test_tokens_within_a_package_that_was_asked_for_are_invoiced_and_free_ones_too() -> None:
+    tariff = (
+        "kind: tariff\nid: vilnius\noperator: telecentras\ncurrency: EUR\nincluded: {input: 10}\nprices:\n"
+    )
+    rows = '  - {models: ["*"], input: {package: {size: 100, price: 10.00}}, output: {package: {size: 10, price: 1}}}\n'
+    books = BooksInMemory(
+        {OPERATOR: BookInMemory(site_facts(BASE + tariff + rows), usage_table([event(150)]))}
+    )
+    close(books, issue=True)
+    papers = list(books.books[OPERATOR].papers.values())
+    assert [(each.line.unit, each.line.quantity, each.line.tokens) for each in papers[0].lines] == [
+        ("token", 10, 10),
+        ("package", 2, 140),
+    ]
+    assert invoiced_tokens(papers)["input"] == 150
+    add_usage(books, event(150), event(30, day=6), event(5, customer="beta", completion_tokens=1))
+    assert [each["customer"] for each in close(books, issue=True)["issued"]] == ["beta"]
+    book = books.books[OPERATOR]
+    rated = rate(book.rows, book.stated, OCTOBER)
+    assert invoiced_tokens(book.papers.values())["input"] == 155, "no line names the 30"
+    assert invoiced_tokens(book.papers.values(), rated.lines) == dict(rated.tokens)
