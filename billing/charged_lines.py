@@ -2,7 +2,7 @@
 
 Prices are looked up once per (price row, meter, tier, window). Amounts are computed for all lines at once in 64 bits,
 2 × |quantity| × numerator + denominator over 2 × denominator, and in Python's integers where that could leave 63 bits;
-both are exact. Objects appear last, a `Line` each.
+both are exact. A `Line` is an object, and many customers have millions of them, so they are made when asked for.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BITS = 2**62
 
 
 @dataclass(frozen=True, slots=True)
-class _Price:
+class LinePrice:
     """What lines with one price have in common."""
 
     row: TermsRow
@@ -38,18 +38,62 @@ class _Price:
     unit_price: Decimal
 
 
-def charged_lines(
+@dataclass(frozen=True, slots=True)
+class LineColumns:
+    """Lines of usage as columns: by customer, and each customer's as they are read (model, meter, then what priced it;
+    free before tiers, unbilled last; packages, which have no model, after all models).
+
+    `price` is a place in `prices`, `model` one in `models`. Amounts are in minor units; Python's integers where 64 bits
+    don't hold them.
+    """
+
+    customer: Integers
+    price: Integers
+    model: Integers
+    quantity: Integers
+    amount: Integers
+    tokens: Integers
+    prices: Sequence[LinePrice]
+    models: Sequence[str | None]
+
+    def made(self, start: int, end: int) -> Iterator[Line]:
+        """The lines from one place to another."""
+        part = slice(start, end)
+        columns = (self.price, self.model, self.quantity, self.amount, self.tokens)
+        for at, model, quantity, amount, tokens in zip(
+            *(each[part].tolist() for each in columns), strict=True
+        ):
+            price = self.prices[at]
+            yield Line(
+                price.row.tariff_version,
+                price.row.contract_version,
+                price.row.name,
+                self.models[model],
+                price.meter,
+                price.window.name,
+                price.tier,
+                quantity,
+                price.unit,
+                price.base,
+                price.list_price,
+                price.window.factor,
+                price.unit_price,
+                amount,
+                tokens,
+            )
+
+
+def line_columns(
     charges: Sequence[Charges],
     rows: Sequence[TermsRow],
     windows: WindowTable,
     models: Sequence[str],
     currency: str,
-) -> Iterator[tuple[int, Line]]:
-    """(customer, line) of every charge: by customer, and each customer's as they are read (model, meter, then what
-    priced it; free before tiers, unbilled last; packages, which have no model, after all models).
-    """
-    if not charges or not any(len(each.row) for each in charges):
-        return
+) -> LineColumns:
+    """The lines of all charges."""
+    nothing = np.zeros(0, np.int64)
+    if not any(len(each.row) for each in charges):
+        return LineColumns(nothing, nothing, nothing, nothing, nothing, nothing, (), models)
     customer, row, model, window, tier, quantity, units = (
         np.concatenate([getattr(each, name) for each in charges])
         for name in ("customer", "row", "model", "window", "tier", "quantity", "units")
@@ -60,34 +104,9 @@ def charged_lines(
         each[order] for each in (customer, row, model, window, tier, quantity, units, meter)
     )
     price, prices = _prices(row, meter, tier, window, model == len(models), rows, windows)
-    amounts = _amounts(quantity, price, prices, currency)
-    names = (*models, None)
     tokens = np.where(np.array([name in TOKEN_METERS for name in METERS])[meter], units, 0)
-    columns = (customer, model, price, quantity, amounts, tokens)
-    for of_customer, of_model, at, sold, amount, counted in zip(
-        *(each.tolist() for each in columns), strict=True
-    ):
-        made = prices[at]
-        yield (
-            of_customer,
-            Line(
-                made.row.tariff_version,
-                made.row.contract_version,
-                made.row.name,
-                names[of_model],
-                made.meter,
-                made.window.name,
-                made.tier,
-                sold,
-                made.unit,
-                made.base,
-                made.list_price,
-                made.window.factor,
-                made.unit_price,
-                amount,
-                counted,
-            ),
-        )
+    amount = _amounts(quantity, price, prices, currency)
+    return LineColumns(customer, price, model, quantity, amount, tokens, prices, (*models, None))
 
 
 def _reading_order(rows: Sequence[TermsRow]) -> Integers:
@@ -109,7 +128,7 @@ def _prices(
     is_package: Integers,
     rows: Sequence[TermsRow],
     windows: WindowTable,
-) -> tuple[Integers, list[_Price]]:
+) -> tuple[Integers, list[LinePrice]]:
     """Every price there is, and the place of each line's among them."""
     tiers, tier_place = np.unique(tier, return_inverse=True)
     width, deep = int(window.max()) + 1, len(tiers)
@@ -117,7 +136,7 @@ def _prices(
         (((row * len(METERS) + meter) * deep + tier_place) * width + window) * 2 + is_package
     )
     tariff_of = windows.tariff_of(rows)
-    prices: list[_Price] = []
+    prices: list[LinePrice] = []
     for key in keys.tolist():
         rest, package = divmod(key, 2)
         rest, of_window = divmod(rest, width)
@@ -130,13 +149,13 @@ def _prices(
     return place, prices
 
 
-def _price(row: TermsRow, meter: str, tier: int, window: PricedWindow, *, package: bool) -> _Price:
+def _price(row: TermsRow, meter: str, tier: int, window: PricedWindow, *, package: bool) -> LinePrice:
     pricing = row.pricing(meter)
     assert pricing is not None
     listed = Decimal(0) if tier in (FREE_TIER, UNBILLED_TIER) else list_price(pricing, tier)
     named: Tier = {FREE_TIER: FREE, NO_TIER: None, UNBILLED_TIER: UNBILLED}.get(tier, tier)
     unit, base = ("package", 1) if package else (UNITS[meter], PRICE_BASE)
-    return _Price(row, meter, window, named, unit, base, listed, exact_product(listed, window.factor))
+    return LinePrice(row, meter, window, named, unit, base, listed, exact_product(listed, window.factor))
 
 
 def list_price(pricing: Pricing, tier: int) -> Decimal:
@@ -148,7 +167,7 @@ def list_price(pricing: Pricing, tier: int) -> Decimal:
             return pricing.tiers[tier - 1].price
 
 
-def _amounts(quantity: Integers, price: Integers, prices: Sequence[_Price], currency: str) -> Integers:
+def _amounts(quantity: Integers, price: Integers, prices: Sequence[LinePrice], currency: str) -> Integers:
     """round(quantity × unit price ÷ price base) of every line, in minor units."""
     ratios = [minor_per_unit(each.unit_price, each.base, currency) for each in prices]
     small = [0 <= numerator < _BITS and denominator < _BITS // 4 for numerator, denominator in ratios]

@@ -4,7 +4,7 @@ A month's fee is charged for each version by the days on which it is in force, a
 
     500.00 a month, the version from 2026-10-11 on:  21 of 31 days, 338.71
 
-A fee `once` is whole, in the month in which the first version of the contract that states one of that name begins;
+A fee `once` is whole, in the month in which the first version of the contract that states a fee of that name begins;
 versions that follow may go on stating it and charge nothing.
 """
 
@@ -57,9 +57,8 @@ def _begins_here(contract: Contract, period: Period) -> bool:
 
 
 def _first(contracts: Sequence[Contract], name: str) -> Contract:
-    return next(
-        each for each in contracts if any(fee.every == ONCE and fee.name == name for fee in each.fees)
-    )
+    """The first version that states a fee of that name, be it monthly there."""
+    return next(each for each in contracts if any(fee.name == name for fee in each.fees))
 
 
 def _line(contract: Contract, name: str, amount: int, currency: str) -> Line:

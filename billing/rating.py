@@ -4,7 +4,7 @@ neither the order of rows nor their number per cell shows.
 The order of steps is `rate`; rules 1 to 6 of docs/arithmetic.md are what they do:
 
     hourly usage → terms → price row → window → disjoint meters → included → tiers, packages → lines → fees
-    1  hourly      2  placing      4  window   3  meters          5  charges                   6  charged_lines, fees
+    1  hourly      2  placing      4  window   3  meters          5  charges            6  charged_lines, fees
 
 Rows of usage are only ever handled as columns of integers. Python loops run over what is distinct (customer
 and stretch of unchanged facts; terms, region and model) and over the lines that come out. Money appears
@@ -20,17 +20,18 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pyarrow as pa
 
-from billing.charged_lines import charged_lines
+from billing.charged_lines import line_columns
 from billing.charges import Charges, charges
 from billing.facts import Facts
 from billing.fees import days_in_force, fee_lines
 from billing.filling import in_filling_order
-from billing.hourly import Hourly, Integers, hour_instant, hour_number, read_hourly
+from billing.hourly import Flags, Hourly, Integers, hour_instant, hour_number, read_hourly
 from billing.included import included_units
 from billing.line import TOKEN_METERS, Line
 from billing.meters import meter_quantity
 from billing.period import Period
 from billing.placing import place
+from billing.rated_lines import RatedLines
 from billing.tariff import METERS, Tariff
 from billing.terms import TermsRow
 from billing.unpriced import Unpriced
@@ -43,7 +44,7 @@ __all__ = ["Line", "Rated", "Unpriced", "rate"]
 @dataclass(frozen=True, slots=True)
 class Rated:
     """A period, rated. `lines` has every customer with usage, or with a contract in force on a day of the period;
-    without lines where nothing makes one.
+    without lines where nothing makes one. They are made each time they are asked for.
 
     `tokens` sums each token meter over all lines; `late` holds the quantities that came too late to be
     billed.
@@ -73,13 +74,9 @@ def rate(usage: pa.Table, facts: Facts, period: Period) -> Rated:
     for meter in METERS:
         quantity = meter_quantity(meter, hourly, placed, filling.at)
         charged += charges(meter, quantity, filling, placed.rows, included.get(meter), len(hourly.models))
-    lines: dict[str, list[Line]] = {customer: [] for customer in _present(hourly)}
-    for code, line in charged_lines(charged, placed.rows, windows, hourly.models, currency):
-        lines[hourly.customers[code]].append(line)
-    for customer, fees in _fees(facts, period, currency):
-        lines.setdefault(customer, []).extend(fees)
+    columns = line_columns(charged, placed.rows, windows, hourly.models, currency)
     return Rated(
-        lines={customer: tuple(lines[customer]) for customer in sorted(lines)},
+        lines=RatedLines(hourly.customers, _present(hourly), columns, dict(_fees(facts, period, currency))),
         unpriced=unpriced_usage(hourly, placed, filling, windows),
         tokens=_tokens(charged),
         late=late,
@@ -105,16 +102,18 @@ def _included(customers: Sequence[str], facts: Facts, last_hour: int, zone: Zone
     }
 
 
-def _present(hourly: Hourly) -> Iterator[str]:
-    for code in np.unique(hourly.customer).tolist():
-        yield hourly.customers[code]
+def _present(hourly: Hourly) -> Flags:
+    """Which customers have usage."""
+    present = np.zeros(len(hourly.customers), np.bool_)
+    present[hourly.customer] = True
+    return present
 
 
-def _fees(facts: Facts, period: Period, currency: str) -> Iterator[tuple[str, list[Line]]]:
+def _fees(facts: Facts, period: Period, currency: str) -> Iterator[tuple[str, tuple[Line, ...]]]:
     """The fees of each customer with a contract in force on a day of the period; perhaps none."""
     for customer, contracts in facts.contracts.items():
         if days_in_force(contracts, period):
-            yield customer, list(fee_lines(contracts, period, currency))
+            yield customer, tuple(fee_lines(contracts, period, currency))
 
 
 def _tokens(charged: Iterable[Charges]) -> dict[str, int]:
