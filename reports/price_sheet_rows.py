@@ -1,8 +1,8 @@
 """The tables of a price sheet: a section a region, a heading and a table a price row, a line a meter and tier.
 
-A table's columns are the usage, the month's amount (where a meter has tiers or packages), the base price, and the
-price in each window whose factor is fixed, as far as they fit on a phone; further windows, and those that follow a
-series, are told in the table of windows alone. A meter that counts as another says so in one cell.
+A table's columns are the usage, the base price, and the price in each window whose factor is fixed, as far as they
+fit on a phone; further windows, and those that follow a series, are told in the table of windows alone. A meter with
+tiers has a line of its own over theirs; one that counts as another says so in one cell.
 """
 
 from __future__ import annotations
@@ -34,13 +34,16 @@ class PrintedPrice:
 
 
 @dataclass(frozen=True, slots=True)
-class PrintedTier:
-    """A line of a table. A meter's first of `tiers` has its name as `usage`; `instead` takes the place of prices."""
+class PrintedLine:
+    """A line of a table: a meter with its prices; a meter alone, over those of its tiers; or a `tier` by its units.
 
-    usage: str
-    tiers: int = 1
-    amount: str = ""
+    `note` stands small beside the meter, `instead` in place of prices.
+    """
+
+    what: str
     prices: tuple[PrintedPrice, ...] = ()
+    tier: bool = False
+    note: str = ""
     instead: str = ""
 
 
@@ -54,9 +57,8 @@ class PrintedRow:
     models: tuple[str, ...]
     title: str
     limits: tuple[str, ...]
-    has_amounts: bool
     heads: tuple[tuple[str, str], ...]
-    lines: tuple[PrintedTier, ...]
+    lines: tuple[PrintedLine, ...]
     kinds: frozenset[str]
 
 
@@ -132,12 +134,14 @@ class _Writing:
             models=() if every else row.models,
             title=self.names["other_models" if others else "all_models"] if every else "",
             limits=tuple(self._limits(row, regions=regions)),
-            has_amounts=not kinds <= {"plain", COUNTED},
             heads=(
                 (self.names["base_price" if columns else "price"], ""),
-                *((window.name, f"× {figures.exact(_factor(window), self.language)}") for window in columns),
+                *(
+                    (window.name, f"×{figures.NO_BREAK_SPACE}{figures.exact(_factor(window), self.language)}")
+                    for window in columns
+                ),
             ),
-            lines=self._lines(meters),
+            lines=tuple(self._lines(meters)),
             kinds=kinds,
         )
 
@@ -148,7 +152,7 @@ class _Writing:
         if regions and row.regions:
             yield ", ".join(row.regions)
 
-    def _lines(self, meters: Sequence[MeterInForce]) -> tuple[PrintedTier, ...]:
+    def _lines(self, meters: Sequence[MeterInForce]) -> Iterator[PrintedLine]:
         factors = (NO_FACTOR, *(_factor(window) for window in window_columns(self.tariff)))
         prices = {
             meter.meter: [
@@ -161,27 +165,31 @@ class _Writing:
             max((_decimals(tier[column]) for tiers in prices.values() for tier in tiers), default=0)
             for column in range(len(factors))
         ]
-        lines: list[PrintedTier] = []
         for meter in meters:
             name = self.names[f"meter_{meter.meter}"]
+            drawn = [self._prices(tier, deepest) for tier in prices[meter.meter]]
             if meter.pricing == COUNTED:
-                lines.append(PrintedTier(name, instead=self.names[f"counted_{meter.counted_as}"]))
-            for place, tier in enumerate(prices[meter.meter]):
-                drawn = tuple(
-                    PrintedPrice(figures.price(value, self.language), most - _decimals(value))
-                    for value, most in zip(tier, deepest, strict=True)
-                )
-                lines.append(
-                    PrintedTier("" if place else name, len(meter.tiers), self._amount(meter, place), drawn)
-                )
-        return tuple(lines)
+                yield PrintedLine(name, instead=self.names[f"counted_{meter.counted_as}"])
+            elif len(drawn) == 1:
+                yield PrintedLine(name, drawn[0], note=self._package(meter))
+            else:
+                yield PrintedLine(name)
+                for place, columns in enumerate(drawn):
+                    yield PrintedLine(self._units(meter, place), columns, tier=True)
 
-    def _amount(self, meter: MeterInForce, place: int) -> str:
-        """Which units of a month have this tier's price."""
-        if meter.size is not None:
-            return self.names["package"].format(size=figures.quantity(meter.size, self.language))
-        if len(meter.tiers) == 1:
+    def _prices(self, values: Sequence[Decimal], deepest: Sequence[int]) -> tuple[PrintedPrice, ...]:
+        return tuple(
+            PrintedPrice(figures.price(value, self.language), most - _decimals(value))
+            for value, most in zip(values, deepest, strict=True)
+        )
+
+    def _package(self, meter: MeterInForce) -> str:
+        if meter.size is None:
             return ""
+        return self.names["package"].format(size=figures.quantity(meter.size, self.language))
+
+    def _units(self, meter: MeterInForce, place: int) -> str:
+        """Which units of a month have the price of a tier, from 0."""
         before = meter.tiers[place - 1].up_to if place else None
         up_to = meter.tiers[place].up_to
         if before is None:
