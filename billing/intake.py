@@ -160,7 +160,12 @@ class Intake:
             arrivals = await asyncio.to_thread(self._source.deliveries)
             while poll := await asyncio.to_thread(next_poll, arrivals, POLL_BATCHES, POLL_BYTES):
                 taken = sum(await take_apart(self.take, poll, failed), taken)
+            tried: set[str | None] = set()
             while due := still_going(await self._due(failed), failed):
+                # What is due and stays where it is would be due for ever: it has its turn again in the next sweep.
+                if tried.issuperset(each.held_path for each in due):
+                    break
+                tried.update(each.held_path for each in due)
                 taken = sum(await take_apart(self.take, due, failed), taken)
         except Unavailable:
             self._forget()

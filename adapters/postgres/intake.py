@@ -74,10 +74,7 @@ _DUE = text(f"""
     due AS (
         SELECT h.*, 1 AS turn FROM waiting h JOIN lane l USING (operator, node, lane)
             WHERE ({_MAY_GO_ON} AND h.previous = coalesce(l.head, 'genesis')) OR {_OVERTAKEN}
-                OR EXISTS (SELECT FROM decision d
-                WHERE (h.code = ANY (CAST(:of_its_place AS text[])) OR {_MAY_GO_ON})
-                    AND (d.operator, d.node, d.lane, d.hash) = (h.operator, h.node, h.lane, h.hash)
-                    AND d.kind IN ('keep', 'accept_hole') AND d.after = coalesce(l.head, 'genesis'))
+                OR ((h.code = ANY (CAST(:of_its_place AS text[])) OR {_MAY_GO_ON}) AND h.hash = {lane_keys.ADOPTS})
         UNION ALL
         SELECT h.*, due.turn + 1 FROM due JOIN waiting h USING (operator, node, lane)
             WHERE {_MAY_GO_ON} AND h.previous = due.hash AND due.turn < :most)

@@ -28,15 +28,19 @@ _ENROLLED = text("""
     JOIN lane l USING (operator, node, lane) JOIN lane_key k USING (operator, node, lane)
     GROUP BY operator, node, lane, l.kind
 """)
+#: The batch with which lane `l` is to go on from where it stands: the one named last that was not dropped since.
+ADOPTS = """(SELECT d.hash FROM decision d
+    WHERE (d.operator, d.node, d.lane) = (l.operator, l.node, l.lane)
+        AND d.kind IN ('keep', 'accept_hole') AND d.after = coalesce(l.head, 'genesis')
+        AND NOT EXISTS (SELECT FROM decision o
+            WHERE (o.operator, o.node, o.lane, o.hash) = (d.operator, d.node, d.lane, d.hash) AND o.kind = 'drop')
+    ORDER BY d.decided_at DESC, d.id LIMIT 1)"""
 # A statement of its own after the locks: what a lock was waited for is seen only by a later one.
-_DECIDED = text("""
+_DECIDED = text(f"""
     SELECT operator, node, lane,
         ARRAY(SELECT k.rank FROM lane_key k
             WHERE (k.operator, k.node, k.lane) = (l.operator, l.node, l.lane) AND k.revoked_at IS NOT NULL) AS revoked,
-        (SELECT d.hash FROM decision d
-            WHERE (d.operator, d.node, d.lane) = (l.operator, l.node, l.lane)
-                AND d.kind IN ('keep', 'accept_hole') AND d.after = coalesce(l.head, 'genesis')
-            ORDER BY d.decided_at DESC LIMIT 1) AS adopts,
+        {ADOPTS} AS adopts,
         ARRAY(SELECT d.hash FROM decision d
             WHERE (d.operator, d.node, d.lane) = (l.operator, l.node, l.lane) AND d.kind = 'drop') AS dropped
     FROM unnest(CAST(:operators AS text[]), CAST(:nodes AS text[]), CAST(:lanes AS text[])) AS w(operator, node, lane)
@@ -44,7 +48,7 @@ _DECIDED = text("""
     WHERE EXISTS (SELECT FROM lane_key k
             WHERE (k.operator, k.node, k.lane) = (l.operator, l.node, l.lane) AND k.revoked_at IS NOT NULL)
         OR EXISTS (SELECT FROM decision d WHERE (d.operator, d.node, d.lane) = (l.operator, l.node, l.lane))
-""")
+""")  # noqa: S608 - only an expression of our own is put in
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from adapters.postgres.schema_money import (
     settlement,
 )
 from adapters.postgres.schema_restore import unfinished_restore
-from adapters.postgres.schema_site import api_key, operator, site_document, subject
+from adapters.postgres.schema_site import api_key, operator, site_document, subject, superseded
 from adapters.postgres.schema_strays import stray_dismissal
 from adapters.postgres.schema_usage import (
     QUANTITY_COLUMNS,
@@ -79,6 +79,7 @@ __all__ = [
     "site_document",
     "stray_dismissal",
     "subject",
+    "superseded",
     "unfinished_restore",
     "usage_cell",
 ]

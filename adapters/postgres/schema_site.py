@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import (
     Column,
     Date,
+    DateTime,
     ForeignKeyConstraint,
     Index,
     LargeBinary,
@@ -12,8 +13,9 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    text,
 )
-from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 from adapters.postgres.schema_base import instant, metadata, operator_column
 
@@ -29,6 +31,26 @@ site_document = Table(
     Column("valid_until", Date),
     Column("body", JSON, nullable=False),
     instant("applied_at"),
+    Column("places", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+)
+
+superseded = Table(
+    "superseded",
+    metadata,
+    operator_column(),
+    Column("kind", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("valid_from", Date, primary_key=True),
+    Column("superseded_at", DateTime(timezone=True), primary_key=True),
+    Column("valid_until", Date),
+    Column("body", JSON, nullable=False),
+    instant("applied_at"),
+    Column("places", JSONB, nullable=False),
+    Column("reason", Text, nullable=False),
+    ForeignKeyConstraint(
+        ["operator", "kind", "id", "valid_from"],
+        ["site_document.operator", "site_document.kind", "site_document.id", "site_document.valid_from"],
+    ),
 )
 
 subject = Table(

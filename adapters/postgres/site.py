@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequen
 from contextlib import asynccontextmanager
 from datetime import date, timedelta
 from itertools import groupby
+from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -22,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters.postgres.database import INSTALLATION, Database, see, take_lock
 from adapters.postgres.schema import operator as operator_table
-from adapters.postgres.schema import site_document, subject
+from adapters.postgres.schema import period_close, site_document, subject
 from adapters.postgres.schema_base import one_of
 from adapters.site_files.store import Span, Subject
 from billing.facts import Facts, facts_from_documents
@@ -52,6 +53,13 @@ _ISSUED = text("""
     ) AS rests
     WHERE id IS NOT NULL
     GROUP BY kind, id
+""")
+
+# What a version replaces that `supersedes` it, as it is stored; nothing where there is no such version.
+_KEEP_FORMER = text("""
+    INSERT INTO superseded (operator, kind, id, valid_from, superseded_at, valid_until, body, applied_at, places, reason)
+    SELECT operator, kind, id, valid_from, :applied_at, valid_until, body, applied_at, places, :reason
+    FROM site_document WHERE (operator, kind, id, valid_from) = (:operator, :kind, :id, CAST(:valid_from AS date))
 """)
 
 
@@ -90,6 +98,16 @@ class PostgresSiteStore:
                 spans[key] = span if key not in spans else _hull(spans[key], span)
         return spans
 
+    async def closed(self, operators: Collection[str]) -> Mapping[str, Sequence[Period]]:
+        found: dict[str, Sequence[Period]] = {}
+        for operator in sorted(operators):
+            await see(self._connection, operator)
+            columns = period_close.c
+            query = select(columns.period).distinct().where(columns.operator == operator)
+            periods = (await self._connection.execute(query.order_by(columns.period))).scalars()
+            found[operator] = [Period.parse(period) for period in periods]
+        return found
+
     async def save(self, documents: Sequence[StoredDocument]) -> None:
         by_operator = sorted(documents, key=lambda each: each.operator)
         for operator, group in groupby(by_operator, key=lambda each: each.operator):
@@ -111,10 +129,10 @@ class PostgresSiteStore:
         new = insert(site_document)
         statement = new.on_conflict_do_update(
             index_elements=["operator", "kind", "id", "valid_from"],
-            set_={name: new.excluded[name] for name in ("valid_until", "body", "applied_at")},
+            set_={name: new.excluded[name] for name in ("valid_until", "body", "applied_at", "places")},
         )
         applied_at = (await self._connection.execute(select(func.now()))).scalar_one()
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "operator": document.operator,
                 "kind": document.kind,
@@ -123,9 +141,13 @@ class PostgresSiteStore:
                 "valid_until": document.valid_until,
                 "body": dict(document.body),
                 "applied_at": applied_at,
+                "places": dict(document.places),
             }
             for document in documents
         ]
+        for row in rows:
+            if "supersedes" in row["body"]:
+                await self._connection.execute(_KEEP_FORMER, {**row, "reason": row["body"]["reason"]})
         await self._connection.execute(statement, rows)
 
     async def _ensure_customers(self, operator: str, ids: Sequence[str]) -> None:
@@ -170,11 +192,16 @@ async def site_documents(connection: AsyncConnection, operator: str) -> list[Sto
     looking at.
     """
     columns = site_document.c
-    query = select(columns.kind, columns.id, columns.valid_from, columns.body)
+    query = select(columns.kind, columns.id, columns.valid_from, columns.body, columns.places)
     found = await connection.execute(query.where(columns.operator == operator))
     return [
         StoredDocument(
-            row.kind, row.id, operator, None if row.valid_from == date.min else row.valid_from, row.body
+            row.kind,
+            row.id,
+            operator,
+            None if row.valid_from == date.min else row.valid_from,
+            row.body,
+            row.places,
         )
         for row in found
     ]
