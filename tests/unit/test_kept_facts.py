@@ -1,0 +1,125 @@
+"""What a close keeps of the facts that it rated by: holidays once for all, and which bodies of which versions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+import pytest
+from books_in_memory import BookInMemory, BooksInMemory
+from small_books import BASE, OPERATOR, add_usage, books_with, close, event
+from usage_cells import site_documents, site_facts, usage_table
+
+from billing import holiday
+from billing.kept_facts import body_digest
+from billing.period import Period
+
+HOLIDAYS_ARE_HALF = (
+    BASE
+    + """kind: tariff
+id: vilnius
+operator: telecentras
+currency: EUR
+prices: [{models: [m], input: 1_000_000, output: 0}]
+windows: [{name: holidays, days: [holiday], factor: 0.5}]
+"""
+)
+
+
+def calendars(monkeypatch: pytest.MonkeyPatch, **days: date) -> None:
+    """The `holidays` library as it says from now on: a day each calendar, but for those that are not named."""
+
+    def calendar_days(name: str, year: int) -> frozenset[date]:
+        return frozenset(day for each, day in days.items() if each == name and day.year == year)
+
+    monkeypatch.setattr(holiday, "calendar_days", calendar_days)
+
+
+def kept(books: BooksInMemory) -> Mapping[str, Any]:
+    return books.books[OPERATOR].closes[-1].facts
+
+
+def test_the_holidays_of_a_periods_first_close_hold_for_all_its_closes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    books = BooksInMemory({OPERATOR: BookInMemory(site_facts(HOLIDAYS_ARE_HALF), usage_table([event(100)]))})
+    calendars(monkeypatch, LT=date(2026, 10, 5))
+    assert close(books, issue=True)["issued"][0]["net"] == "50.00"
+    assert kept(books)["holidays"] == {"LT": ["2026-10-05"]}
+
+    calendars(monkeypatch, LT=date(2026, 10, 6))
+    assert close(books, issue=True)["issued"] == []
+    add_usage(books, event(100), event(10, day=6))
+    assert close(books, issue=True)["issued"][0]["net"] == "10.00"
+    assert kept(books)["holidays"] == {"LT": ["2026-10-05"]}
+
+
+def test_a_period_that_was_not_closed_yet_goes_by_the_calendar_of_its_own_close(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    usage = [event(100), event(100, month=9, day=7)]
+    books = BooksInMemory({OPERATOR: BookInMemory(site_facts(HOLIDAYS_ARE_HALF), usage_table(usage))})
+    calendars(monkeypatch, LT=date(2026, 10, 5))
+    close(books, issue=True)
+    calendars(monkeypatch, LT=date(2026, 9, 7))
+    assert close(books, period=Period(2026, 9))["drafts"][0]["net"] == "50.00"
+    assert kept(books)["holidays"] == {"LT": ["2026-09-07"]}
+
+
+def test_a_calendar_that_a_later_close_needs_is_fixed_then_and_one_that_none_needs_is_not_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    books = BooksInMemory({OPERATOR: BookInMemory(site_facts(HOLIDAYS_ARE_HALF), usage_table([event(100)]))})
+    calendars(monkeypatch, LT=date(2026, 10, 5), LV=date(2026, 10, 7))
+    close(books, issue=True)
+    books.books[OPERATOR].stated = site_facts(HOLIDAYS_ARE_HALF + "holidays: LV\n")
+    assert close(books, issue=True)["issued"][0]["net"] == "50.00", "the 5th is no holiday in LV"
+    assert kept(books)["holidays"] == {"LT": ["2026-10-05"], "LV": ["2026-10-07"]}
+    calendars(monkeypatch)
+    books.books[OPERATOR].stated = site_facts(HOLIDAYS_ARE_HALF)
+    assert close(books, issue=True)["issued"][0]["net"] == "-50.00"
+    assert kept(books)["holidays"] == {"LT": ["2026-10-05"], "LV": ["2026-10-07"]}
+
+
+def test_a_superseded_version_has_its_name_and_another_digest() -> None:
+    books = books_with(event(100))
+    close(books)
+    first = kept(books)
+    [tariff] = [each for each in books.books[OPERATOR].stated.documents if each.kind == "tariff"]
+    assert first["tariffs"] == ["vilnius"]
+    assert first["versions"]["tariff vilnius"] == body_digest(tariff)
+    assert set(first["versions"]) == {
+        *("operator telecentras", "node vilnius-1", "node kaunas-1", "tariff vilnius", "customer acme"),
+    }, "beta has no bill"
+
+    changed = BASE + "kind: tariff\nid: vilnius\noperator: telecentras\ncurrency: EUR\n"
+    changed += "prices: [{models: [m], input: 2_000_000, output: 0}]\n"
+    books.books[OPERATOR].stated = site_facts(changed)
+    close(books)
+    second = kept(books)
+    differing = {
+        name for name in first["versions"] if first["versions"][name] != second["versions"].get(name)
+    }
+    assert differing == {"tariff vilnius"}
+
+
+def test_versions_beside_the_period_are_not_kept() -> None:
+    tariffs = "".join(
+        f"---\nkind: tariff\nid: vilnius\noperator: telecentras\ncurrency: EUR\nvalid_from: {day}\n"
+        "prices: [{models: [m], input: 1_000_000, output: 0}]\n"
+        for day in ("2026-08-01", "2026-09-15", "2026-10-15", "2026-11-15")
+    )
+    books = books_with(event(100), site=tariffs)
+    close(books)
+    found = [name for name in kept(books)["versions"] if name.startswith("tariff")]
+    assert found == ["tariff vilnius@2026-09-15", "tariff vilnius@2026-10-15"]
+
+
+def test_the_digest_is_of_the_bodys_json_with_sorted_keys() -> None:
+    [document] = site_documents(
+        'kind: tariff\nid: t\noperator: o\ncurrency: EUR\nprices: [{models: ["*"], output: 1.60, input: 0.40}]\n'
+    )
+    said = '{"currency":"EUR","prices":[{"input":"0.4","models":["*"],"output":"1.6"}]}'
+    assert body_digest(document) == hashlib.sha256(said.encode()).hexdigest()
