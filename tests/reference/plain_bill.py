@@ -1,200 +1,200 @@
-"""The bill again, slowly: plain fractions, one event at a time, straight from docs/arithmetic.md.
+"""The bill again, slowly: plain fractions, one event at a time, straight from the arithmetic of a bill.
 
 It reads the site file's YAML text and raw events, and shares no code with what it checks (a test reads its
-imports). Nothing here is fast or general; every rule stands where one would look for it.
+imports). Nothing here is fast or general; every rule stands where one would look for it: what holds when in
+`plain_bill_site`, usage lines (rules 1 to 6) in `plain_bill_lines` and `plain_bill_pools`, fees and rules 7 and 8 here.
 
-    plain_nets(site_text, events, "2026-10")  ->  {"acme": 1234, ...}      net per customer in minor units
+    plain_bills(site_text, events, "2026-10").bills["acme"].net  ->  1234        minor units
+    plain_nets(site_text, events, "2026-10")                     ->  {"acme": 1234, ...}
 
-An event is a mapping with `time` (aware datetime), `customer`, `node`, `model`, `outcome`, and the token
-counts `prompt_tokens`, `cached_tokens`, `completion_tokens`, `reasoning_tokens`, `audio_seconds`,
-`requests` (all optional, 0; requests 1).
+An event is a mapping with `time` (aware datetime), `customer`, `node`, `model`, `outcome`, and the quantities
+`prompt_tokens`, `cached_tokens`, `completion_tokens`, `reasoning_tokens`, `generated_tokens` (absent: as completion),
+`audio_seconds`, `requests` (all optional, 0; requests 1). Equal events may come added up, with their common `band` and
+the sum `generated_reasoning_tokens`. Series of windows are in the canonical form, within the text.
 """
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from datetime import date, datetime
+from calendar import monthrange
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
 from fractions import Fraction
-from typing import Any
-from zoneinfo import ZoneInfo
 
-import yaml
-
-Event = Mapping[str, Any]
-Key = tuple[str, str | None, str, str, str, int | str | None]
-"""(tariff version, contract version, price row, model, meter, tier)"""
+from plain_bill_lines import Event, Unpriced, local_midnight, plain_usage
+from plain_bill_pools import Key, Lines, PlainLine, half_away
+from plain_bill_site import Site, Version, begin, number, version_name
 
 
 class NoPriceError(Exception):
     """Usage that nothing prices."""
 
 
-def plain_nets(site_text: str, events: Iterable[Event], period: str) -> dict[str, int]:
-    """Net per customer with usage in the period, in minor units (currencies with two decimals)."""
-    return {
-        customer: sum(amount for _, amount in lines.values())
-        for customer, lines in plain_lines(site_text, events, period).items()
-    }
+@dataclass(frozen=True)
+class PlainPart:
+    """Money of a bill outside its lines, minor units: positive a charge, negative an allowance.
+
+    `base` (minor units) and `percent` are what a discount's amount is rounded from.
+    """
+
+    amount: int
+    base: int | None = None
+    percent: Fraction | None = None
 
 
-def plain_lines(
-    site_text: str, events: Iterable[Event], period: str
-) -> dict[str, dict[Key, tuple[int, int]]]:
-    """Per customer and line: (quantity, amount in minor units)."""
-    site = _Site(site_text)
+@dataclass(frozen=True)
+class PlainBill:
+    """What a customer owes for a period. Parts of amount 0 are none."""
+
+    lines: Lines
+    parts: dict[str, PlainPart]
+
+    @property
+    def net(self) -> int:
+        lines = sum(line.amount for line in self.lines.values())
+        return lines + sum(part.amount for part in self.parts.values())
+
+
+@dataclass(frozen=True)
+class PlainPeriod:
+    """A period's bills: of each customer with usage, or with a contract in force on a day of it."""
+
+    bills: dict[str, PlainBill]
+    unpriced: dict[Unpriced, int]
+
+
+def plain_bills(
+    site_text: str,
+    events: Iterable[Event],
+    period: str,
+    adjustments: Mapping[str, Sequence[tuple[str, int]]] | None = None,
+) -> PlainPeriod:
+    """Every bill of a period ("2026-10"); what nothing prices is named, the rest is billed all the same.
+
+    `adjustments`: (id, net in minor units) by customer.
+    """
+    site = Site(site_text)
     year, month = map(int, period.split("-"))
-    steps: dict[tuple[Any, ...], int] = defaultdict(int)
-    customers = set()
-    for event in events:
-        local = event["time"].astimezone(site.zone)
-        if (local.year, local.month) != (year, month):
-            continue
-        customers.add(event["customer"])
-        hour = event["time"].replace(minute=0, second=0, microsecond=0)
-        tariff, contract, name, row = site.row(event, hour)
-        billed = event.get("outcome", "finished") != "failed"
-        for meter, quantity in _meters(event, row).items():
-            steps[event["customer"], tariff, contract, name, meter, billed, hour, event["model"]] += quantity
-    lines: dict[str, dict[Key, tuple[int, Fraction]]] = {customer: {} for customer in customers}
-    filled: dict[tuple[Any, ...], int] = defaultdict(int)
-    for step, quantity in sorted(steps.items(), key=lambda item: (item[0][-2], item[0][-1])):
-        customer, tariff, contract, name, meter, billed, _, model = step
-        pool = step[:-2]
-        pricing = site.pricing(tariff, contract, name, meter)
-        if pricing is None:
-            raise NoPriceError(f"{model} {meter}")
-        for tier, price, part in _tiers(pricing, billed, filled[pool], quantity):
-            key: Key = (tariff, contract, name, model, meter, tier)
-            before, _ = lines[customer].get(key, (0, price))
-            lines[customer][key] = (before + part, price)
-        filled[pool] += quantity
-    return {
-        customer: {
-            key: (quantity, _half_away(quantity * price * 100 / 1_000_000))
-            for key, (quantity, price) in of_customer.items()
-            if quantity
+    days = [date(year, month, day) for day in range(1, monthrange(year, month)[1] + 1)]
+    rated = plain_usage(site, events, year, month)
+    customers = set(rated.lines)
+    for customer in site.versions.get("contract", {}):
+        if any(site.in_force("contract", customer, day) for day in days):
+            customers.add(customer)
+    bills = {}
+    for customer in sorted(customers):
+        usage = rated.lines.get(customer, {})
+        parts = _discounts(site, customer, usage, days)
+        rest = sum(line.amount for line in usage.values()) + sum(part.amount for part in parts.values())
+        shortfall = max(0, _floor(site, customer, usage, days) - rest)
+        if shortfall and _owes_a_floor(site, customer, usage, days):
+            parts["floor"] = PlainPart(shortfall)
+        for name, net in (adjustments or {}).get(customer, ()):
+            parts[f"adjustment:{name}"] = PlainPart(net)
+        lines = {**usage, **_fees(site, customer, days)}
+        bills[customer] = PlainBill(lines, {name: part for name, part in parts.items() if part.amount})
+    return PlainPeriod(bills, rated.unpriced)
+
+
+def plain_nets(site_text: str, events: Iterable[Event], period: str) -> dict[str, int]:
+    """Net per customer in minor units (currencies with two decimals)."""
+    told = plain_bills(site_text, events, period)
+    if told.unpriced:
+        raise NoPriceError(str(told.unpriced))
+    return {customer: bill.net for customer, bill in told.bills.items()}
+
+
+def _discounts(site: Site, customer: str, usage: Lines, days: Sequence[date]) -> dict[str, PlainPart]:
+    """Rule 7, per tariff version and contract version: the segment's percent, then the contract's of what is left."""
+    stated = site.in_force("customer", customer, days[-1])
+    segment = stated.get("segment") if stated else None
+    parts: dict[str, PlainPart] = {}
+    for names in sorted({(key.tariff_version or "", key.contract_version or "") for key in usage}):
+        tariff, contract = (_named(site, kind, name) for kind, name in zip(_KINDS, names, strict=True))
+        of_group = {
+            key: line
+            for key, line in usage.items()
+            if (key.tariff_version or "", key.contract_version or "") == names
         }
-        for customer, of_customer in lines.items()
-    }
-
-
-def _half_away(value: Fraction) -> int:
-    whole = abs(value) + Fraction(1, 2)
-    rounded = whole.numerator // whole.denominator
-    return rounded if value >= 0 else -rounded
-
-
-def _meters(event: Event, row: Mapping[str, Any] | None) -> dict[str, int]:
-    prompt, cached = event.get("prompt_tokens", 0), event.get("cached_tokens", 0)
-    completion, reasoning = event.get("completion_tokens", 0), event.get("reasoning_tokens", 0)
-    priced = row or {}
-    meters = {"input": prompt - cached, "output": completion - reasoning}
-    for child, parent, quantity in (("cached_input", "input", cached), ("reasoning", "output", reasoning)):
-        if child in priced:
-            meters[child] = quantity
-        else:
-            meters[parent] += quantity
-    if "requests" in priced:
-        meters["requests"] = event.get("requests", 1)
-    meters["audio_seconds"] = event.get("audio_seconds", 0)
-    return {meter: quantity for meter, quantity in meters.items() if quantity}
-
-
-def _tiers(
-    pricing: Any, billed: bool, before: int, quantity: int
-) -> list[tuple[int | str | None, Fraction, int]]:
-    if not billed:
-        return [("unbilled", Fraction(0), quantity)]
-    if isinstance(pricing, str):
-        return [(None, _number(pricing), quantity)]
-    parts: list[tuple[int | str | None, Fraction, int]] = []
-    lower: Fraction | None = None  # the first tier has no lower end: a pool may fall below zero
-    for tier, each in enumerate(pricing["graduated"], 1):
-        upper = _number(each["up_to"]) if "up_to" in each else None
-        part = _within(before + quantity, lower, upper) - _within(before, lower, upper)
-        parts.append((tier, _number(each["price"]), part))
-        lower = upper
+        base = sum(line.amount for key, line in of_group.items() if str(key.price_row).startswith("tariff:"))
+        segments: Version = (tariff or {}).get("segments", {})
+        percent = number(segments.get(segment or "", "0%"))
+        off = half_away(base * percent / 100)
+        parts["segment:" + "|".join(names)] = PlainPart(-off, base, percent)
+        left = sum(line.amount for line in of_group.values()) - off
+        percent = number((contract or {}).get("discount", "0%"))
+        parts["discount:" + "|".join(names)] = PlainPart(-half_away(left * percent / 100), left, percent)
     return parts
 
 
-def _within(content: int, lower: Fraction | None, upper: Fraction | None) -> int:
-    """How much of a pool's content lies above `lower` and up to `upper`."""
-    top = content if upper is None else min(content, int(upper))
-    return top if lower is None else max(0, top - int(lower))
+_KINDS = ("tariff", "contract")
 
 
-def _number(text: str) -> Fraction:
-    return Fraction(text.replace("_", ""))
+def _named(site: Site, kind: str, name: str) -> Version | None:
+    """The version of that name, or None."""
+    for identity, versions in site.versions.get(kind, {}).items():
+        for version in versions:
+            if version_name(version, identity) == name:
+                return version
+    return None
 
 
-class _Site:
-    """The YAML as it stands, every scalar text."""
-
-    def __init__(self, text: str) -> None:
-        documents = [each for each in yaml.load_all(text, yaml.BaseLoader) if each]
-        self.by_kind: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for each in documents:
-            self.by_kind[each["kind"]].append(each)
-        self.operator = self.by_kind["operator"][0]
-        self.zone = ZoneInfo(self.operator["timezone"])
-        self.regions = {node["id"]: node["region"] for node in self.by_kind["node"]}
-        self.versions: dict[str, dict[str, Any]] = {}
-
-    def row(self, event: Event, hour: datetime) -> tuple[str, str | None, str, dict[str, Any] | None]:
-        """(tariff version, contract version, row name, row) that prices the event."""
-        contracts = [each for each in self.by_kind["contract"] if each["customer"] == event["customer"]]
-        contract = _in_force(contracts, hour.astimezone(self.zone).date())
-        wanted = contract["tariff"] if contract else self.operator.get("default_tariff")
-        tariff = None
-        for each in sorted(self.by_kind["tariff"], key=_begin):
-            local = hour.astimezone(ZoneInfo(each.get("timezone", self.operator["timezone"])))
-            if each["id"] == wanted and _begin(each) <= local.date():
-                tariff = each if not _ended(each, local.date()) else None
-        if tariff is None:
-            raise NoPriceError(f"no tariff for {event['customer']} at {hour}")
-        names = (
-            self._name(tariff, tariff["id"]),
-            self._name(contract, event["customer"]) if contract else None,
-        )
-        sources: list[tuple[str, Mapping[str, Any]]] = [("contract", contract or {}), ("tariff", tariff)]
-        for source, holder in sources:
-            for number, row in enumerate(holder.get("prices", []), 1):
-                if _matches(row, event["model"], self.regions[event["node"]]):
-                    return (*names, f"{source}:{number}", row)
-        return (*names, "none", None)
-
-    def pricing(self, tariff: str, contract: str | None, name: str, meter: str) -> Any:
-        source, _, number = name.partition(":")
-        if source == "none":
-            return None
-        holder = self.versions[contract if source == "contract" and contract else tariff]
-        return holder["prices"][int(number) - 1].get(meter)
-
-    def _name(self, version: dict[str, Any], identity: str) -> str:
-        name = f"{identity}@{version['valid_from']}" if "valid_from" in version else identity
-        self.versions[name] = version
-        return name
+def _is_used(usage: Lines) -> bool:
+    """Whether there is a billed or free usage line."""
+    return any(key.tier != "unbilled" for key in usage)
 
 
-def _begin(version: Mapping[str, Any]) -> date:
-    return date.fromisoformat(version["valid_from"]) if "valid_from" in version else date.min
+def _floor(site: Site, customer: str, usage: Lines, days: Sequence[date]) -> int:
+    """Rule 8: the commitment or minimum of each day, over the number of days."""
+    total = Fraction(0)
+    for day in days:
+        contract = site.in_force("contract", customer, day)
+        terms = site.terms(customer, local_midnight(site.zone, day.year, day.month, day.day))
+        if contract and "commitment" in contract:
+            total += number(contract["commitment"])
+        elif _is_used(usage) and terms:
+            total += number(terms.tariff.get("minimum", "0"))
+    return half_away(total * 100 / len(days))
 
 
-def _ended(version: Mapping[str, Any], day: date) -> bool:
-    return "valid_until" in version and date.fromisoformat(version["valid_until"]) <= day
+def _owes_a_floor(site: Site, customer: str, usage: Lines, days: Sequence[date]) -> bool:
+    """With no billed or free line, no fee and no commitment above 0 on any day, the bill is zero."""
+    commitments = [site.in_force("contract", customer, day) for day in days]
+    return (
+        _is_used(usage)
+        or bool(_fees(site, customer, days))
+        or any(number((each or {}).get("commitment", "0")) > 0 for each in commitments)
+    )
 
 
-def _in_force(versions: list[dict[str, Any]], day: date) -> dict[str, Any] | None:
-    begun = [each for each in sorted(versions, key=_begin) if _begin(each) <= day]
-    return begun[-1] if begun and not _ended(begun[-1], day) else None
+def _fees(site: Site, customer: str, days: Sequence[date]) -> Lines:
+    """A line a fee and contract version: its share of the month, or once, whole, where it was first stated."""
+    lines: Lines = {}
+    seen: set[str] = set()
+    for version in site.versions.get("contract", {}).get(customer, []):
+        held = sum(1 for day in days if site.in_force("contract", customer, day) is version)
+        for fee in version.get("fees", []):
+            amount = number(fee["amount"]) * 100
+            if fee.get("every", "month") == "once":
+                due = fee["name"] not in seen and days[0] <= begin(version) <= days[-1]
+            else:
+                due, amount = held > 0, amount * held / len(days)
+            seen.add(fee["name"])
+            if due:
+                minor = half_away(amount)
+                key = Key(None, version_name(version, customer), None, None, "fee", "base", None, fee["name"])
+                lines[key] = PlainLine(1, Fraction(minor, 100), Fraction(1), 1, minor, 0)
+    return lines
 
 
-def _matches(row: Mapping[str, Any], model: str, region: str) -> bool:
-    regions = row.get("regions", ["*"])
-    return any(_glob(each, model) for each in row["models"]) and any(_glob(each, region) for each in regions)
-
-
-def _glob(pattern: str, text: str) -> bool:
-    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text) is not None
+__all__ = [
+    "Key",
+    "NoPriceError",
+    "PlainBill",
+    "PlainLine",
+    "PlainPart",
+    "PlainPeriod",
+    "Unpriced",
+    "plain_bills",
+    "plain_nets",
+]

@@ -20,7 +20,6 @@ from metering.event import QUANTITIES
 from metering.refusal import Fault
 
 Event = Mapping[str, Any]
-_OPERATOR = "telecentras"
 
 
 def site_documents(text: str) -> list[StoredDocument]:
@@ -28,11 +27,12 @@ def site_documents(text: str) -> list[StoredDocument]:
     faults: list[Fault] = []
     read = [read_document(node, faults) for node in parse_documents(text.encode(), "site.yaml", faults)]
     assert not faults, faults
+    found = [each for each in read if each is not None]
+    # a contract's operator is looked up by its customer; here there is only one
+    operator = next((each.id for each in found if each.kind == "operator"), "telecentras")
     return [
-        # a contract's operator is looked up by its customer; here there is only one
-        StoredDocument(each.kind, each.id, each.operator or _OPERATOR, each.valid_from, each.body)
-        for each in read
-        if each is not None
+        StoredDocument(each.kind, each.id, each.operator or operator, each.valid_from, each.body)
+        for each in found
     ]
 
 
@@ -62,23 +62,31 @@ _TYPES = {
 
 
 def _row(event: Event) -> dict[str, Any]:
+    prompt = event.get("prompt_tokens", 0)
     completion = event.get("completion_tokens", 0)
     reasoning = event.get("reasoning_tokens", 0)
+    generated = event.get("generated_tokens", completion)
+    # a void's quantities are those of what it takes back, turned
+    taken_back = completion < 0 or generated < 0 or reasoning < 0
+    smaller = max(reasoning, generated) if taken_back else min(reasoning, generated)
     return {
         "hour": event["time"].replace(minute=0, second=0, microsecond=0),
         "customer": event["customer"],
         "node": event["node"],
         "model": event["model"],
         "outcome": event.get("outcome", "finished"),
-        "band": 0,
+        "band": max(bound for bound in _BANDS if bound < max(1, abs(prompt))),
         "late": event.get("late", False),
         "requests": event.get("requests", 1),
-        "prompt_tokens": event.get("prompt_tokens", 0),
+        "prompt_tokens": prompt,
         "cached_tokens": event.get("cached_tokens", 0),
         "completion_tokens": completion,
         "reasoning_tokens": reasoning,
-        "generated_tokens": event.get("generated_tokens", completion),
-        "generated_reasoning_tokens": min(reasoning, event.get("generated_tokens", completion)),
+        "generated_tokens": generated,
+        "generated_reasoning_tokens": smaller,
         "audio_seconds": event.get("audio_seconds", 0),
         "unwitnessed_requests": 0 if "generated_tokens" in event else event.get("requests", 1),
     }
+
+
+_BANDS = (0, 32_000, 128_000, 200_000, 256_000, 512_000, 1_000_000)
