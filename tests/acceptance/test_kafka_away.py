@@ -117,6 +117,7 @@ def tally(fresh_urls: Callable[[], DatabaseUrls], tmp_path: Path) -> Tally:
     return over(fresh_urls(), tmp_path / "data", EXAMPLE)
 
 
+@pytest.mark.proof
 def test_up_brings_a_shipper_and_its_spool_empties_by_intakes_word(tally: Tally, kafka: KafkaBroker) -> None:
     tally.environment |= {"TALLY_KAFKA": kafka.address, "TALLY_KAFKA_PREFIX": unique_prefix()}
     tally("kafka", "prepare", "--partitions", "2")

@@ -153,6 +153,7 @@ def test_the_services_work_beside_an_outside_postgresql(
     assert usage["total"]["requests"] == 2
 
 
+@pytest.mark.proof
 def test_with_the_brokers_named_the_batches_travel_over_kafka(
     prepared: OutsideServer, engine: str, kafka: KafkaBroker, tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.anyio
 MANY = [f"c{number}" for number in range(33_000)]
 
 
+@pytest.mark.proof
 async def test_33_000_customers_are_saved_and_found(database: Database) -> None:
     documents = [StoredDocument("customer", slug, "teleco", date(2026, 1, 1), {}) for slug in MANY]
 
@@ -27,6 +28,7 @@ async def test_33_000_customers_are_saved_and_found(database: Database) -> None:
         assert set(await find_subjects(connection, "teleco", "customer", MANY)) == set(MANY)
 
 
+@pytest.mark.proof
 async def test_33_000_documents_are_asked_for_by_id_or_number(database: Database) -> None:
     async with database.app("teleco") as connection:
         assert await load_documents(connection, "teleco", references=MANY) == []

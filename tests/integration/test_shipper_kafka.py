@@ -182,6 +182,7 @@ def test_what_is_in_flight_is_bounded(world: World, monkeypatch: pytest.MonkeyPa
     assert len(world.there()) == 20
 
 
+@pytest.mark.proof
 def test_a_broker_that_restarts_while_batches_are_sent_has_each_of_them_and_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
