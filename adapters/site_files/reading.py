@@ -60,8 +60,8 @@ class SiteFiles:
     warnings: tuple[Fault, ...]
 
 
-def refuse_faults(faults: Sequence[Fault]) -> None:
-    """Raise `bad_site_files` with every fault once, by file and line, if there are any."""
+def refuse_faults(faults: Sequence[Fault], warnings: Sequence[Fault] = ()) -> None:
+    """Raise `bad_site_files` with every fault once, by file and line, if there are any; `warnings` go with it."""
     if not faults:
         return
     listed = sorted(dict.fromkeys(faults), key=_by_file_and_line)
@@ -72,7 +72,12 @@ def refuse_faults(faults: Sequence[Fault]) -> None:
         where=listed[0].where,
         remedy="mend each line that is listed",
         faults=listed,
+        extra={"warnings": faults_to_json(warnings)} if warnings else None,
     )
+
+
+def faults_to_json(faults: Sequence[Fault]) -> list[dict[str, str]]:
+    return [{"what": each.what, "where": each.where, "remedy": each.remedy} for each in faults]
 
 
 def read_files(
