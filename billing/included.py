@@ -9,13 +9,14 @@ replaces the tariff's pool for the meters that it names. Outcomes that are not b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import numpy as np
 
 from billing.facts import Facts
-from billing.hourly import Integers
+from billing.hourly import Integers, hour_instant
 from billing.pool import contents
 from billing.site import in_force_at
 from billing.terms import Terms, terms_at
@@ -31,6 +32,22 @@ def included_units(facts: Facts, customer: str, last_hour: datetime, zone: ZoneI
     stated = dict(terms.tariff.included) if isinstance(terms, Terms) else {}
     stated.update(contract.included if contract else {})
     return {meter: min(units, _AT_MOST) for meter, units in stated.items() if units}
+
+
+def included_by_meter(
+    customers: Sequence[str], facts: Facts, last_hour: int, zone: ZoneInfo
+) -> dict[str, Integers]:
+    """By meter the free units of each customer, for meters of which anybody has some. `last_hour`: a number since 1970."""
+    instant = hour_instant(last_hour)
+    default = included_units(facts, "", instant, zone)
+    units = [
+        included_units(facts, customer, instant, zone) if customer in facts.contracts else default
+        for customer in customers
+    ]
+    return {
+        meter: np.array([each.get(meter, 0) for each in units], np.int64)
+        for meter in {meter for each in units for meter in each}
+    }
 
 
 def free_units(customers: Integers, values: Integers, included: Integers) -> Integers:

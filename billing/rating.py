@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +24,8 @@ from billing.charges import Charges, charges
 from billing.facts import Facts
 from billing.fees import days_in_force, fee_lines
 from billing.filling import in_filling_order
-from billing.hourly import Flags, Hourly, Integers, hour_instant, hour_number, read_hourly
-from billing.included import included_units
+from billing.hourly import Flags, Hourly, hour_number, read_hourly
+from billing.included import included_by_meter
 from billing.line import TOKEN_METERS, Line
 from billing.meters import meter_quantity
 from billing.period import Period
@@ -69,7 +68,7 @@ def rate(usage: pa.Table, facts: Facts, period: Period) -> Rated:
     placed = place(hourly, facts, period, zone)
     windows = window_table(_tariffs(placed.rows), facts, hour_number(start), hour_number(end) - 1)
     filling = in_filling_order(hourly, placed, windows)
-    included = _included(hourly.customers, facts, hour_number(end) - 1, zone)
+    included = included_by_meter(hourly.customers, facts, hour_number(end) - 1, zone)
     charged: list[Charges] = []
     for meter in METERS:
         quantity = meter_quantity(meter, hourly, placed, filling.at)
@@ -86,20 +85,6 @@ def rate(usage: pa.Table, facts: Facts, period: Period) -> Rated:
 def _tariffs(rows: Sequence[TermsRow]) -> list[Tariff]:
     """The tariff versions that price something."""
     return list({row.tariff_version: row.terms.tariff for row in rows}.values())
-
-
-def _included(customers: Sequence[str], facts: Facts, last_hour: int, zone: ZoneInfo) -> dict[str, Integers]:
-    """Rule 5: by meter the free units of each customer, for meters of which anybody has some."""
-    instant = hour_instant(last_hour)
-    default = included_units(facts, "", instant, zone)
-    units = [
-        included_units(facts, customer, instant, zone) if customer in facts.contracts else default
-        for customer in customers
-    ]
-    return {
-        meter: np.array([each.get(meter, 0) for each in units], np.int64)
-        for meter in {meter for each in units for meter in each}
-    }
 
 
 def _present(hourly: Hourly) -> Flags:
