@@ -13,7 +13,7 @@ what waits in the earlier ones too, by closing those again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime
@@ -28,7 +28,6 @@ from billing.gaps import NO_GAPS, AcceptedGaps, Gap, gap_json
 from billing.holiday import with_holidays
 from billing.issue import issue_drafts, short_row
 from billing.kept_facts import kept_facts
-from billing.line import Line
 from billing.may_close import (
     Accepted,
     accepted_gaps,
@@ -175,8 +174,10 @@ async def _close(
     may_wait = period.month != LAST_MONTH and await book.last_close(Period(period.year, LAST_MONTH)) is None
     documents = await book.documents(period=period)
     adjustments = await book.adjustments(period)
-    outcome = next_documents(
-        facts, operator, period, rated, _users(usage), adjustments, documents, may_wait=may_wait
+    outcome = await asyncio.to_thread(
+        next_documents,
+        *(facts, operator, period, rated, _users(usage), adjustments, documents),
+        may_wait=may_wait,
     )
     checkpoint = await book.checkpoint()
     drafts = [replace(draft, checkpoint=checkpoint) for draft in outcome.drafts]
@@ -191,7 +192,7 @@ async def _close(
             number=last.number + 1 if last else 1,
             closed_at=now,
             heads=await book.lane_heads(),
-            facts=kept_facts(facts, period, _lines(rated), outcome.customers, fixed),
+            facts=kept_facts(facts, period, outcome, fixed),
             result=row,
             unfinished=unfinished,
             checkpoint=checkpoint,
@@ -204,11 +205,6 @@ def _users(usage: pa.Table) -> set[str]:
     """Customers with usage that did not come too late."""
     in_time = usage.filter(pc.invert(usage["late"]))
     return set(pc.unique(in_time["customer"]).to_pylist())
-
-
-def _lines(rated: Rated) -> Iterator[Line]:
-    for of_customer in rated.lines.values():
-        yield from of_customer
 
 
 def _row(

@@ -16,13 +16,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 
 from billing.facts import Facts
 from billing.holiday import holiday_texts
-from billing.line import Line
+from billing.next_documents import Outcome
 from billing.period import Period
 from billing.site import version_name
 from billing.stored import StoredDocument
@@ -32,24 +32,20 @@ _OF_A_CUSTOMER = ("customer", "contract")
 
 
 def kept_facts(
-    facts: Facts,
-    period: Period,
-    lines: Iterable[Line],
-    customers: Collection[str],
-    fixed: Mapping[str, Sequence[str]],
+    facts: Facts, period: Period, outcome: Outcome, fixed: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
-    """`facts` with the holidays of the period; `customers` that have a bill, and its `lines`; `fixed`: the holidays that
-    the period's last close kept. Of calendars that no window goes by any more they stay, should one do so again.
+    """`facts` with the holidays of the period, and what its bills came to; `fixed`: the holidays that its last close
+    kept. Of calendars that no window goes by any more they stay, should one do so again.
     """
-    used = list(lines)
+    billed = set(outcome.customers)
     return {
-        "tariffs": sorted({line.tariff_version for line in used if line.tariff_version is not None}),
-        "contracts": sorted({line.contract_version for line in used if line.contract_version is not None}),
+        "tariffs": sorted(outcome.tariffs),
+        "contracts": sorted(outcome.contracts),
         "holidays": {**{name: list(days) for name, days in fixed.items()}, **holiday_texts(facts)},
         "versions": {
             f"{each.kind} {version_name(each.id, each.valid_from)}": body_digest(each)
             for each in _in_force_within(facts.documents, period)
-            if each.kind in _OF_THE_OPERATOR or (each.kind in _OF_A_CUSTOMER and each.id in customers)
+            if each.kind in _OF_THE_OPERATOR or (each.kind in _OF_A_CUSTOMER and each.id in billed)
         },
     }
 

@@ -24,9 +24,13 @@ from metering.refusal import Fault, Refusal
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a close comes to: whose bills were made, drafts, what waits, and whose bill is zero without a document."""
+    """What a close comes to: whose bills were made, the versions of tariffs and contracts that priced their lines,
+    drafts, what waits, and whose bill is zero without a document.
+    """
 
     customers: tuple[str, ...]
+    tariffs: frozenset[str]
+    contracts: frozenset[str]
     drafts: tuple[Document, ...]
     waiting: tuple[Waiting, ...]
     zero: tuple[str, ...]
@@ -55,9 +59,13 @@ def next_documents(
     waiting: list[Waiting] = []
     zero: list[str] = []
     refused: list[Refusal] = []
+    tariffs: set[str | None] = set()
+    contracts: set[str | None] = set()
     customers = tuple(sorted({*rated.lines, *adjusted, *existing}))
     for slug in customers:
         bill = make_bill(slug, period, operator.currency, rated.lines.get(slug, ()), facts, adjusted[slug])
+        tariffs.update(line.tariff_version for line in bill.lines)
+        contracts.update(line.contract_version for line in bill.lines)
         try:
             customer = _customer(facts, slug, period)
             following = next_document(bill, existing[slug], operator, customer, may_wait=may_wait)
@@ -73,7 +81,14 @@ def next_documents(
                 zero.append(slug)
     if refused:
         raise _gathered(refused)
-    return Outcome(customers, tuple(drafts), tuple(waiting), tuple(zero))
+    return Outcome(
+        customers=customers,
+        tariffs=frozenset(version for version in tariffs if version is not None),
+        contracts=frozenset(version for version in contracts if version is not None),
+        drafts=tuple(drafts),
+        waiting=tuple(waiting),
+        zero=tuple(zero),
+    )
 
 
 def _customer(facts: Facts, slug: str, period: Period) -> Customer:

@@ -38,7 +38,8 @@ def calendars(monkeypatch: pytest.MonkeyPatch, **days: date) -> None:
 
 
 def kept(books: BooksInMemory) -> Mapping[str, Any]:
-    return books.books[OPERATOR].closes[-1].facts
+    facts: Mapping[str, Any] = books.books[OPERATOR].closes[-1].facts
+    return facts
 
 
 def test_the_holidays_of_a_periods_first_close_hold_for_all_its_closes(
