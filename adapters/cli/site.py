@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -12,6 +14,7 @@ from adapters.postgres.site import site_reader, site_store
 from adapters.site_files.apply import Applied, apply_site, check_site, summary
 from adapters.site_files.reading import read_files
 from adapters.site_files.writing import get_documents, to_yaml
+from metering.refusal import Fault, Refusal
 
 PathsArgument = Annotated[
     list[str], typer.Argument(metavar="PATH…", help="Files, folders (their *.yaml), or - for standard input.")
@@ -26,9 +29,13 @@ def register(app: typer.Typer) -> None:
         All of it or none; applying the same again changes nothing.
         """
         files = read_files(paths)
-        async with context.database() as database, site_store(database) as store:
-            applied = await apply_site(store, files, now())
-        _warn(context, applied)
+        with _warnings_of_what_is_refused(context):
+            async with context.database() as database, site_store(database) as store:
+                applied = await apply_site(store, files, now())
+        _warn(context, applied.warnings)
+        for each in applied.re_rates:
+            again = f"tally period close {each.period} --operator {each.operator}"
+            context.say(f"note: this changes what {each.period} comes to, which was closed: {again}")
         return Result(applied.to_json(), _said(applied))
 
     @command(app, "check", path="check", example="tally check examples/vilnius")
@@ -38,9 +45,10 @@ def register(app: typer.Typer) -> None:
         Warnings name what is legal and odd: docs/tariff-check.md lists them.
         """
         files = read_files(paths)
-        async with context.database() as database, site_reader(database) as store:
-            would = summary(await check_site(store, files, now()))
-        _warn(context, would)
+        with _warnings_of_what_is_refused(context):
+            async with context.database() as database, site_reader(database) as store:
+                would = summary(await check_site(store, files, now()))
+        _warn(context, would.warnings)
         odd = f", {counted(len(would.warnings), 'warning')}" if would.warnings else ""
         return Result(would.to_json(), [*_said(would), f"no fault found{odd}; nothing was changed"])
 
@@ -64,10 +72,22 @@ def register(app: typer.Typer) -> None:
         return Result({"documents": documents}, to_yaml(documents).rstrip("\n"))
 
 
-def _warn(context: Context, applied: Applied) -> None:
+def _warn(context: Context, warnings: Sequence[Fault]) -> None:
     """What is legal and odd, for the person who watches; scripts find it in the document."""
-    for warning in applied.warnings:
+    for warning in warnings:
         context.say(f"warning: {warning}")
+
+
+@contextmanager
+def _warnings_of_what_is_refused(context: Context) -> Iterator[None]:
+    """Files that are refused for some lines may be odd in others: both are mended in one go."""
+    try:
+        yield
+    except Refusal as refused:
+        warnings = refused.extra.get("warnings", [])
+        assert isinstance(warnings, list)
+        _warn(context, [Fault(**each) for each in warnings])
+        raise
 
 
 def _said(applied: Applied) -> list[str]:

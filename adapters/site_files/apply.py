@@ -11,43 +11,47 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from adapters.site_files.findings import odd_things
-from adapters.site_files.reading import SiteFiles, refuse_faults
+from adapters.site_files.issued import changes, check_issued
+from adapters.site_files.reading import SiteFiles, faults_to_json, refuse_faults
 from adapters.site_files.references import check_references
 from adapters.site_files.scalars import ID, WrongTextError
 from adapters.site_files.schema import shorten
 from adapters.site_files.store import SiteStore
-from adapters.site_files.versions import Placed, check_issued, place_versions, shown
+from adapters.site_files.superseding import ReRate, re_rates
+from adapters.site_files.versions import Placed, place_versions, shown
 from billing.stored import StoredDocument
 from metering.refusal import Fault, Refusal
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What an apply did, as `kind/version` texts in file order (`tariff/vilnius@2026-10-01`), and what is legal in
-    the files and odd."""
+    """What an apply did, as `kind/version` texts in file order (`tariff/vilnius@2026-10-01`), what is legal in the
+    files and odd, and which closed periods are rated otherwise by their next close."""
 
     created: tuple[str, ...]
     changed: tuple[str, ...]
     unchanged: tuple[str, ...]
     warnings: tuple[Fault, ...] = ()
+    re_rates: tuple[ReRate, ...] = ()
 
     def to_json(self) -> dict[str, list[str] | list[dict[str, str]]]:
         return {
             "created": list(self.created),
             "changed": list(self.changed),
             "unchanged": list(self.unchanged),
-            "warnings": [
-                {"what": each.what, "where": each.where, "remedy": each.remedy} for each in self.warnings
-            ],
+            "warnings": faults_to_json(self.warnings),
+            "re_rates": [each.to_json() for each in self.re_rates],
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What applying files would do to each version, and what is legal in them and odd."""
+    """What applying files would do to each version, what is legal in them and odd, and which closed periods it would
+    rate otherwise."""
 
     placed: tuple[Placed, ...]
     warnings: tuple[Fault, ...]
+    re_rates: tuple[ReRate, ...]
 
 
 async def check_site(store: SiteStore, files: SiteFiles, now: datetime) -> Checked:
@@ -62,8 +66,10 @@ async def check_site(store: SiteStore, files: SiteFiles, now: datetime) -> Check
     if concerned:
         check_issued(placed, stored, await store.issued(concerned), faults)
     warnings = [*files.warnings, *odd_things(placed, stored, faults, now)]
-    refuse_faults(faults)
-    return Checked(tuple(placed), tuple(warnings))
+    refuse_faults(faults, warnings)
+    days = changes(placed, stored)
+    closed = await store.closed({change.operator for change in days}) if days else {}
+    return Checked(tuple(placed), tuple(warnings), re_rates(days, closed))
 
 
 async def apply_site(store: SiteStore, files: SiteFiles, now: datetime) -> Applied:
@@ -77,7 +83,7 @@ def summary(checked: Checked) -> Applied:
     def those(state: str) -> tuple[str, ...]:
         return tuple(shown(each.version) for each in checked.placed if each.state == state)
 
-    return Applied(those("created"), those("changed"), those("unchanged"), checked.warnings)
+    return Applied(those("created"), those("changed"), those("unchanged"), checked.warnings, checked.re_rates)
 
 
 async def add_private_customers(store: SiteStore, operator: str, ids: Sequence[str]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Protocol
 
+from billing.period import Period
 from billing.stored import StoredDocument
 
 
@@ -49,8 +50,13 @@ class SiteStore(Protocol):
         """
         ...
 
+    async def closed(self, operators: Collection[str]) -> Mapping[str, Sequence[Period]]:
+        """Each operator's periods that were closed at least once, oldest first."""
+        ...
+
     async def save(self, documents: Sequence[StoredDocument]) -> None:
-        """Add versions, replacing those with the same operator, kind, id and `valid_from`.
+        """Add versions, replacing those with the same operator, kind, id and `valid_from`. What a version that
+        `supersedes` replaces is kept beside it, with its reason, for ever.
 
         A new operator enters the registry, a new customer gets its random subject id; both keep theirs for
         ever.
@@ -59,11 +65,15 @@ class SiteStore(Protocol):
 
 
 class MemorySiteStore:
-    """The twin: the same promises without a database. `operators` shows what `save` registered."""
+    """The twin: the same promises without a database. `operators` shows what `save` registered, `superseded` what it
+    kept: the former version and the reason.
+    """
 
     def __init__(self) -> None:
         self.documents: dict[tuple[str, str, str, date | None], StoredDocument] = {}
+        self.superseded: list[tuple[StoredDocument, str]] = []
         self.spans: dict[Subject, Span] = {}
+        self.closes: dict[str, list[Period]] = {}
 
     @property
     def operators(self) -> set[str]:
@@ -75,7 +85,13 @@ class MemorySiteStore:
     async def issued(self, concerned: Collection[str]) -> Mapping[Subject, Span]:  # noqa: ARG002 - spans are few
         return dict(self.spans)
 
+    async def closed(self, operators: Collection[str]) -> Mapping[str, Sequence[Period]]:
+        return {operator: sorted(self.closes.get(operator, ())) for operator in operators}
+
     async def save(self, documents: Sequence[StoredDocument]) -> None:
         for document in documents:
             key = (document.operator, document.kind, document.id, document.valid_from)
+            former = self.documents.get(key)
+            if former is not None and "supersedes" in document.body:
+                self.superseded.append((former, document.body["reason"]))
             self.documents[key] = document

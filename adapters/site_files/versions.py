@@ -4,7 +4,7 @@ A document with `valid_from` is that version. Without one it is the first versio
 where it is the first of its id or where the files state dated versions beside it (a history, as `get`
 writes it). Otherwise it says how things shall be from now on: the same as the version that holds at the
 next local midnight, or a new version from then. So applying a file twice changes nothing, and applying an
-edited one changes tomorrow, never today.
+edited one changes tomorrow, never today. One that `supersedes` a version is that version (`superseding`).
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import date, datetime, timedelta
 from typing import Literal
 from zoneinfo import ZoneInfo
 
 from adapters.site_files.reading import SiteDocument
-from adapters.site_files.store import Span, Subject
+from adapters.site_files.superseding import same_content
+from adapters.site_files.tariff_scalars import FIRST
 from billing.site import in_force, version_name
 from billing.stored import StoredDocument
 from metering.refusal import Fault
+
+UTC = ZoneInfo("UTC")
+"""The zone of what belongs to no operator."""
 
 State = Literal["created", "changed", "unchanged"]
 Identity = tuple[str, str, str]
@@ -29,11 +33,19 @@ Identity = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A document of the files, the version it is, and what applying it does to that version."""
+    """A document of the files, the version it is, and what applying it does to that version.
+
+    `former`: the stored version whose place it takes, changed or superseded.
+    """
 
     document: SiteDocument
     version: StoredDocument
     state: State
+    former: StoredDocument | None = None
+
+    @property
+    def supersedes(self) -> bool:
+        return self.former is not None and "supersedes" in self.version.body
 
 
 def identity_of(version: StoredDocument) -> Identity:
@@ -79,7 +91,7 @@ def place_versions(
     Documents with faults are left out, so are contracts of unknown customers.
     """
     known = timelines(stored)
-    zones = _zones(documents, stored)
+    zones = zones_of(documents, stored)
     placed: list[Placed] = []
     for identity, group in _groups(documents, stored).items():
         zone = zones.get(identity[0], UTC)
@@ -89,49 +101,15 @@ def place_versions(
         for document in group:
             first = distinct.setdefault(document.valid_from, document)
             if first.body != document.body:
-                name = f"{document.kind} {version_name(document.id, document.valid_from)}"
-                remedy = f"the first is at {first.where}; give one of them a valid_from of its own"
-                faults.append(Fault(f"{name} stands twice with different content", document.where, remedy))
+                faults.append(_twice(first, document))
         for document in distinct.values():
-            own_zone = ZoneInfo(document.body["timezone"]) if "timezone" in document.body else zone
-            midnight = now.astimezone(own_zone).date() + timedelta(days=1)
-            each = _place(document, identity[0], timeline, history, midnight)
+            tomorrow = now.astimezone(zone_of(document.body, zone)).date() + timedelta(days=1)
+            if not _is_there(document, timeline, faults):
+                continue
+            each = _place(document, identity[0], timeline, history, tomorrow)
             _check_end(each, faults)
             placed.append(each)
     return placed
-
-
-def check_issued(
-    placed: Sequence[Placed],
-    stored: Sequence[StoredDocument],
-    issued: Mapping[Subject, Span],
-    faults: list[Fault],
-) -> None:
-    """Refuse what would change a version that issued documents rest on, by its content or by cutting it
-    short.
-    """
-    known = timelines(stored)
-    for each in placed:
-        span = issued.get(_rests_on(each.version))
-        timeline = known.get(identity_of(each.version), [])
-        if each.state == "unchanged" or span is None:
-            continue
-        held = [other for other in timeline if begin(other) <= begin(each.version)]
-        if not held:
-            continue
-        before = held[-1]
-        if begin(each.version) >= span.end or end(before, timeline) <= max(span.first, begin(each.version)):
-            continue
-        remedy = f"let a later version follow: valid_from {span.end} or later, or none for the next midnight"
-        what = f"{shown(before)} was used by issued documents and can't be changed"
-        faults.append(Fault(what, each.document.where, remedy))
-
-
-def _rests_on(version: StoredDocument) -> Subject:
-    """The subject whose issued documents hold a version fast; a node's region is in all of its operator's."""
-    if version.kind == "node":
-        return Subject(version.operator, "operator", version.operator)
-    return Subject(*identity_of(version))
 
 
 def _place(
@@ -139,20 +117,56 @@ def _place(
     operator: str,
     timeline: Sequence[StoredDocument],
     history: bool,
-    midnight: date,
+    tomorrow: date,
 ) -> Placed:
     valid_from = document.valid_from
-    if valid_from is None and timeline and not history:
-        begun = in_force([_endless(version) for version in timeline], midnight)
+    if valid_from is None and timeline and not history and "supersedes" not in document.body:
+        begun = in_force([_endless(version) for version in timeline], tomorrow)
         newest = begun.version if begun is not None else None
-        if newest is not None and newest.body == document.body:
+        if newest is not None and same_content(document.body, newest.body):
             return Placed(document, newest, "unchanged")
-        valid_from = midnight
-    version = StoredDocument(document.kind, document.id, operator, valid_from, document.body)
+        valid_from = tomorrow
+    version = StoredDocument(
+        document.kind, document.id, operator, valid_from, document.body, plain_places(document)
+    )
     same = [other for other in timeline if other.valid_from == valid_from]
     if not same:
         return Placed(document, version, "created")
-    return Placed(document, version, "unchanged" if same[0].body == version.body else "changed")
+    if same_content(version.body, same[0].body):
+        return Placed(document, same[0], "unchanged")
+    return Placed(document, version, "changed", same[0])
+
+
+def plain_places(document: SiteDocument) -> dict[str, str]:
+    """Where the keys of a document stand, as a version keeps it: `prices.1.input` -> `tariff.yaml:12`. What lies
+    deeper (tiers, the hours of a series) is not kept."""
+    kept = {
+        ".".join(str(step + 1) if isinstance(step, int) else step for step in path): where
+        for path, where in document.places.items()
+        if len(path) <= 3
+    }
+    return {**kept, "": document.where}
+
+
+def _is_there(document: SiteDocument, timeline: Sequence[StoredDocument], faults: list[Fault]) -> bool:
+    """Whether what is superseded is there, else a fault. Where nothing of the id is stored yet, the files are a history
+    that was written elsewhere."""
+    former = document.body.get("supersedes")
+    if former is None or not timeline or document.valid_from in {each.valid_from for each in timeline}:
+        return True
+    what = f"supersedes: {document.kind} {document.id} has no version {former}"
+    known = ", ".join(str(version.valid_from or FIRST) for version in timeline)
+    faults.append(Fault(what, document.place("supersedes"), f"allowed: {known}"))
+    return False
+
+
+def _twice(first: SiteDocument, second: SiteDocument) -> Fault:
+    what = f"{second.kind} {version_name(second.id, second.valid_from)} stands twice with different content"
+    remedy = f"the first is at {first.where}; give one of them a valid_from of its own"
+    if "supersedes" in second.body or "supersedes" in first.body:
+        former, at = (first, "the first") if "supersedes" in second.body else (second, "this one")
+        remedy = f"{at} is superseded by the other: remove it ({former.where})"
+    return Fault(what, second.where, remedy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,11 +215,16 @@ def _groups(
     return groups
 
 
-def _zones(documents: Sequence[SiteDocument], stored: Sequence[StoredDocument]) -> dict[str, tzinfo]:
+def zone_of(body: Mapping[str, str], otherwise: ZoneInfo) -> ZoneInfo:
+    """A version's days are those of its own zone, where it states one (a tariff may)."""
+    return ZoneInfo(body["timezone"]) if "timezone" in body else otherwise
+
+
+def zones_of(documents: Sequence[SiteDocument], stored: Sequence[StoredDocument]) -> dict[str, ZoneInfo]:
     """Each operator's zone; what belongs to no operator goes by UTC."""
     declared = [(each.kind, each.id, each.body) for each in stored]
     declared += [(each.kind, each.id, each.body) for each in documents]
-    zones: dict[str, tzinfo] = {}
+    zones: dict[str, ZoneInfo] = {}
     for kind, identity, body in declared:
         if kind == "operator" and "timezone" in body:
             zones.setdefault(identity, ZoneInfo(body["timezone"]))

@@ -157,6 +157,7 @@ END
 $$;
 CREATE TRIGGER log_leaf AFTER INSERT OR UPDATE OR DELETE ON site_document
     FOR EACH ROW EXECUTE FUNCTION add_change_leaf();
+CREATE TRIGGER log_leaf AFTER INSERT ON superseded FOR EACH ROW EXECUTE FUNCTION add_change_leaf();
 CREATE TRIGGER log_leaf AFTER INSERT OR UPDATE OR DELETE ON subject FOR EACH ROW EXECUTE FUNCTION add_change_leaf();
 CREATE TRIGGER log_leaf AFTER INSERT OR UPDATE OR DELETE ON api_key FOR EACH ROW EXECUTE FUNCTION add_change_leaf();
 -- A lane's enrolment; its mark moves with every batch, and follows from those.

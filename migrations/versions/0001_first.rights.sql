@@ -41,6 +41,7 @@ CREATE POLICY version ON alembic_version FOR SELECT TO tally_app, tally_intake U
 GRANT SELECT ON alembic_version TO tally_app, tally_intake;
 GRANT SELECT, INSERT ON operator TO tally_app;
 GRANT SELECT, INSERT, UPDATE ON site_document TO tally_app;
+GRANT SELECT, INSERT ON superseded TO tally_app;
 GRANT SELECT, INSERT, UPDATE (slug) ON subject TO tally_app;
 GRANT SELECT, INSERT, UPDATE (revoked_at) ON api_key TO tally_app;
 -- Intake asks whether customers are known, never their names; operators are ids.

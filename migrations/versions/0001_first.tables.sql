@@ -21,6 +21,7 @@ CREATE TABLE site_document (
     valid_until date,               -- exclusive
     body json NOT NULL,             -- scalars as the text that stood in the file, keys in its order (jsonb would sort them)
     applied_at timestamptz NOT NULL,
+    places jsonb NOT NULL DEFAULT '{}',     -- where its keys stand: path -> file:line, as the path was given
     PRIMARY KEY (operator, kind, id, valid_from),
     CONSTRAINT site_document_kind CHECK
         (kind IN ('operator', 'node', 'customer', 'tariff', 'contract', 'party', 'share')),
@@ -31,6 +32,25 @@ CREATE TABLE site_document (
     CONSTRAINT site_document_body_is_an_object CHECK (json_typeof(body) = 'object')
 );
 COMMENT ON TABLE site_document IS 'What operators declared: every version of every site document.';
+
+-- What issued documents rest on can't be changed, but a person may declare that it was wrong, and say why. Then the
+-- version's place is taken, and what stood there is kept here.
+CREATE TABLE superseded (
+    operator text NOT NULL REFERENCES operator,
+    kind text NOT NULL,
+    id text NOT NULL,
+    valid_from date NOT NULL,
+    superseded_at timestamptz NOT NULL,
+    valid_until date,
+    body json NOT NULL,
+    applied_at timestamptz NOT NULL,
+    places jsonb NOT NULL,
+    reason text NOT NULL,
+    PRIMARY KEY (operator, kind, id, valid_from, superseded_at),
+    FOREIGN KEY (operator, kind, id, valid_from) REFERENCES site_document (operator, kind, id, valid_from),
+    CONSTRAINT superseded_has_a_reason CHECK (reason <> '')
+);
+COMMENT ON TABLE superseded IS 'Versions of site documents whose place another took, and why.';
 
 CREATE TABLE subject (
     operator text NOT NULL REFERENCES operator,

@@ -17,6 +17,7 @@ _CELL = f"'finished', 0, false, {_NINE}"
 ROWS = {
     "operator": "('%(op)s')",
     "site_document": "('%(op)s', 'node', 'n1', '-infinity', NULL, '{}', now())",
+    "superseded": "('%(op)s', 'node', 'n1', '-infinity', now(), NULL, '{}', now(), '{}', 'why')",
     "subject": "('%(op)s', '%(id)s', 'customer', 'customer-%(op)s', NULL)",
     "api_key": "('%(op)s', '%(id)s', NULL, NULL, 'finance', sha256('%(op)s'), now(), NULL, NULL)",
     "lane": "('%(op)s', 'n1', '0', 'sidecar', now())",

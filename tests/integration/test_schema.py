@@ -24,6 +24,7 @@ APP = {
     "alembic_version": "SELECT",
     "operator": "SELECT INSERT",
     "site_document": "SELECT INSERT UPDATE",
+    "superseded": "SELECT INSERT",
     "subject": "SELECT INSERT UPDATE(slug)",
     "api_key": "SELECT INSERT UPDATE(revoked_at)",
     "lane": "SELECT INSERT(enrolled_at) INSERT(kind) INSERT(lane) INSERT(node) INSERT(operator)",

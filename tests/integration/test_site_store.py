@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from sqlalchemy.exc import IntegrityError
 
 from adapters.postgres.database import Database
 from adapters.postgres.schema import subject
-from adapters.postgres.site import operator_facts, site_store
+from adapters.postgres.site import operator_facts, site_reader, site_store
 from adapters.site_files.apply import add_private_customers, apply_site
 from adapters.site_files.reading import read_files
 from adapters.site_files.store import MemorySiteStore, SiteStore, Span, Subject
 from adapters.site_files.writing import get_documents, to_yaml
+from billing.period import Period
 from billing.stored import StoredDocument
 from metering.refusal import Refusal
 
@@ -88,6 +90,63 @@ async def test_saving_nothing_is_fine_and_nothing_is_issued_at_first(opened: Ope
         await store.save([])
         assert list(await store.load()) == []
         assert await store.issued(["telecentras"]) == {}
+
+
+async def test_where_the_keys_of_a_version_stand_is_kept_with_it(opened: Opened) -> None:
+    places = {"": "site.yaml:1", "prices.1.input": "site.yaml:7"}
+    async with opened() as store:
+        await store.save([OPERATOR, replace(TARIFF, places=places)])
+    async with opened() as store:
+        (tariff,) = [each for each in await store.load() if each.kind == "tariff"]
+        assert tariff.places == places
+        assert tariff == TARIFF, "and is no part of what it says"
+
+
+async def test_no_period_is_closed_at_first(opened: Opened) -> None:
+    async with opened() as store:
+        await store.save([OPERATOR])
+        assert await store.closed(["telecentras"]) == {"telecentras": []}
+
+
+async def test_closed_periods_are_told_once_each(database: Database) -> None:
+    async with site_store(database) as store:
+        await store.save([OPERATOR])
+    closes = [("2026-10", 1), ("2026-09", 1), ("2026-10", 2)]
+    async with database.app("telecentras") as connection:
+        for period, number in closes:
+            await connection.execute(
+                text(
+                    "INSERT INTO period_close VALUES ('telecentras', :period, :number, now(), '{}', '{}', '{}', false)"
+                ),
+                {"period": period, "number": number},
+            )
+    async with site_reader(database) as store:
+        assert await store.closed(["telecentras"]) == {"telecentras": [Period(2026, 9), Period(2026, 10)]}
+
+
+async def test_what_was_superseded_is_kept_as_it_stood_with_the_reason(database: Database) -> None:
+    places = {"": "site.yaml:1"}
+    body = {**TARIFF.body, "prices": [{"models": ["*"], "input": "0.2"}]}
+    corrections = [{**body, "supersedes": "first", "reason": reason} for reason in ("a wrong price", "again")]
+    async with site_store(database) as store:
+        await store.save([OPERATOR, replace(TARIFF, places=places)])
+    for correction in corrections:
+        async with site_store(database) as store:
+            await store.save([replace(TARIFF, body=correction)])
+    async with database.app("telecentras") as connection:
+        query = text("SELECT body, places, reason FROM superseded ORDER BY superseded_at")
+        kept = [tuple(row) for row in await connection.execute(query)]
+    assert kept == [(TARIFF.body, places, "a wrong price"), (corrections[0], {}, "again")]
+    async with site_store(database) as store:
+        assert in_order(await store.load()) == in_order([OPERATOR, replace(TARIFF, body=corrections[1])])
+
+
+async def test_what_is_superseded_on_paper_alone_is_stored_and_nothing_is_kept(database: Database) -> None:
+    history = replace(TARIFF, body={**TARIFF.body, "supersedes": "first", "reason": "a wrong price"})
+    async with site_store(database) as store:
+        await store.save([OPERATOR, history])
+    async with database.app("telecentras") as connection:
+        assert (await connection.execute(text("SELECT count(*) FROM superseded"))).scalar_one() == 0
 
 
 async def test_the_example_applies_once_and_comes_back_from_get_unchanged(opened: Opened) -> None:

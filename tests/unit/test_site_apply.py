@@ -197,7 +197,8 @@ class TestIssued:
         changed = tariff("0.41"), tariff("0.60", valid_from="2026-12-01")
         assert refusals(issued, *changed) == [
             "-:1: tariff/vilnius was used by issued documents and can't be changed "
-            "(let a later version follow: valid_from 2026-11-01 or later, or none for the next midnight)"
+            "(let a later version follow: valid_from 2026-11-01 or later, or none for the next midnight; "
+            "or correct it: `supersedes: first` and `reason: …`)"
         ]
         assert apply(issued, tariff("0.41"))["created"] == ["tariff/vilnius@2026-11-23"]
 

@@ -1,0 +1,94 @@
+"""What issued documents and closes mean for an apply: versions that are held fast, and periods to be closed again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from zoneinfo import ZoneInfo
+
+from adapters.site_files.store import Span, Subject
+from adapters.site_files.superseding import RATED_BY, Change, further_hours
+from adapters.site_files.tariff_scalars import FIRST
+from adapters.site_files.versions import (
+    UTC,
+    Placed,
+    begin,
+    end,
+    identity_of,
+    merged,
+    shown,
+    timelines,
+    zone_of,
+    zones_of,
+)
+from billing.period import midnight
+from billing.stored import StoredDocument
+from metering.refusal import Fault
+
+
+def check_issued(
+    placed: Sequence[Placed],
+    stored: Sequence[StoredDocument],
+    issued: Mapping[Subject, Span],
+    faults: list[Fault],
+) -> None:
+    """Refuse what would change a version that issued documents rest on, by its content or by cutting it
+    short.
+    """
+    known, zones = timelines(stored), zones_of([], stored)
+    for each in placed:
+        span = issued.get(_rests_on(each.version))
+        timeline = known.get(identity_of(each.version), [])
+        if each.state == "unchanged" or span is None or each.supersedes:
+            continue
+        held = [other for other in timeline if begin(other) <= begin(each.version)]
+        if not held:
+            continue
+        before = held[-1]
+        if begin(each.version) >= span.end or end(before, timeline) <= max(span.first, begin(each.version)):
+            continue
+        if each.former is not None and _only_later(each.former, each.version, span.end, zones):
+            continue
+        remedy = (
+            f"let a later version follow: valid_from {span.end} or later, or none for the next midnight; "
+            f"or correct it: `supersedes: {before.valid_from or FIRST}` and `reason: …`"
+        )
+        what = f"{shown(before)} was used by issued documents and can't be changed"
+        faults.append(Fault(what, each.document.where, remedy))
+
+
+def _only_later(
+    before: StoredDocument, after: StoredDocument, issued_until: date, zones: Mapping[str, ZoneInfo]
+) -> bool:
+    """Whether a version only grows by hours of its price series, all of them after the days that were issued."""
+    further = further_hours(before, after)
+    zone = zone_of(after.body, zones.get(after.operator, UTC))
+    return further is not None and further >= midnight(issued_until, zone)
+
+
+def changes(placed: Sequence[Placed], stored: Sequence[StoredDocument]) -> list[Change]:
+    """Which days are rated otherwise than before, of every version that somebody put into the past on purpose: one that
+    takes another's place, and prices with a date."""
+    before, after = timelines(stored), timelines(merged(placed, stored))
+    zones = zones_of([], stored)
+    found = []
+    for each in placed:
+        version = each.version
+        dated = version.kind in ("tariff", "contract") and version.valid_from is not None
+        if each.state == "unchanged" or version.kind not in RATED_BY or not (dated or each.supersedes):
+            continue
+        identity = identity_of(version)
+        ends = [end(version, after[identity])]
+        ends += [end(each.former, before[identity])] if each.former is not None else []
+        further = further_hours(each.former, version) if each.former is not None else None
+        zone = zone_of(version.body, zones.get(version.operator, UTC))
+        first = begin(version) if further is None else further.astimezone(zone).date()
+        found.append(Change(version.operator, first, max(ends)))
+    return found
+
+
+def _rests_on(version: StoredDocument) -> Subject:
+    """The subject whose issued documents hold a version fast; a node's region is in all of its operator's."""
+    if version.kind == "node":
+        return Subject(version.operator, "operator", version.operator)
+    return Subject(*identity_of(version))

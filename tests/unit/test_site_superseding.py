@@ -1,0 +1,241 @@
+"""A version that was used is corrected by one that supersedes it; a price series grows; and both say what they touch."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+
+from adapters.site_files.apply import Applied, apply_site
+from adapters.site_files.reading import read_files
+from adapters.site_files.store import MemorySiteStore, Span, Subject
+from adapters.site_files.writing import get_documents, to_yaml
+from billing.facts import facts_from_documents
+from billing.period import Period
+from metering.refusal import Refusal
+
+NOON = datetime(2026, 11, 22, 10, tzinfo=UTC)
+OPERATOR = """\
+kind: operator
+id: telecentras
+name: AB Pavyzdys
+country: LT
+currency: EUR
+timezone: Europe/Vilnius
+"""
+TARIFF = """\
+kind: tariff
+id: vilnius
+operator: telecentras
+currency: EUR
+valid_from: 2026-10-01
+prices: [{models: ["*"], input: 0.40, output: 2}]
+"""
+CORRECTED = TARIFF.replace("0.40", "0.04").replace(
+    "valid_from: 2026-10-01", "supersedes: 2026-10-01\nreason: the point stood wrong"
+)
+
+
+def apply(store: MemorySiteStore, *documents: str) -> Applied:
+    text = "---\n".join(documents)
+    return asyncio.run(apply_site(store, read_files(["-"], lambda: text.encode()), NOON))
+
+
+def refusals(store: MemorySiteStore, *documents: str) -> list[str]:
+    with pytest.raises(Refusal) as refused:
+        apply(store, *documents)
+    return [str(fault) for fault in refused.value.faults]
+
+
+def use(store: MemorySiteStore) -> None:
+    """October was closed and issued, at the tariff's prices."""
+    october = Span(date(2026, 10, 1), date(2026, 11, 1))
+    for kind, identity in (("tariff", "vilnius"), ("operator", "telecentras")):
+        store.spans[Subject("telecentras", kind, identity)] = october
+    store.closes["telecentras"] = [Period(2026, 9), Period(2026, 10)]
+
+
+@pytest.fixture
+def store() -> MemorySiteStore:
+    store = MemorySiteStore()
+    apply(store, OPERATOR, TARIFF)
+    use(store)
+    return store
+
+
+def test_a_used_version_is_superseded_by_name_and_the_former_one_is_kept_with_the_reason(
+    store: MemorySiteStore,
+) -> None:
+    (former,) = [each for each in store.documents.values() if each.kind == "tariff"]
+    applied = apply(store, CORRECTED)
+    assert (applied.created, applied.changed) == ((), ("tariff/vilnius@2026-10-01",))
+    assert store.superseded == [(former, "the point stood wrong")]
+    (tariff,) = facts_from_documents(store.documents.values()).tariffs["vilnius"]
+    assert (tariff.version, str(tariff.rows[0].prices["input"])) == (
+        "vilnius@2026-10-01",
+        "Plain(price=Decimal('0.04'))",
+    )
+
+
+def test_an_apply_says_which_closed_periods_are_to_be_closed_again(store: MemorySiteStore) -> None:
+    assert apply(store, CORRECTED).to_json()["re_rates"] == [{"operator": "telecentras", "period": "2026-10"}]
+    assert apply(store, CORRECTED).re_rates == (), "the second time nothing changes"
+
+
+def test_applying_the_same_correction_twice_changes_nothing_and_neither_does_what_get_writes(
+    store: MemorySiteStore,
+) -> None:
+    apply(store, CORRECTED)
+    for text in (CORRECTED, to_yaml(asyncio.run(get_documents(store)))):
+        again = apply(store, text)
+        assert again.created == again.changed == ()
+    assert len(store.superseded) == 1
+
+
+def test_a_file_that_no_longer_says_what_it_superseded_says_the_same(store: MemorySiteStore) -> None:
+    apply(store, CORRECTED)
+    settled = TARIFF.replace("0.40", "0.04")
+    assert apply(store, settled).unchanged == ("tariff/vilnius@2026-10-01",)
+
+
+def test_what_was_superseded_may_be_superseded_again(store: MemorySiteStore) -> None:
+    apply(store, CORRECTED)
+    apply(store, CORRECTED.replace("0.04", "0.05").replace("the point", "again the point"))
+    assert [reason for _, reason in store.superseded] == [
+        "the point stood wrong",
+        "again the point stood wrong",
+    ]
+
+
+def test_a_version_without_a_date_is_called_first() -> None:
+    store = MemorySiteStore()
+    apply(store, OPERATOR, TARIFF.replace("valid_from: 2026-10-01\n", ""))
+    use(store)
+    corrected = CORRECTED.replace("supersedes: 2026-10-01", "supersedes: first")
+    applied = apply(store, corrected)
+    assert applied.changed == ("tariff/vilnius",)
+    assert [str(each.period) for each in applied.re_rates] == ["2026-09", "2026-10"]
+    assert apply(store, corrected).unchanged == ("tariff/vilnius",)
+
+
+def test_any_kind_may_be_superseded(store: MemorySiteStore) -> None:
+    moved = OPERATOR.replace("AB Pavyzdys", "AB Pavyzdžiai") + "supersedes: first\nreason: its name\n"
+    assert apply(store, moved).changed == ("operator/telecentras",)
+    assert refusals(store, moved.replace("Europe/Vilnius", "Europe/Riga")), (
+        "what never changes, never changes"
+    )
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        (
+            "supersedes: 2026-10-01",
+            "supersedes: 2026-10-02",
+            "-:5: supersedes: tariff vilnius has no version 2026-10-02 (allowed: 2026-10-01)",
+        ),
+        (
+            "supersedes: 2026-10-01",
+            "supersedes: first",
+            "-:5: supersedes: tariff vilnius has no version first (allowed: 2026-10-01)",
+        ),
+        (
+            "supersedes: 2026-10-01",
+            "supersedes: 2026-10-01\nvalid_from: 2026-10-05",
+            "-:6: valid_from: 2026-10-05 is not the version that is superseded, 2026-10-01 "
+            "(leave valid_from out: the version keeps its own)",
+        ),
+        (
+            "reason: the point stood wrong\n",
+            "",
+            "-:5: supersedes: the reason is missing "
+            "(add `reason: …`: it is kept, and told to whoever asks why a price changed)",
+        ),
+    ],
+)
+def test_a_correction_of_nothing_or_without_a_reason_is_refused(
+    store: MemorySiteStore, right: str, wrong: str, said: str
+) -> None:
+    assert refusals(store, CORRECTED.replace(right, wrong)) == [said]
+
+
+def test_a_version_beside_the_one_that_supersedes_it_is_refused(store: MemorySiteStore) -> None:
+    assert refusals(store, TARIFF, CORRECTED) == [
+        "-:8: tariff vilnius@2026-10-01 stands twice with different content "
+        "(the first is superseded by the other: remove it (-:1))"
+    ]
+
+
+def test_a_history_with_corrections_is_taken_where_nothing_of_it_is_known() -> None:
+    empty = MemorySiteStore()
+    assert apply(empty, OPERATOR, CORRECTED).created == ("operator/telecentras", "tariff/vilnius@2026-10-01")
+
+
+def test_a_contract_that_begins_in_a_closed_period_says_so_too(store: MemorySiteStore) -> None:
+    customer = "kind: customer\nid: acme\noperator: telecentras\nname: Acme\ncountry: LT\n"
+    contract = "kind: contract\ncustomer: acme\ntariff: vilnius\nvalid_from: 2026-10-15\ndiscount: 10%\n"
+    assert [str(each.period) for each in apply(store, customer, contract).re_rates] == ["2026-10"]
+
+
+# -- series ----------------------------------------------------------------------------------------------------------
+
+
+SPOT = TARIFF.replace(
+    "prices:",
+    "windows:\n- {name: spot, series: spot.csv, steps: [{up_to: 40, factor: 0.6}, {factor: 1}]}\nprices:",
+)
+
+
+def hours(first: str, count: int) -> str:
+    begin = datetime.fromisoformat(first).timestamp()
+    rows = [datetime.fromtimestamp(begin + 3600 * n, UTC).isoformat() for n in range(count)]
+    return "hour,price\n" + "".join(f"{hour},{40 + n % 2}\n" for n, hour in enumerate(rows))
+
+
+def test_a_version_in_use_grows_by_the_hours_that_follow_what_was_issued(tmp_path: Path) -> None:
+    store, file, series = MemorySiteStore(), tmp_path / "site.yaml", tmp_path / "spot.csv"
+    file.write_text(f"{OPERATOR}---\n{SPOT}", encoding="utf-8")
+
+    def again(text: str) -> Applied:
+        series.write_text(text, encoding="utf-8")
+        return asyncio.run(apply_site(store, read_files([file]), NOON))
+
+    october = hours("2026-09-30T21:00:00+00:00", 745)  # up to the local midnight that ends it
+    assert again(october).created[-1] == "tariff/vilnius@2026-10-01"
+    use(store)
+    longer = again(hours("2026-09-30T21:00:00+00:00", 746))
+    assert longer.changed == ("tariff/vilnius@2026-10-01",)
+    assert longer.re_rates == (), "October stays as it is"
+    assert store.superseded == []
+    assert again(hours("2026-09-30T21:00:00+00:00", 746)).unchanged[-1] == "tariff/vilnius@2026-10-01"
+    for other in (october, october.replace(",41", ",42", 1), hours("2026-09-30T22:00:00+00:00", 800)):
+        with pytest.raises(Refusal) as refused:
+            again(other)
+        assert "was used by issued documents" in str(refused.value.faults[0])
+
+
+def test_hours_that_were_issued_without_a_price_are_not_filled_in_afterwards(tmp_path: Path) -> None:
+    store, file, series = MemorySiteStore(), tmp_path / "site.yaml", tmp_path / "spot.csv"
+    file.write_text(f"{OPERATOR}---\n{SPOT}", encoding="utf-8")
+    series.write_text(hours("2026-09-30T21:00:00+00:00", 744), encoding="utf-8")
+    asyncio.run(apply_site(store, read_files([file]), NOON))
+    use(store)
+    series.write_text(hours("2026-09-30T21:00:00+00:00", 800), encoding="utf-8")
+    with pytest.raises(Refusal, match="1 fault in site files"):
+        asyncio.run(apply_site(store, read_files([file]), NOON))
+
+
+def test_a_version_knows_where_its_prices_stand(tmp_path: Path) -> None:
+    store, file = MemorySiteStore(), tmp_path / "site.yaml"
+    file.write_text(f"{OPERATOR}---\n{TARIFF}", encoding="utf-8")
+    asyncio.run(apply_site(store, read_files([file]), NOON))
+    (tariff,) = facts_from_documents(store.documents.values()).tariffs["vilnius"]
+    places = {path: tariff.places[path] for path in ("", "prices", "prices.1", "prices.1.input")}
+    assert places == {
+        "": f"{file}:8",
+        "prices": f"{file}:13",
+        "prices.1": f"{file}:13",
+        "prices.1.input": f"{file}:13",
+    }
