@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from adapters.postgres.database import Database
 from adapters.postgres.journal import trial_balance
 from adapters.postgres.schema import hourly_usage, subject
 from adapters.postgres.site import site_store
+from billing import holiday
 from billing.close import close_period, close_periods
 from billing.correct import credit_invoice
 from billing.document import ISSUED, Document, to_json
@@ -204,3 +205,29 @@ async def test_710_customers_are_closed_and_issued(database: Database) -> None:
     assert sum(line.tokens for line in lines) == sum(
         each["prompt_tokens"] + each["completion_tokens"] for each in usage
     )
+
+
+async def test_the_holidays_that_a_close_fixed_are_kept_in_postgres_and_win_over_a_calendar_that_changed(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = SITE.replace("prices:", "windows: [{name: holidays, days: [holiday], factor: 0.5}]\nprices:", 1)
+    await declare(database, site)
+    await use(database, [event("acme", 12, 100_000)])
+    books = PostgresBooks(database, lambda: NOW)
+
+    def calendar(day: date) -> Callable[[str, int], frozenset[date]]:
+        return lambda _name, _year: frozenset([day])
+
+    monkeypatch.setattr(holiday, "calendar_days", calendar(date(2026, 10, 1)))
+    first = await close_period(books, OPERATOR, OCTOBER, NOW, issue=True)
+    monkeypatch.setattr(holiday, "calendar_days", calendar(date(2026, 10, 2)))
+    second = await close_period(books, OPERATOR, OCTOBER, NOW, issue=True)
+
+    # 75,000 × 0.20 and 25,000 × 0.05, each per 1,000 tokens
+    assert [each["net"] for each in first["issued"]] == ["16.25"]
+    assert second["issued"] == []
+    async with books.read(OPERATOR) as book:
+        kept = await book.last_close(OCTOBER)
+    assert kept is not None
+    assert (kept.number, kept.holidays) == (2, {"LT": ["2026-10-01"]})
+    assert set(kept.facts["versions"]) >= {"tariff vilnius", "customer acme", "operator telecentras"}
