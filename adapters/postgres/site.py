@@ -46,6 +46,10 @@ _ISSUED = text("""
                  AS used (kind, version)
         WHERE state = 'issued'
         UNION ALL
+        -- A commitment asks for money without a line of its contract.
+        SELECT 'contract', customer, period, issue_date FROM document
+        WHERE state = 'issued' AND jsonb_path_exists(content, '$.*[*] ? (@.part == "floor")')
+        UNION ALL
         SELECT 'share', operator, period, made_at::date FROM settlement
         UNION ALL
         SELECT 'party', share ->> 'party', period, made_at::date

@@ -21,6 +21,7 @@ from adapters.postgres.database import Database
 from adapters.postgres.journal import trial_balance
 from adapters.postgres.schema import hourly_usage, subject
 from adapters.postgres.site import site_store
+from adapters.site_files.store import Subject
 from billing import holiday
 from billing.close import close_period, close_periods
 from billing.correct import credit_invoice
@@ -231,3 +232,16 @@ async def test_the_holidays_that_a_close_fixed_are_kept_in_postgres_and_win_over
     assert kept is not None
     assert (kept.number, kept.holidays) == (2, {"LT": ["2026-10-01"]})
     assert set(kept.facts["versions"]) >= {"tariff vilnius", "customer acme", "operator telecentras"}
+
+
+async def test_a_contract_is_held_fast_by_its_commitment_although_no_line_names_it(
+    database: Database,
+) -> None:
+    await declare(
+        database, SITE + "---\n{kind: contract, customer: beta, tariff: vilnius, commitment: 40.00}\n"
+    )
+    row = await close_period(PostgresBooks(database, lambda: NOW), OPERATOR, OCTOBER, NOW, issue=True)
+    assert [(each["customer"], each["net"]) for each in row["issued"]] == [("beta", "40.00")]
+    async with site_store(database) as store:
+        issued = await store.issued([OPERATOR])
+    assert issued[Subject(OPERATOR, "contract", "beta")].first == date(2026, 10, 1)
