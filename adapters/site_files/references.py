@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from adapters.site_files.reading import SiteDocument
 from adapters.site_files.schema import near_miss
-from adapters.site_files.tariff_references import check_amounts, check_holidays, check_once_fees
+from adapters.site_files.tariff_references import check_amounts, check_once_fees
 from adapters.site_files.versions import Placed, begin, end, identity_of, merged, shown, timelines
 from billing.stored import StoredDocument
 from billing.tariff import METERS, PriceRow, hidden_row
@@ -94,7 +94,6 @@ def _check_one(
                 if own and theirs and own != theirs:
                     what = f"currency: {own} is not the operator's"
                     faults.append(Fault(what, document.place("currency"), f"allowed: {theirs}"))
-                check_holidays(document, operator, faults)
         case "contract":
             _refer(document, ("customer",), "customer", document.id, None, declared, faults)
             for operator_id in sorted(declared.owners("customer", document.id))[:1]:

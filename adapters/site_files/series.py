@@ -70,7 +70,7 @@ def _read_lines(lines: list[str], file: str, path: Path, reading: Reading) -> tu
                 break
             what, remedy = fault.args
             reading.fault(path, what, remedy, f"{file}:{number}")
-            hour, price = (_after(before) if before else ""), "0"
+            hour, price = "", "0"  # the next line is not held to follow this one
         first, before = first or hour, hour
         prices.append(price)
     return first, None if wrong else prices

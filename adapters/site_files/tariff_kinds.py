@@ -98,15 +98,14 @@ _STEP = Table(
         "factor": Field(FACTOR, "Multiplies unit prices in these hours.", required=True),
     }
 )
-SERIES = Either(
+SERIES_PRICES = Listing(SERIES_PRICE, "price")
+_SERIES = Either(
     SERIES_FILE,
     Table(
         {
             "file": Field(SERIES_FILE, "The file that it was read from."),
             "first": Field(FIRST_HOUR, "The UTC hour of the first price.", required=True),
-            "prices": Field(
-                Listing(SERIES_PRICE, "price"), "One for each hour from the first on.", required=True
-            ),
+            "prices": Field(SERIES_PRICES, "One for each hour from the first on.", required=True),
         },
         check_series,
     ),
@@ -123,7 +122,7 @@ _WINDOW = Table(
             HOURS, "Hours of the tariff's zone; absent: the whole day.", examples=("22:00-06:00",)
         ),
         "factor": Field(FACTOR, "Multiplies unit prices in these hours.", examples=(0.5,)),
-        "series": Field(SERIES, "An hourly price that the factor follows."),
+        "series": Field(_SERIES, "An hourly price that the factor follows."),
         "steps": Field(Listing(_STEP, "step", check_steps), "The factor by the series' price of the hour."),
     },
     check_window,

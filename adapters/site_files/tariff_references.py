@@ -7,21 +7,7 @@ from collections.abc import Mapping, Sequence
 from adapters.site_files.reading import SiteDocument
 from adapters.site_files.rules import too_fine
 from adapters.site_files.versions import Placed
-from billing.holiday import is_calendar
-from billing.tariff import HOLIDAY
 from metering.refusal import Fault
-
-
-def check_holidays(document: SiteDocument, operator: Mapping[str, str], faults: list[Fault]) -> None:
-    """A window for holidays has a calendar: the tariff's own, or that of the operator's country."""
-    country = operator.get("country")
-    if document.places.get(("holidays",)) or country is None or is_calendar(country):
-        return
-    for at, window in enumerate(document.body.get("windows", ())):
-        if HOLIDAY in window.get("days", ()):
-            what = f"windows[{at + 1}].days: no public holidays of {country} are known"
-            remedy = "name a calendar, such as `holidays: LT`, or leave holiday out"
-            faults.append(Fault(what, document.place("windows", at, "days"), remedy))
 
 
 def check_amounts(document: SiteDocument, operator: Mapping[str, str], faults: list[Fault]) -> None:

@@ -16,6 +16,7 @@ import yaml
 from adapters.site_files.kinds import KINDS_BY_NAME
 from adapters.site_files.schema import Either, Listing, Table, Type, near_miss
 from adapters.site_files.store import SiteStore
+from adapters.site_files.tariff_kinds import SERIES_PRICES
 from adapters.site_files.versions import begin
 from billing.facts import KINDS
 from billing.stored import StoredDocument
@@ -37,7 +38,16 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if bare else '"')
 
 
+class _InOneLine(list[str]):
+    """A list without end (the hours of a series), which fills lines instead of having one for each item."""
+
+
+def _represent_line(dumper: yaml.SafeDumper, items: _InOneLine) -> yaml.SequenceNode:
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
+
+
 _Dumper.add_representer(str, _represent_text)
+_Dumper.add_representer(_InOneLine, _represent_line)
 
 
 async def get_documents(
@@ -81,6 +91,8 @@ def _ordered(expected: Type, value: Any) -> Any:
                 for key, known in expected.fields.items()
                 if key in value
             }
+        case Listing(), list() if expected is SERIES_PRICES:
+            return _InOneLine(value)
         case Listing(), list():
             return [_ordered(expected.item, item) for item in value]
         case Either(), dict():
