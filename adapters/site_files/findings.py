@@ -26,6 +26,7 @@ from adapters.site_files.findings_contracts import (
     holes,
     odd_contract_rows,
     odd_days_of_contract,
+    odd_fees_of_earlier,
 )
 from adapters.site_files.findings_prices import odd_prices
 from adapters.site_files.findings_rows import Place, odd_beside_earlier, odd_gaps, odd_regions, odd_rows
@@ -151,6 +152,7 @@ def _odd_contract(
     if holding:
         yield from odd_contract_rows(contract, holding[-1], place)
     yield from odd_contract_terms(contract, holding, around.default_tariff, around.currency, place)
+    yield from odd_fees_of_earlier(contract, contracts, place)
     yield from odd_days_of_contract(contract, contracts, tariffs, place)
 
 

@@ -96,3 +96,14 @@ def holes(tariffs: Sequence[Tariff]) -> Iterator[tuple[date, date | None]]:
         following = [begins(other) for other in tariffs if begins(other) > begins(tariff)]
         if end != date.max and (not following or end < following[0]):
             yield end, following[0] if following else None
+
+
+def odd_fees_of_earlier(contract: Contract, contracts: Sequence[Contract], place: Place) -> Iterator[Fault]:
+    """A fee that is due once, which an earlier version charged by the month: by its name it is no new one."""
+    for at, fee in enumerate(contract.fees):
+        for earlier in contracts:
+            monthly = any(other.name == fee.name and other.every == "month" for other in earlier.fees)
+            if fee.every == "once" and monthly and begins(earlier) < begins(contract):
+                what = f"fee {fee.name} is never charged: {earlier.version} stated a fee of that name already"
+                yield Fault(what, place("fees", at), "give it another name")
+                break

@@ -42,7 +42,9 @@ def checked(file: Path) -> tuple[Sequence[Fault], Sequence[Fault]]:
     try:
         return (), asyncio.run(check_site(MemorySiteStore(), read_files([file]), NOW)).warnings
     except Refusal as refused:
-        return refused.faults, ()
+        warnings = refused.extra.get("warnings", [])
+        assert isinstance(warnings, list)
+        return refused.faults, [Fault(**each) for each in warnings]
 
 
 def by_line(file: Path, faults: Sequence[Fault]) -> Listed:
