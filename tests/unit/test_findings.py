@@ -118,7 +118,7 @@ def tariff(*windows: Window, holidays: str | None = "LT") -> Tariff:
 
 
 WEEKS = [date(2026, 1, 5) + timedelta(days=number) for number in range(7 * 16)]
-FEASTS = frozenset(Random(1).sample(WEEKS, 40))
+FEASTS = frozenset(Random(1).sample(WEEKS, 56))
 """So many that every weekday is a holiday, comes after one, both and neither."""
 
 some_windows = st.lists(
