@@ -77,6 +77,7 @@ def said(customer: str, line: Line) -> dict[str, str]:
         "price row": line.price_row or "",
         "model": line.model or "",
         "meter": line.meter,
+        "window": line.window,
         "tier": "" if line.tier is None else str(line.tier),
         "quantity": str(line.quantity),
         "unit price": format_price(line.unit_price),
@@ -116,6 +117,9 @@ def test_the_worked_example_makes_the_documents_that_the_page_shows(
     assert [
         {
             "customer": customer,
+            "lines": format_minor(each.line_total, "EUR"),
+            "allowances": format_minor(each.allowance_total, "EUR"),
+            "charges": format_minor(each.charge_total, "EUR"),
             "net": format_minor(each.net, "EUR"),
             "VAT": format_minor(each.tax, "EUR"),
             "gross": format_minor(each.gross, "EUR"),
@@ -145,7 +149,7 @@ def test_late_usage_of_the_worked_example_asks_for_the_difference(example: tuple
     first = as_issued(draft, "INV-2026-000001", facts.operator[0], NOVEMBER)
     second = invoice(facts, events_of([*usage, *late]), "acme", [first])
     assert [said("acme", entry.line) for entry in second.lines] == difference
-    assert (second.net, second.tax, first.tax + second.tax) == (13, 3, 35)
+    assert (second.net, second.tax, first.tax + second.tax) == (13, 3, 32)
     assert [each.number for each in second.supplements] == ["INV-2026-000001"]
 
 
