@@ -33,10 +33,9 @@ def floor_part(
 ) -> BillPart | None:
     """The shortfall of one customer's usage `lines` less `discounts`, as a charge; None where there is none."""
     usage = [line for line in lines if line.meter != FEE]
-    used = any(line.tier != UNBILLED for line in usage)
     committed = False
     total = 0
-    for commitment, minimum in _days(customer, period, facts, used=used):
+    for commitment, minimum in floor_days(customer, period, facts, used=was_used(usage)):
         committed = committed or bool(commitment)
         total += minimum if commitment is None else commitment
     remains = sum(line.amount for line in usage) + sum(part.amount for part in discounts)
@@ -46,7 +45,14 @@ def floor_part(
     return BillPart(FLOOR_PART, COMMITMENT if committed else MINIMUM, shortfall)
 
 
-def _days(customer: str, period: Period, facts: Facts, *, used: bool) -> Iterator[tuple[int | None, int]]:
+def was_used(lines: Sequence[Line]) -> bool:
+    """Whether there is a billed or free line of usage, without which no minimum is asked for."""
+    return any(line.meter != FEE and line.tier != UNBILLED for line in lines)
+
+
+def floor_days(
+    customer: str, period: Period, facts: Facts, *, used: bool
+) -> Iterator[tuple[int | None, int]]:
     """Each day's (commitment, if one is stated; minimum), in minor units."""
     contracts = facts.contracts.get(customer, ())
     for number in range(period.days):

@@ -29,7 +29,7 @@ from billing.tariff import Tier as PriceTier
 from billing.terms import TermsRow
 from billing.working_hours import Part, parts_of
 
-Key = tuple[str, str | None, str, str | None, str, str, Tier]
+Key = tuple[str | None, str | None, str | None, str | None, str, str, Tier]
 """(tariff version, contract version, price row, model, meter, window, tier): rule 6's key of a usage line."""
 
 

@@ -3,7 +3,7 @@
 invoice TLC-2026-000001 · Acme UAB · 2026-10
 line  what                              quantity  price  per       amount
 1     qwen3-32b · input tokens         1,900,000   0.35  M tokens    0.67
-      VAT 21 % of 0.67                                               0.14
+      VAT 21% of 0.67                                                0.14
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ def _sums(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     currency = document["currency"]
     yield f"net, {currency}", document["net"]
     for tax in document["taxes"]:
-        yield f"VAT {tax['rate']} % of {tax['basis']}", tax["amount"]
+        yield f"VAT {tax['rate']}% of {tax['basis']}", tax["amount"]
     yield f"gross, {currency}", document["gross"]
 
 
 def _share(part: Mapping[str, Any]) -> str:
-    return "" if part["percent"] is None else f", {part['percent']} % of {part['base']}"
+    return "" if part["percent"] is None else f", {part['percent']}% of {part['base']}"

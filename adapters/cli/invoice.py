@@ -17,12 +17,13 @@ from adapters.cli.options import CustomerOption, OperatorOption, PeriodOption, r
 from adapters.cli.progress import progress_bar
 from adapters.cli.wiring import make_books
 from adapters.data_folder import DataFolder, now
+from adapters.explaining import explained
 from billing.correct import credit_invoice
 from billing.document import Document, to_json
 from billing.issue import issue_documents, issue_period
 from billing.money import parse_amount
 from metering.refusal import Refusal
-from reports.explain import explain, explain_text
+from reports.explain_text import explain_text
 
 SHOWN = (
     "number",
@@ -72,12 +73,15 @@ def register(app: typer.Typer) -> None:
     invoice_preview.register(group)
 
     @command(group, "explain", path="invoice explain", example="tally invoice explain acme.2026-10.1")
-    async def explain_(context: Context, reference: ReferenceArgument) -> Result:
-        """Each step from tokens to cents, and which version and row a price came from."""
+    async def explain_(
+        context: Context,
+        reference: ReferenceArgument,
+        line: Annotated[str | None, typer.Option("--line", metavar="N", help="Only this line.")] = None,
+    ) -> Result:
+        """Each step from tokens to cents, and which file, version and row a price came from."""
         async with context.database() as database:
-            document = to_json(await answers.find_document(database, reference))
-        lines = explain(document)
-        return Result({"id": document["id"], "lines": lines}, explain_text(document, lines))
+            document, explanation = await explained(database, reference, line=line)
+        return Result(explanation, explain_text(document, explanation["lines"]))
 
     @command(group, "issue", path="invoice issue", example="tally invoice issue --period 2026-10")
     async def issue(
