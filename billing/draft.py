@@ -216,6 +216,6 @@ def _modifier(part: BillPart, code: str, case: TaxCase) -> AllowanceOrCharge:
     base = percent = None
     if part.base is not None and part.percent is not None:
         of = part.base if part.amount < 0 else -part.base
-        if of >= 0 and round_half_away(Fraction(of) * Fraction(part.percent) / 100) == amount:
+        if of >= 0 and round_half_away(Fraction(part.percent) * Fraction(of, 100)) == amount:
             base, percent = of, part.percent
     return AllowanceOrCharge(part.reason, code, amount, case.category, case.rate, base, percent, part.key)
