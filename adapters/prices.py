@@ -12,7 +12,7 @@ from adapters import answers
 from adapters.postgres.closes import load_closes
 from adapters.postgres.database import Database
 from billing.facts import Facts
-from billing.holiday import calendar_days
+from billing.holiday import asks_for_holidays, calendar_days
 from billing.period import Period, midnight
 from billing.prices_asked import (
     Question,
@@ -95,7 +95,7 @@ async def tariff_sheet(
         day,
         _until(versions, tariff),
         (asked.region,) if asked.region is not None else tuple(regions_at(facts, instant)),
-        tuple(sorted(calendar_days(tariff.holidays, day.year))) if tariff.holidays else (),
+        _holidays(tariff, day.year),
     )
     content = await asyncio.to_thread(render_price_sheet, sheet, language, asked.format)
     return content, {
@@ -142,6 +142,13 @@ def _until(versions: tuple[Tariff, ...], tariff: Tariff) -> date | None:
     following = versions[versions.index(tariff) + 1 :]
     ends = [tariff.valid_until, *(each.valid_from for each in following[:1])]
     return min((day for day in ends if day is not None), default=None)
+
+
+def _holidays(tariff: Tariff, year: int) -> tuple[date, ...]:
+    """In order; none where no window asks for them: only then is the calendar one that there is."""
+    if tariff.holidays is None or not any(map(asks_for_holidays, tariff.windows)):
+        return ()
+    return tuple(sorted(calendar_days(tariff.holidays, year)))
 
 
 def _language(asked: str | None, operators: str) -> str:
