@@ -12,7 +12,7 @@ from datetime import datetime
 
 from adapters.site_files.findings import odd_things
 from adapters.site_files.issued import changes, check_issued
-from adapters.site_files.reading import SiteFiles, faults_to_json, refuse_faults
+from adapters.site_files.reading import SiteFiles, faults_to_json, in_order, refuse_faults
 from adapters.site_files.references import check_references
 from adapters.site_files.scalars import ID, WrongTextError
 from adapters.site_files.schema import shorten
@@ -65,7 +65,7 @@ async def check_site(store: SiteStore, files: SiteFiles, now: datetime) -> Check
     concerned = {each.version.operator for each in placed if each.state != "unchanged"}
     if concerned:
         check_issued(placed, stored, await store.issued(concerned), faults)
-    warnings = [*files.warnings, *odd_things(placed, stored, faults, now)]
+    warnings = in_order([*files.warnings, *odd_things(placed, stored, faults, now)])
     refuse_faults(faults, warnings)
     days = changes(placed, stored)
     closed = await store.closed({change.operator for change in days}) if days else {}

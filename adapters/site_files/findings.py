@@ -66,7 +66,7 @@ class Surroundings:
 def odd_things(
     placed: Sequence[Placed], stored: Sequence[StoredDocument], faults: Sequence[Fault], now: datetime
 ) -> list[Fault]:
-    """Every warning about what `placed` states, in the order of the files. `faults`: what was refused."""
+    """Every warning about what `placed` states, in no order. `faults`: what was refused."""
     refused = {fault.where for fault in faults}
     sound = [
         each for each in placed if refused.isdisjoint({each.document.where, *each.document.places.values()})
@@ -86,7 +86,7 @@ def odd_things(
         for each in sound:
             if each.version.operator == operator:
                 found.extend(_odd_document(each, around))
-    return list(dict.fromkeys(found))
+    return found
 
 
 def _odd_document(placed: Placed, around: Surroundings) -> Iterator[Fault]:

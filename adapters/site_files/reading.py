@@ -64,7 +64,7 @@ def refuse_faults(faults: Sequence[Fault], warnings: Sequence[Fault] = ()) -> No
     """Raise `bad_site_files` with every fault once, by file and line, if there are any; `warnings` go with it."""
     if not faults:
         return
-    listed = sorted(dict.fromkeys(faults), key=_by_file_and_line)
+    listed = in_order(faults)
     count = "1 fault" if len(listed) == 1 else f"{len(listed)} faults"
     raise Refusal(
         "bad_site_files",
@@ -74,6 +74,11 @@ def refuse_faults(faults: Sequence[Fault], warnings: Sequence[Fault] = ()) -> No
         faults=listed,
         extra={"warnings": faults_to_json(warnings)} if warnings else None,
     )
+
+
+def in_order(faults: Sequence[Fault]) -> list[Fault]:
+    """Each fault or warning once, by file and line."""
+    return sorted(dict.fromkeys(faults), key=_by_file_and_line)
 
 
 def faults_to_json(faults: Sequence[Fault]) -> list[dict[str, str]]:

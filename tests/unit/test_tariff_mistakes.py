@@ -81,3 +81,13 @@ def test_one_file_has_more_than_thirty_kinds_of_mistakes_at_once(name: str, mark
     words = [each for said in expected(MISTAKES / name, mark).values() for each in said]
     kinds = {re.sub(r"'[^']*'|[a-z0-9_-]*\d[\d.,_%-]*|\[.*?\]", "", each) for each in words}
     assert len(kinds) >= 30
+
+
+def test_the_page_of_warnings_shows_what_check_says(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "tariff-check.md").read_text(encoding="utf-8")
+    (site,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (shown,) = re.findall(r"^```text\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    file = tmp_path / "odd.yaml"
+    file.write_text(site, encoding="utf-8")
+    _, warnings = checked(file)
+    assert [str(each).removeprefix(f"{tmp_path}/") for each in warnings] == shown.splitlines()
