@@ -95,8 +95,8 @@ def invoiced_tokens(
             if line.unit == PACKAGE_UNIT:
                 packages[document.customer, line.key] += document.sign * line.quantity
                 named[document.customer, line.key] += document.sign * line.tokens
-    for customer, lines in (rated or {}).items():
-        for line in lines:
+    for customer in {customer for customer, _ in packages}:
+        for line in (rated or {}).get(customer, ()):
             key = (customer, line.key)
             if line.meter in tokens and line.unit == PACKAGE_UNIT and packages[key] == line.quantity:
                 tokens[line.meter] += line.tokens - named[key]

@@ -183,7 +183,7 @@ def _period(period: Mapping[str, Any]) -> Iterator[str]:
     }
     if missing and period["closed_at"]:
         said = ", ".join(f"{tokens:,} {meter}" for meter, tokens in missing.items())
-        yield f"  of that on no issued document (drafts, what waits): {said}"
+        yield f"  of that on no issued document (drafts, what waits, what made no difference in money): {said}"
     for each in period["differences"]:
         yield (
             f"DIFFERENCE: {period['operator']} {period['period']}: {each['rated']:,} {each['meter']} tokens were rated at"
