@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from usage_cells import site_facts
 
 from adapters.prices import read_instant
 from billing.facts import Facts
 from billing.prices_asked import Question, prices_in_force, with_holidays_ahead
+from billing.prices_in_force import window_in_force
 from metering.refusal import Refusal
 from reports.prices import price_foot, price_head, price_lines, prices_json
 
@@ -218,6 +221,23 @@ def test_the_next_change_is_the_windows_edge_and_the_next_version_after_it() -> 
     ]
     mine = answer("2026-10-07T23:30+03:00", customer="walk-in")
     assert mine["changes"] == found["changes"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 24 * 120))
+def test_until_the_next_change_each_hour_has_the_same_window_and_from_then_on_another(hours: int) -> None:
+    instant = datetime(2026, 10, 1, tzinfo=UTC) + timedelta(hours=hours)
+    facts = with_holidays_ahead(site_facts(SITE), instant, {})
+    [tariff, *_] = [each for each in facts.tariffs["vilnius"] if each.windows]
+    changes = prices_in_force(facts, Question("vilnius", instant)).changes
+    if not changes or changes[0].what.startswith("tariff"):
+        return
+    now, then = (window_in_force(tariff, facts, each) for each in (instant, changes[0].at))
+    assert (then.name, then.factor) != (now.name, now.factor)
+    while instant < changes[0].at:
+        each = window_in_force(tariff, facts, instant)
+        assert (each.name, each.factor) == (now.name, now.factor)
+        instant += timedelta(hours=1)
 
 
 def test_the_last_version_knows_no_change() -> None:
