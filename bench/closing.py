@@ -16,6 +16,7 @@ from adapters.postgres.open import open_database
 from bench.command import installation
 from bench.results import Measured
 from bench.traces import claude_code
+from billing.holiday import with_holidays
 from billing.period import Period
 from billing.rating import rate
 
@@ -57,6 +58,6 @@ async def _rating(data: Path) -> tuple[int, int, float]:
         facts = await book.facts()
         usage = await book.usage(*OCTOBER.bounds(facts.operator[-1].zone))
     began = time.perf_counter()
-    rated = rate(usage, facts, OCTOBER)
+    rated = rate(usage, with_holidays(facts, OCTOBER), OCTOBER)
     seconds = time.perf_counter() - began
     return usage.num_rows, sum(len(lines) for lines in rated.lines.values()), seconds
