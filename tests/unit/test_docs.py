@@ -22,7 +22,8 @@ from adapters.cli import framework, main
 from adapters.cli.subjects import import_all
 from adapters.site_files.apply import apply_site, check_site
 from adapters.site_files.nodes import parse_documents
-from adapters.site_files.reading import SiteFiles, read_document
+from adapters.site_files.reading import SiteFiles, nothing_beside, read_document
+from adapters.site_files.schema import Beside
 from adapters.site_files.store import MemorySiteStore
 from billing.bill import make_bill
 from billing.document import Document, to_json
@@ -156,14 +157,16 @@ def test_late_usage_of_the_worked_example_asks_for_the_difference(example: tuple
 # -- site-files.md -------------------------------------------------------------------------------------------------
 
 
-def read(text: str, name: str) -> SiteFiles:
+def read(text: str, name: str, beside: Beside = nothing_beside) -> SiteFiles:
     faults: list[Fault] = []
-    read_documents = [read_document(node, faults) for node in parse_documents(text.encode(), name, faults)]
+    read_documents = [
+        read_document(node, faults, beside) for node in parse_documents(text.encode(), name, faults)
+    ]
     return SiteFiles(tuple(each for each in read_documents if each is not None), tuple(faults), ())
 
 
 def test_the_annotated_site_file_is_applied_as_the_page_shows() -> None:
-    example, _ = blocks("site-files.md", "yaml")
+    example, *_ = blocks("site-files.md", "yaml")
     shown, _ = blocks("site-files.md", "text")
     store = MemorySiteStore()
     applied = asyncio.run(apply_site(store, read(example, "site.yaml"), NOVEMBER))
@@ -172,8 +175,25 @@ def test_the_annotated_site_file_is_applied_as_the_page_shows() -> None:
     assert again.created == again.changed == ()
 
 
+def test_the_further_examples_of_site_files_are_applied_after_the_first() -> None:
+    example, *further, _refused = blocks("site-files.md", "yaml")
+    [series] = blocks("site-files.md", "csv")
+    store = MemorySiteStore()
+    asyncio.run(apply_site(store, read(example, "site.yaml"), NOVEMBER))
+    applied = [
+        asyncio.run(
+            apply_site(store, read(text, "further.yaml", lambda name: (name, series.encode())), NOVEMBER)
+        )
+        for text in further
+    ]
+    assert [(each.created, each.changed) for each in applied] == [
+        (("tariff/green",), ()),
+        ((), ("tariff/vilnius@2026-10-01",)),
+    ]
+
+
 def test_a_file_full_of_mistakes_is_refused_as_the_page_shows() -> None:
-    example, refused = blocks("site-files.md", "yaml")
+    example, *_, refused = blocks("site-files.md", "yaml")
     _, shown = blocks("site-files.md", "text")
     store = MemorySiteStore()
     asyncio.run(apply_site(store, read(example, "site.yaml"), NOVEMBER))
