@@ -45,7 +45,8 @@ async def _rated_again(database: Database, document: Document) -> RatedAgain:
     owner, period, customer = document.operator, document.period, document.customer
     async with database.app(owner, snapshot=True) as connection:
         facts = await operator_facts(connection, owner)
-        usage = await usage_table(connection, owner, *period.bounds(facts.operator[-1].zone))
+        start, end = period.bounds(facts.operator[-1].zone)
+        usage = await usage_table(connection, owner, start, end, customer)
         adjustments = await load_adjustments(connection, owner, period)
         documents = await load_documents(connection, owner, period=period, customer=customer)
         closes = await load_closes(connection, owner, period=period)

@@ -49,7 +49,7 @@ async def invoice_preview(
                     where="--until",
                     remedy=f"a time after {_instant(start)}, or another --period",
                 )
-            usage = await usage_table(connection, owner, start, end if cut is None else min(cut, end))
+            usage = await usage_table(connection, owner, start, min(cut or end, end), customer)
             adjustments = await load_adjustments(connection, owner, month)
             documents = await load_documents(connection, owner, period=month, customer=customer)
             closes = await load_closes(connection, owner, period=month, newest=True)

@@ -40,7 +40,7 @@ def usage_steps(
     """Every step of `line` of `document`; `made` is its working and `standing` its place on the bill."""
     yield from _quantity_steps(made, again)
     yield from price_steps(line, standing.quantity, document.currency, made)
-    if standing.earlier:
+    if standing.earlier or document.sign < 0:
         yield from _difference_steps(standing, line, document)
 
 
@@ -181,16 +181,14 @@ def _difference_steps(standing: Standing, line: Line, document: Document) -> Ite
     currency = document.currency
     quantities = [f"{each.quantity} on {each.number}" for each in standing.earlier if each.quantity]
     amounts = [f"{format_minor(each.amount, currency)} on {each.number}" for each in standing.earlier]
-    turned = (
-        "" if document.sign > 0 else "; the rest is below 0, and a credit note prints it without the sign"
-    )
+    turned = "" if document.sign > 0 else "; a credit note turns the sign"
     yield step(
-        "less earlier documents",
+        "less earlier documents" if standing.earlier else "credited",
         f" {MINUS} ".join([str(standing.quantity), *quantities]) + turned,
         figure(line.quantity, line.unit),
     )
     yield step(
-        "difference",
-        f" {MINUS} ".join([format_minor(standing.amount, currency), *amounts]),
+        "difference" if standing.earlier else "its amount",
+        f" {MINUS} ".join([format_minor(standing.amount, currency), *amounts]) + turned,
         money(line.amount, currency),
     )

@@ -138,6 +138,16 @@ async def test_no_usage_is_an_empty_table_of_the_same_columns(database: Database
     assert read_hourly(table, *OCTOBER)[0].customers == ()
 
 
+async def test_one_customers_usage_is_read_alone_wherever_it_is_kept(database: Database) -> None:
+    hour = datetime(2026, 10, 5, 8, tzinfo=UTC)
+    await fill(database, [cell(hour), cell(hour, BETA)], [cell(hour), cell(hour, BETA)])
+    async with database.app("telecentras") as connection:
+        own = await usage_table(connection, "telecentras", *OCTOBER, "acme")
+        nobodys = await usage_table(connection, "telecentras", *OCTOBER, "nobody")
+    assert own["customer"].to_pylist() == ["acme", "acme"]
+    assert (nobodys.num_rows, nobodys.schema) == (0, own.schema)
+
+
 async def test_the_range_is_half_open(database: Database) -> None:
     start, end = OCTOBER
     before, first, last = start - timedelta(hours=1), start, end - timedelta(hours=1)

@@ -190,10 +190,13 @@ def test_a_credit_note_says_what_the_bill_lost() -> None:
     line = by_title(books, note)["qwen3-32b · output tokens · tier 1"]
     assert line["rounded"][1] == "16.00 EUR"
     assert line["less earlier documents"] == (
-        "10000000 − 40000000 on INV-2026-000001; the rest is below 0, and a credit note prints it without the sign",
+        "10000000 − 40000000 on INV-2026-000001; a credit note turns the sign",
         "30000000 tokens",
     )
-    assert line["difference"] == ("16.00 − 64.00 on INV-2026-000001", "48.00 EUR")
+    assert line["difference"] == (
+        "16.00 − 64.00 on INV-2026-000001; a credit note turns the sign",
+        "48.00 EUR",
+    )
 
 
 def test_a_credit_note_that_mirrors_its_invoice_says_so() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from books_in_memory import BookInMemory, BooksInMemory
+from explained import check_explained
 from plain_bill import plain_nets
 from rating_vectors import BASE, STORIES, events_of, found, sorted_lines, stated
 from usage_cells import site_documents, usage_table
@@ -126,6 +127,9 @@ async def tell(story: Mapping[str, Any]) -> World:
             assert descriptions(step["documents"]) <= worded
         for document in made:
             check_the_document(document)
+        for document in world.book.papers.values():
+            fresh = "close" in step and document in made
+            check_explained(world.book, world.book.stated, world.book.rows, document, fresh=fresh)
         if row is not None:
             check_the_close(world, step, row)
         check_the_books(world.book)
