@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -302,6 +304,22 @@ def test_a_person_reads_a_line_for_each_meter_and_tier() -> None:
         ("", "", "", "", "", "graduated 2: over 50,000,000", "1.2", "0.5", "0.6", ""),
         ("", "", "", "", "reasoning", "counted as output", "", "", "", ""),
     ]
+
+
+def keys_of(value: object) -> set[str]:
+    """Every key of a JSON document, however deep; of `segments` the names are somebody's own."""
+    if isinstance(value, dict):
+        inner = [keys_of(each) for key, each in value.items() if key != "segments"]
+        return set(value).union(*inner)
+    return set().union(*map(keys_of, value)) if isinstance(value, list) else set()
+
+
+def test_the_keys_of_the_document_are_those_in_docs_commands_md() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
+    section = page.partition("### `tally tariff show ID`")[2].partition("\n### ")[0]
+    [told] = re.findall(r"^    \{tariff, .*?\}$", section, re.MULTILINE | re.DOTALL)
+    found = answer("2026-11-02T12:00+02:00", model="qwen3-32b", region="LT-VL", customer="acme")
+    assert set(re.findall(r"[a-z_]+", told)) == keys_of(found)
 
 
 VILNIUS = site_facts(SITE).operator[0].zone
