@@ -302,44 +302,30 @@ def test_a_bad_site_file_is_refused_with_its_line(
     assert what in " ".join(fault["what"] for fault in applied["faults"])
 
 
-@pytest.mark.parametrize(
-    ("text", "feature"),
-    [
-        (TARIFF + "windows: [{name: night, hours: '22:00-06:00', factor: 0.5}]\n", "windows"),
-        (TARIFF + "segments: {sme: 15%}\n", "segments"),
-        (TARIFF + "included: {input: 1_000_000}\n", "included"),
-        (TARIFF + "minimum: 5.00\n", "minimum"),
-        (TARIFF + "bill_output: generated\n", "bill_output"),
-        (TARIFF + "bill_outcomes: [finished]\n", "bill_outcomes"),
-        (TARIFF.replace("input: 1", "prompt_over: 128_000\n    input: 1"), "prompt_over"),
-        (TARIFF.replace("input: 1", "input: {volume: [{up_to: 10, price: 1}, {price: 2}]}"), "volume"),
-        (TARIFF.replace("input: 1", "input: {package: {size: 10, price: 1}}"), "package"),
-        (
-            "kind: contract\ncustomer: acme\ntariff: vilnius\nvalid_from: 2027-01-01\ndiscount: 10%\n",
-            "discount",
-        ),
-        (
-            "kind: contract\ncustomer: acme\ntariff: vilnius\nvalid_from: 2027-01-01\ncommitment: 9.00\n",
-            "commitment",
-        ),
-        (
-            "kind: contract\ncustomer: acme\ntariff: vilnius\nvalid_from: 2027-01-01\nfees: [{name: x, amount: 1.00}]\n",
-            "fees",
-        ),
-        (TARIFF + "supersedes: 2026-10-01\nreason: x\n", "supersedes"),
-    ],
-)
-def test_what_is_not_rated_yet_is_refused_by_name_and_never_ignored(
-    tally: Tally, tmp_path: Path, text: str, feature: str
+def test_what_is_legal_and_odd_is_warned_of_with_its_line_and_not_refused(
+    tally: Tally, tmp_path: Path
 ) -> None:
-    site = tmp_path / "later.yaml"
-    site.write_text(text)
+    site = tmp_path / "odd.yaml"
+    site.write_text(TARIFF.replace("input: 1", "input: 0.0004") + "segments: {sme: 0.15%}\n")
 
-    error = tally.refused("apply", str(site))
+    warnings = tally("check", str(site))["warnings"]
 
-    said = " ".join(f"{fault['what']} {fault['remedy']}" for fault in error["faults"])
-    assert feature in said, error
-    assert "not rated yet" in said, error
+    assert [(each["where"], each["remedy"]) for each in warnings] == [
+        (f"{site}:7", "presumably 0.4 is meant; prices are per 1,000,000 tokens"),
+        (f"{site}:9", "presumably 15% is meant"),
+    ]
+    for_people = tally.run("check", str(site))
+    assert for_people.exit_code == 0
+    assert [line.partition(": ")[0] for line in for_people.stderr.splitlines()] == ["warning", "warning"]
+    assert "no fault found, 2 warnings; nothing was changed" in for_people.stdout
+
+    site.write_text(site.read_text() + "---\nkind: castle\n")
+    assert tally.refused("apply", str(site))["warnings"] == warnings
+    assert [line.partition(": ")[0] for line in tally.run("apply", str(site)).stderr.splitlines()[:3]] == [
+        "warning",
+        "warning",
+        "error",
+    ]
 
 
 def test_all_faults_of_all_files_are_listed_at_once(tally: Tally, tmp_path: Path) -> None:
