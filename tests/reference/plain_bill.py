@@ -154,7 +154,7 @@ def _floor(site: Site, customer: str, usage: Lines, days: Sequence[date]) -> int
             total += number(contract["commitment"])
         elif _is_used(usage) and terms:
             total += number(terms.tariff.get("minimum", "0"))
-    return half_away(total * 100 / len(days))
+    return half_away(total * site.minor / len(days))
 
 
 def _owes_a_floor(site: Site, customer: str, usage: Lines, days: Sequence[date]) -> bool:
@@ -174,7 +174,7 @@ def _fees(site: Site, customer: str, days: Sequence[date]) -> Lines:
     for version in site.versions.get("contract", {}).get(customer, []):
         held = sum(1 for day in days if site.in_force("contract", customer, day) is version)
         for fee in version.get("fees", []):
-            amount = number(fee["amount"]) * 100
+            amount = number(fee["amount"]) * site.minor
             if fee.get("every", "month") == "once":
                 due = fee["name"] not in seen and days[0] <= begin(version) <= days[-1]
             else:
@@ -183,7 +183,7 @@ def _fees(site: Site, customer: str, days: Sequence[date]) -> Lines:
             if due:
                 minor = half_away(amount)
                 key = Key(None, version_name(version, customer), None, None, "fee", "base", None, fee["name"])
-                lines[key] = PlainLine(1, Fraction(minor, 100), Fraction(1), 1, minor, 0)
+                lines[key] = PlainLine(1, Fraction(minor, site.minor), Fraction(1), 1, minor, 0)
     return lines
 
 

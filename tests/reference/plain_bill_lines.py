@@ -41,7 +41,7 @@ class Rated:
 def plain_usage(site: Site, events: Iterable[Event], year: int, month: int) -> Rated:
     """The lines of a month's usage."""
     steps, unpriced, customers = _steps(site, events, year, month)
-    filling = Filling({customer: included(site, customer, year, month) for customer in customers})
+    filling = Filling({customer: included(site, customer, year, month) for customer in customers}, site.minor)
     for step in sorted(steps, key=lambda step: step[:5]):
         filling.take(step, steps[step])
     return Rated(filling.lines(), unpriced)

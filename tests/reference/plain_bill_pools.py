@@ -85,7 +85,8 @@ class Step(NamedTuple):
 class Filling:
     """Pools being filled in rule 5's order."""
 
-    def __init__(self, included: Mapping[str, Mapping[str, int]]) -> None:
+    def __init__(self, included: Mapping[str, Mapping[str, int]], minor: int) -> None:
+        self._minor = minor
         self._included = included
         self._content: dict[Any, int] = defaultdict(int)
         self._prices: dict[Key, tuple[Fraction, Fraction]] = {}
@@ -131,14 +132,14 @@ class Filling:
             step, pricing = parts[0][0], parts[0][0].row.prices[parts[0][0].meter]
             total = sum(quantity for _, quantity in parts)
             if "package" in pricing:
-                packages.append((step.customer, *_packages(step, pricing["package"], total)))
+                packages.append((step.customer, *_packages(step, pricing["package"], total, self._minor)))
                 continue
             tier, price = _volume(pricing["volume"], total)
             for part, quantity in parts:
                 self._add(part, tier, price, quantity)
         lines = {
             customer: {
-                key: _line(key, quantity, *self._prices[key])
+                key: _line(key, quantity, *self._prices[key], self._minor)
                 for key, quantity in of_customer.items()
                 if quantity
             }
@@ -172,18 +173,18 @@ def _volume(tiers: list[Any], total: int) -> tuple[int, Fraction]:
     raise AssertionError("the last tier has no end")
 
 
-def _packages(step: Step, package: Mapping[str, str], total: int) -> tuple[Key, PlainLine]:
+def _packages(step: Step, package: Mapping[str, str], total: int, minor: int) -> tuple[Key, PlainLine]:
     """Each started package, on one line of all models."""
     started = -(-abs(total) // int(number(package["size"]))) * (1 if total >= 0 else -1)
     price = number(package["price"])
     tokens = total if step.meter in TOKEN_METERS else 0
-    line = PlainLine(started, price, Fraction(1), 1, half_away(started * price * 100), tokens)
+    line = PlainLine(started, price, Fraction(1), 1, half_away(started * price * minor), tokens)
     return step.key(None)._replace(model=None), line
 
 
-def _line(key: Key, quantity: int, price: Fraction, factor: Fraction) -> PlainLine:
+def _line(key: Key, quantity: int, price: Fraction, factor: Fraction, minor: int) -> PlainLine:
     tokens = quantity if key.meter in TOKEN_METERS else 0
-    amount = half_away(quantity * price * factor * 100 / 1_000_000)
+    amount = half_away(quantity * price * factor * minor / 1_000_000)
     return PlainLine(quantity, price, factor, 1_000_000, amount, tokens)
 
 

@@ -59,6 +59,8 @@ class Site:
         }
         [self.operators] = self.versions["operator"].values()
         self.zone = ZoneInfo(self.operators[0]["timezone"])
+        #: How many minor units (cents) a major one has; the krona of Iceland has none.
+        self.minor = 1 if self.operators[0]["currency"] == "ISK" else 100
         self._terms: dict[tuple[str, datetime], Terms | None] = {}
         self._pairs: dict[tuple[int, int], Terms] = {}
         self._rows: dict[tuple[Terms, str, str, int], Row | None] = {}

@@ -135,6 +135,8 @@ def tariffs(draw: st.DrawFn, month: Month, limits: Limits, name: str, begin: str
     body: dict[str, Any] = {"kind": "tariff", "id": name, "operator": "telecentras", "currency": "EUR"}
     body |= {"valid_from": begin} if begin else {}
     body |= {"timezone": "Europe/Rome"} if name == "special" else {}
+    if limits is ANYTHING and draw(st.integers(0, 9)) == 0:
+        body["valid_until"] = month.name + "-30"
     body["prices"] = [*rows, draw(price_rows(limits, last=True))]
     if draw(st.booleans()):
         body["windows"] = [draw(windows(month, n)) for n in range(draw(st.integers(1, 3)))]
@@ -180,7 +182,9 @@ def contracts(draw: st.DrawFn, month: Month, limits: Limits, begin: str | None) 
 
 @st.composite
 def sites(draw: st.DrawFn, month: Month, limits: Limits = ANYTHING) -> Site:
-    """The documents beside `base.yaml`'s: tariffs vilnius and special, acme's contracts, segments of both customers."""
+    """The documents beside `base.yaml`'s: tariffs vilnius and special, acme's contracts, segments of both customers, a
+    node that moves to another region, another default tariff.
+    """
     documents = [
         draw(tariffs(month, limits, name, begin))
         for name in ("vilnius", "special")
@@ -197,6 +201,13 @@ def sites(draw: st.DrawFn, month: Month, limits: Limits = ANYTHING) -> Site:
             named = {"operator": "telecentras", "name": "Pavyzdys", "country": "LT", "segment": segment}
             begin = draw(st.sampled_from(["2026-01-01", month.days[1]]))
             documents.append({"kind": "customer", "id": customer, "valid_from": begin, **named})
+    if draw(st.integers(0, 3)) == 0:
+        moved = {"kind": "node", "id": "kaunas-1", "operator": "telecentras", "region": "LT-VL"}
+        documents.append({**moved, "valid_from": month.days[1]})
+    if draw(st.integers(0, 3)) == 0:
+        operator = {"kind": "operator", "id": "telecentras", "name": "AB Pavyzdys", "country": "LT"}
+        operator |= {"vat_id": "LT100001234510", "currency": "EUR", "timezone": "Europe/Vilnius"}
+        documents.append({**operator, "default_tariff": "special", "valid_from": month.days[0]})
     return documents
 
 

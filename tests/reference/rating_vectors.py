@@ -86,7 +86,7 @@ def stated(line: Mapping[str, Any], tariff: str = "vilnius") -> dict[str, Any]:
     return filled
 
 
-def found(line: Line) -> dict[str, Any]:
+def found(line: Line, currency: str = "EUR") -> dict[str, Any]:
     """A rated line in the vectors' words."""
     return {
         "version": line.tariff_version,
@@ -103,12 +103,12 @@ def found(line: Line) -> dict[str, Any]:
         "list_price": format_price(line.list_price),
         "factor": format_price(line.factor),
         "unit_price": format_price(line.unit_price),
-        "amount": format_minor(line.amount, "EUR"),
+        "amount": format_minor(line.amount, currency),
         "tokens": line.tokens,
     }
 
 
-def plainly_found(key: Key, line: PlainLine) -> dict[str, Any]:
+def plainly_found(key: Key, line: PlainLine, currency: str = "EUR") -> dict[str, Any]:
     """A line of the slow bill in the vectors' words."""
     return {
         "version": key.tariff_version,
@@ -125,7 +125,7 @@ def plainly_found(key: Key, line: PlainLine) -> dict[str, Any]:
         "list_price": decimal_text(line.list_price),
         "factor": decimal_text(line.factor),
         "unit_price": decimal_text(line.list_price * line.factor),
-        "amount": format_minor(line.amount, "EUR"),
+        "amount": format_minor(line.amount, currency),
         "tokens": line.tokens,
     }
 
@@ -144,23 +144,23 @@ def stated_parts(expected: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {"base": None, "percent": None, **part, "reason": reason}
 
 
-def found_part(part: BillPart, reason: str | None) -> dict[str, Any]:
+def found_part(part: BillPart, reason: str | None, currency: str = "EUR") -> dict[str, Any]:
     """A part of a bill in the vectors' words; where a vector states no `reason`, none is looked at."""
     return {
         "key": part.key,
-        "amount": format_minor(part.amount, "EUR"),
-        "base": None if part.base is None else format_minor(part.base, "EUR"),
+        "amount": format_minor(part.amount, currency),
+        "base": None if part.base is None else format_minor(part.base, currency),
         "percent": None if part.percent is None else format_price(part.percent),
         "reason": reason and part.reason,
     }
 
 
-def plainly_found_parts(bill: PlainBill) -> list[dict[str, Any]]:
+def plainly_found_parts(bill: PlainBill, currency: str = "EUR") -> list[dict[str, Any]]:
     return [
         {
             "key": key,
-            "amount": format_minor(part.amount, "EUR"),
-            "base": None if part.base is None else format_minor(part.base, "EUR"),
+            "amount": format_minor(part.amount, currency),
+            "base": None if part.base is None else format_minor(part.base, currency),
             "percent": None if part.percent is None else decimal_text(part.percent),
         }
         for key, part in bill.parts.items()
@@ -172,13 +172,22 @@ def sorted_lines(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def stated_lines(vector: Mapping[str, Any], customer: str) -> list[dict[str, Any]]:
-    tariff = yaml.safe_load(BASES[vector.get("base", "base")].partition("---")[0])["default_tariff"]
+    tariff = _operator(vector)["default_tariff"]
     return sorted_lines([stated(line, tariff) for line in vector["expect"][customer]["lines"]])
+
+
+def currency_of(vector: Mapping[str, Any]) -> str:
+    return _operator(vector)["currency"]
+
+
+def _operator(vector: Mapping[str, Any]) -> dict[str, str]:
+    stated: dict[str, str] = yaml.safe_load(BASES[vector.get("base", "base")].partition("---")[0])
+    return stated
 
 
 def adjustments_of(vector: Mapping[str, Any]) -> dict[str, list[tuple[str, int]]]:
     return {
-        customer: [(name, parse_amount(net, "EUR")) for name, net in each]
+        customer: [(name, parse_amount(net, currency_of(vector))) for name, net in each]
         for customer, each in vector.get("adjustments", {}).items()
     }
 

@@ -9,6 +9,7 @@ from rating_vectors import (
     RATINGS,
     VECTORS,
     adjustments_of,
+    currency_of,
     events_of,
     found,
     found_part,
@@ -35,12 +36,15 @@ def test_a_worked_example_is_billed_as_written(name: str) -> None:
     assert set(told.bills) == set(vector["expect"])
     for customer, expected in vector["expect"].items():
         bill = told.bills[customer]
-        assert sorted_lines([found(line) for line in bill.lines]) == stated_lines(vector, customer)
+        assert sorted_lines([found(line, currency_of(vector)) for line in bill.lines]) == stated_lines(
+            vector, customer
+        )
         parts = {each["key"]: each for each in stated_parts(expected)}
         assert {
-            part.key: found_part(part, parts.get(part.key, {"reason": None})["reason"]) for part in bill.parts
+            part.key: found_part(part, parts.get(part.key, {"reason": None})["reason"], currency_of(vector))
+            for part in bill.parts
         } == parts
-        assert format_minor(bill.net, "EUR") == expected["net"]
+        assert format_minor(bill.net, currency_of(vector)) == expected["net"]
 
 
 @pytest.mark.parametrize("name", RATINGS)
@@ -52,14 +56,16 @@ def test_the_slow_plain_bill_agrees_with_a_worked_example(name: str) -> None:
     assert set(told.bills) == set(vector["expect"])
     for customer, expected in vector["expect"].items():
         bill = told.bills[customer]
-        lines = sorted_lines([plainly_found(key, line) for key, line in bill.lines.items()])
+        lines = sorted_lines(
+            [plainly_found(key, line, currency_of(vector)) for key, line in bill.lines.items()]
+        )
         assert lines == stated_lines(vector, customer)
         parts = [
             {name: value for name, value in each.items() if name != "reason"}
             for each in stated_parts(expected)
         ]
-        assert sorted_lines(plainly_found_parts(bill)) == sorted_lines(parts)
-        assert format_minor(bill.net, "EUR") == expected["net"]
+        assert sorted_lines(plainly_found_parts(bill, currency_of(vector))) == sorted_lines(parts)
+        assert format_minor(bill.net, currency_of(vector)) == expected["net"]
 
 
 @pytest.mark.parametrize("name", VECTORS)
