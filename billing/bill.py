@@ -131,10 +131,14 @@ def difference(bill: Bill, documents: Iterable[Document]) -> Difference:
     lines: list[Line] = []
     residue = 0
     for line in (*bill.lines, *_dropped(bill, asked)):
-        quantity = line.quantity - asked.quantities[line.key]
-        amount = line.amount - asked.amounts[line.key]
+        key = line.key
+        if key not in asked.lines:
+            lines.append(line)
+            continue
+        quantity = line.quantity - asked.quantities[key]
+        amount = line.amount - asked.amounts[key]
         if quantity:
-            tokens = line.tokens - asked.tokens[line.key]
+            tokens = line.tokens - asked.tokens[key]
             lines.append(replace(line, quantity=quantity, amount=amount, tokens=tokens))
         else:
             # equal quantities asked for in several documents, one of them taken back whole: a cent may remain

@@ -90,14 +90,17 @@ def make_draft(
     customer: Customer,
 ) -> Document:
     """`wanted` as an invoice (sign 1) or, all signs turned, a credit note (−1), numbered after `documents`."""
-    lines = [_document_line(signed(line, sign), describe(line), case, part=None) for line in wanted.lines]
+    lines = [
+        _document_line(number, signed(line, sign), describe(line), case)
+        for number, line in enumerate(wanted.lines, 1)
+    ]
     allowances: list[AllowanceOrCharge] = []
     charges: list[AllowanceOrCharge] = []
     for part in wanted.parts:
         amount = sign * part.amount
         if not wanted.lines:
             line = _part_line(amount, operator.currency)
-            lines.append(_document_line(line, part.reason, case, part=part.key))
+            lines.append(_document_line(len(lines) + 1, line, part.reason, case, part=part.key))
         elif amount < 0:
             allowances.append(_modifier(part, DISCOUNT_CODE, case))
         else:
@@ -129,7 +132,7 @@ def finish(document: Document) -> Document:
     Refuses (`amount_too_large`) what is beyond `MAX_MINOR`: a price or a meter is wrong, and the ledger could
     not hold it.
     """
-    lines = tuple(replace(line, id=str(number)) for number, line in enumerate(document.lines, 1))
+    lines = tuple(_numbered(line, str(number)) for number, line in enumerate(document.lines, 1))
     amounts = [(TaxCase(line.tax_category, line.tax_rate), line.line.amount) for line in lines]
     for turn, modifiers in ((-1, document.allowances), (1, document.charges)):
         amounts += [(TaxCase(each.tax_category, each.tax_rate), turn * each.amount) for each in modifiers]
@@ -144,6 +147,10 @@ def finish(document: Document) -> Document:
             remedy="look at the prices and the usage: see `tally usage --by customer,model`",
         )
     return finished
+
+
+def _numbered(line: DocumentLine, number: str) -> DocumentLine:
+    return line if line.id == number else replace(line, id=number)
 
 
 def next_ordinal(documents: Sequence[Document]) -> int:
@@ -177,11 +184,15 @@ def case_of(document: Document) -> TaxCase:
 
 def signed(line: Line, sign: int) -> Line:
     """The line as a document of that sign prints it."""
+    if sign == 1:
+        return line
     return replace(line, quantity=sign * line.quantity, amount=sign * line.amount, tokens=sign * line.tokens)
 
 
-def _document_line(line: Line, description: str, case: TaxCase, part: str | None) -> DocumentLine:
-    return DocumentLine("", line, description, case.category, case.rate, part=part)
+def _document_line(
+    number: int, line: Line, description: str, case: TaxCase, part: str | None = None
+) -> DocumentLine:
+    return DocumentLine(str(number), line, description, case.category, case.rate, part=part)
 
 
 def _part_line(amount: int, currency: str) -> Line:
