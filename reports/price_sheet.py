@@ -21,7 +21,7 @@ from babel import Locale
 from billing.holiday import asks_for_holidays
 from billing.hourly import hour_instant
 from billing.site import Operator
-from billing.tariff import HOLIDAY, METERS, OUTCOMES, PRICE_BASE, WEEKDAYS, Series, Tariff, Window
+from billing.tariff import HOLIDAY, METERS, OUTCOMES, PRICE_BASE, WEEKDAYS, Package, Series, Tariff, Window
 from reports import figures
 from reports.languages import Words, locale_of, sheet_words
 from reports.parties import address_lines
@@ -123,7 +123,8 @@ def _lead(tariff: Tariff, names: Words, language: str) -> Iterator[str]:
     base = figures.quantity(PRICE_BASE, language)
     yield names["lead"].format(currency=tariff.currency, base=base)
     for meter in ("requests", "audio_seconds"):
-        if any(meter in row.prices for row in tariff.rows):
+        priced = [row.prices[meter] for row in tariff.rows if meter in row.prices]
+        if any(not isinstance(pricing, Package) for pricing in priced):
             yield names[f"lead_{meter}"].format(base=base)
 
 

@@ -96,6 +96,13 @@ def test_volume_and_packages_are_told_with_what_they_mean() -> None:
     assert "the same at every hour" in page
 
 
+def test_what_is_priced_by_packages_alone_is_not_said_to_be_per_million() -> None:
+    tariff = tariff_of(RICH.replace("requests: 5", "requests: {package: {size: 10_000, price: 0.05}}"))
+    page = said(tariff=tariff)
+    assert "without VAT. Audio: per 1,000,000 seconds." in page
+    assert "Requests each started 10,000 0.05 0.05 0.05" in page
+
+
 def test_windows_have_their_days_hours_and_share_of_the_base_price() -> None:
     page = said()
     assert "night Mon–Fri 22:00–06:00 (next day) 50% of the base price" in page
