@@ -27,6 +27,8 @@ from metering.refusal import Refusal
 
 pytestmark = pytest.mark.anyio
 
+BETA = "kind: customer\nid: beta\noperator: telecentras\ncountry: LT\n"
+
 
 @pytest.fixture
 async def ledger(database: Database, tmp_path: Path) -> LostLedger:
@@ -51,7 +53,8 @@ async def test_a_ledger_restored_from_yesterday_is_the_one_that_was_lost(
     backup = await ledger.back_up()
     assert [each.number for each in await ledger.documents()] == ["INV-2026-000001", "INV-2026-000002"]
 
-    # The day after: late usage, a supplementary invoice, a credit note, a settlement, keys, another tariff.
+    # The day after: late usage, a supplementary invoice, a credit note, a settlement, keys, another customer, and a
+    # version that was wrong.
     await ledger.take(4)
     await ledger.close()
     await ledger.credit()
@@ -60,6 +63,7 @@ async def test_a_ledger_restored_from_yesterday_is_the_one_that_was_lost(
     await ledger.create_key(role=True)
     await ledger.revoke_key()
     await ledger.apply("kind: customer\nid: gamma\noperator: telecentras\nname: Gamma UAB\ncountry: LT\n")
+    await ledger.apply(f"{BETA}name: Beta MB\nsupersedes: first\nreason: its name\n")
     await ledger.sign()
     lost = await rows(ledger.database)
     issued = documents_json(await ledger.documents())
@@ -282,12 +286,13 @@ async def act(ledger: LostLedger) -> None:
     """One thing that happens to a ledger, by chance."""
     n = ledger.chance.randrange(1_000_000)
     customer = f"kind: customer\nid: c{n}\noperator: telecentras\nname: C{n}\ncountry: LT\n"
-    renamed = f"kind: customer\nid: beta\noperator: telecentras\nname: Beta {n}\ncountry: LT\n"
+    renamed = f"{BETA}name: Beta {n}\n"
+    corrected = f"{renamed}supersedes: first\nreason: its name\n"
     acts: list[Callable[[], Awaitable[object]]] = [
         lambda: ledger.take(ledger.chance.randrange(4), f"import-{ledger.chance.randrange(2)}", "beta"),
         lambda: ledger.take(1 + ledger.chance.randrange(4)),
         lambda: ledger.close(issue=ledger.chance.random() < 0.6),
-        lambda: ledger.apply(ledger.chance.choice((customer, renamed))),
+        lambda: ledger.apply(ledger.chance.choice((customer, renamed, corrected))),
         lambda: ledger.create_key(role=ledger.chance.random() < 0.3),
         ledger.revoke_key,
         ledger.settle,
