@@ -1,8 +1,9 @@
 """How fast rating is under a tariff with everything in it: `python -m bench.rating [ROWS CUSTOMERS]`.
 
-Drawn hourly usage, 500 rows a customer in no order, from 0.1 to 10 million rows: each size in a process of its own, for
-the sake of its memory. Prints one JSON object a size: rows, customers, lines, seconds (wall and CPU) of rating and of
-making every bill of it, rows_per_s, memory of the usage as read, and the most memory of the whole process.
+Drawn hourly usage, 500 rows a customer, who uses two models on any node, in no order, from 0.1 to 10 million rows: each
+size in a process of its own, for the sake of its memory. Prints one JSON object a size: rows, customers, lines, seconds
+(wall and CPU) of rating and of making every bill of it, rows_per_s, memory of the usage as read, and the most memory of
+the whole process.
 
 Demanded: a month of 10,000 customers, at least 5 million rows, in 12 s together with reading it out of PostgreSQL; cost
 per row flat. What reading costs is measured by `bench.usage_reading`.
@@ -174,13 +175,15 @@ def usage(rows: int, customers: list[str]) -> pa.Table:
     quantities["cached_tokens"] = quantities["prompt_tokens"] // 3
     quantities["completion_tokens"] = chance.integers(0, 50_000, rows)
     quantities["reasoning_tokens"] = quantities["completion_tokens"] // 4
+    customer = chance.integers(0, len(customers), rows).astype(np.int32)
+    model = (customer + chance.integers(0, 2, rows)) % len(MODELS)
     hours = (_FIRST_HOUR + chance.integers(0, _HOURS, rows)) * 3_600_000_000
     return pa.table(
         {
             "hour": pa.array(hours).cast(pa.timestamp("us", "UTC")),
-            "customer": words(customers),
+            "customer": pa.DictionaryArray.from_arrays(pa.array(customer), pa.array(customers)),
             "node": words(NODES),
-            "model": words(MODELS),
+            "model": pa.DictionaryArray.from_arrays(pa.array(model.astype(np.int32)), pa.array(MODELS)),
             "outcome": words(["aborted", "failed", "finished"], [0.04, 0.01, 0.95]),
             "band": chance.choice(np.array([0, *PROMPT_BANDS[:2]]), rows, p=[0.8, 0.15, 0.05]),
             "late": np.zeros(rows, np.bool_),

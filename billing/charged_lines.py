@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from billing.terms import TermsRow
 from billing.window import PricedWindow, WindowTable
 
 _BITS = 2**62
+_NOTHING = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,26 +138,30 @@ def _prices(
         (((row * len(METERS) + meter) * deep + tier_place) * width + window) * 2 + is_package
     )
     tariff_of = windows.tariff_of(rows)
+    unit_prices = cache(exact_product)  # contracts repeat the same few prices
     prices: list[LinePrice] = []
     for key in keys.tolist():
         rest, package = divmod(key, 2)
         rest, of_window = divmod(rest, width)
         rest, of_tier = divmod(rest, deep)
         of_row, of_meter = divmod(rest, len(METERS))
+        row_of, meter_of, tier_of = rows[of_row], METERS[of_meter], int(tiers[of_tier])
         named = windows.windows[tariff_of[of_row]][of_window]
-        prices.append(
-            _price(rows[of_row], METERS[of_meter], int(tiers[of_tier]), named, package=bool(package))
-        )
+        listed = _listed(row_of.pricing(meter_of), tier_of)
+        unit, base = ("package", 1) if package else (UNITS[meter_of], PRICE_BASE)
+        unit_price = unit_prices(listed, named.factor)
+        prices.append(LinePrice(row_of, meter_of, named, _named(tier_of), unit, base, listed, unit_price))
     return place, prices
 
 
-def _price(row: TermsRow, meter: str, tier: int, window: PricedWindow, *, package: bool) -> LinePrice:
-    pricing = row.pricing(meter)
+def _named(tier: int) -> Tier:
+    """The tier as lines name it."""
+    return {FREE_TIER: FREE, NO_TIER: None, UNBILLED_TIER: UNBILLED}.get(tier, tier)
+
+
+def _listed(pricing: Pricing | None, tier: int) -> Decimal:
     assert pricing is not None
-    listed = Decimal(0) if tier in (FREE_TIER, UNBILLED_TIER) else list_price(pricing, tier)
-    named: Tier = {FREE_TIER: FREE, NO_TIER: None, UNBILLED_TIER: UNBILLED}.get(tier, tier)
-    unit, base = ("package", 1) if package else (UNITS[meter], PRICE_BASE)
-    return LinePrice(row, meter, window, named, unit, base, listed, exact_product(listed, window.factor))
+    return _NOTHING if tier in (FREE_TIER, UNBILLED_TIER) else list_price(pricing, tier)
 
 
 def list_price(pricing: Pricing, tier: int) -> Decimal:
@@ -169,22 +175,9 @@ def list_price(pricing: Pricing, tier: int) -> Decimal:
 
 def _amounts(quantity: Integers, price: Integers, prices: Sequence[LinePrice], currency: str) -> Integers:
     """round(quantity × unit price ÷ price base) of every line, in minor units."""
-    ratios = [minor_per_unit(each.unit_price, each.base, currency) for each in prices]
-    small = [0 <= numerator < _BITS and denominator < _BITS // 4 for numerator, denominator in ratios]
-    numerators = np.array(
-        [ratio[0] if fits else 0 for ratio, fits in zip(ratios, small, strict=True)], np.int64
-    )
-    denominators = np.array(
-        [ratio[1] if fits else 1 for ratio, fits in zip(ratios, small, strict=True)], np.int64
-    )
-    # up to this magnitude, 2 × |quantity| × numerator + denominator stays below 2**62
-    most = np.array(
-        [
-            (_BITS - denominator) // (2 * max(numerator, 1)) if fits else -1
-            for (numerator, denominator), fits in zip(ratios, small, strict=True)
-        ],
-        np.int64,
-    )
+    ratio_of = cache(lambda unit_price, base: _ratio(unit_price, base, currency))
+    ratios = np.array([ratio_of(each.unit_price, each.base) for each in prices], np.int64)
+    numerators, denominators, most = ratios[:, 0], ratios[:, 1], ratios[:, 2]
     magnitude = np.abs(quantity)
     fitting = magnitude <= most[price]
     kept = np.where(fitting, magnitude, 0)
@@ -198,3 +191,13 @@ def _amounts(quantity: Integers, price: Integers, prices: Sequence[LinePrice], c
         made = prices[price[at]]
         exact[at] = line_amount(int(quantity[at]), made.unit_price, made.base, currency)
     return exact
+
+
+def _ratio(unit_price: Decimal, base: int, currency: str) -> tuple[int, int, int]:
+    """Minor units of one unit as numerator and denominator, and the greatest quantity with which
+    2 × quantity × numerator + denominator stays below 2**62; −1: none, for Python's integers only.
+    """
+    numerator, denominator = minor_per_unit(unit_price, base, currency)
+    if not (0 <= numerator < _BITS and denominator < _BITS // 4):
+        return 0, 1, -1
+    return numerator, denominator, (_BITS - denominator) // (2 * max(numerator, 1))

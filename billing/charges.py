@@ -17,7 +17,7 @@ from billing import price_graduated, price_package, price_volume
 from billing.filling import Filling, Groups
 from billing.hourly import Flags, Integers, distinct, sums
 from billing.included import free_units
-from billing.tariff import Graduated, Package, Plain, Pricing, Tier, Volume
+from billing.tariff import Graduated, Package, Plain, Pricing, Volume
 from billing.terms import TermsRow
 from billing.window import BASE
 
@@ -42,6 +42,45 @@ class Charges:
     units: Integers
 
 
+@dataclass(frozen=True, slots=True)
+class MeterPricing:
+    """How each price row prices one meter, by place: in which of the four ways (in none: no price), the upper bounds of
+    its tiers, the size of its packages. `included`: free units by customer; None: nobody has any.
+    """
+
+    meter: str
+    plain: Flags
+    graduated: Flags
+    volume: Flags
+    package: Flags
+    bounds: Integers
+    sizes: Integers
+    included: Integers | None
+    models: int
+
+
+def meter_pricing(
+    meter: str, rows: Sequence[TermsRow], included: Integers | None, models: int
+) -> MeterPricing:
+    """How `rows` price a meter, of usage of so many models."""
+    pricings = [row.pricing(meter) for row in rows]
+    return MeterPricing(
+        meter=meter,
+        plain=_of_kind(Plain, pricings),
+        graduated=_of_kind(Graduated, pricings),
+        volume=_of_kind(Volume, pricings),
+        package=_of_kind(Package, pricings),
+        bounds=price_graduated.upper_bounds(
+            [pricing.tiers if isinstance(pricing, Graduated | Volume) else () for pricing in pricings]
+        ),
+        sizes=np.array(
+            [pricing.size if isinstance(pricing, Package) else 1 for pricing in pricings], np.int64
+        ),
+        included=included,
+        models=models,
+    )
+
+
 def charges(
     meter: str,
     quantity: Integers,
@@ -50,141 +89,120 @@ def charges(
     included: Integers | None,
     models: int,
 ) -> Iterator[Charges]:
-    """The charges of one meter.
+    """The charges of one meter, of which each row of `filling` has a `quantity`; the rest as `meter_pricing` has it."""
+    return charges_under(meter_pricing(meter, rows, included, models), quantity, filling)
 
-    `quantity` of each row of `filling`; `included`: free units by customer, None where nobody has any. What has no
-    price here, or lies in an hour that no window covers, is left out: `billing.unpriced_usage` names it.
+
+def charges_under(pricing: MeterPricing, quantity: Integers, filling: Filling) -> Iterator[Charges]:
+    """The charges of one meter, of which each row of `filling` has a `quantity`.
+
+    What has no price here, or lies in an hour that no window covers, is left out: `billing.unpriced_usage` names it.
     """
     if not quantity.any():
         return
     groups, group = filling.groups, filling.group
     count = len(groups.row)
-    pricings = [row.pricing(meter) for row in rows]
-    packaged = _priced_by(Package, pricings)[groups.row]
-    priced = np.array([pricing is not None for pricing in pricings], np.bool_)[groups.row]
-    covered = priced & (packaged | (groups.window >= 0))
+    packaged = pricing.package[groups.row]
+    windowed = (pricing.plain | pricing.graduated | pricing.volume)[groups.row] & (groups.window >= 0)
+    covered = packaged | windowed
 
-    billed = np.where(filling.billed, quantity, 0)
+    billed = quantity if filling.billed.all() else np.where(filling.billed, quantity, 0)
     rest = sums(group, billed, count)
-    unbilled = sums(group, quantity, count) - rest
-    yield from _marked(meter, UNBILLED_TIER, unbilled, covered, packaged, groups, models)
+    if billed is not quantity:
+        unbilled = sums(group, quantity, count) - rest
+        yield from _marked(UNBILLED_TIER, unbilled, windowed, packaged, groups, pricing)
 
-    if included is not None:
-        taking = np.flatnonzero(
-            filling.billed & (covered & (included[groups.customer] > 0))[group] & (quantity != 0)
-        )
-        free = free_units(groups.customer[group[taking]], billed[taking], included)
-        billed[taking] -= free
-        of_group = sums(group[taking], free, count)
+    if pricing.included is not None:
+        taking = filling.billed & (covered & (pricing.included[groups.customer] > 0))[group]
+        free = free_units(groups.customer[group], np.where(taking, billed, 0), pricing.included)
+        billed = billed - free
+        of_group = sums(group, free, count)
         rest -= of_group
-        yield from _marked(meter, FREE_TIER, of_group, covered, packaged, groups, models)
+        yield from _marked(FREE_TIER, of_group, windowed, packaged, groups, pricing)
 
-    plain = np.flatnonzero(covered & _priced_by(Plain, pricings)[groups.row] & (rest != 0))
-    yield _of_groups(meter, groups, plain, np.full(len(plain), NO_TIER, np.int64), rest[plain])
-    pools = _Pools(pricings, groups, len(rows))
-    yield from _graduated(meter, billed, rest, filling, covered, pools)
-    yield from _volume(meter, rest, groups, covered, pools)
-    yield from _packages(meter, rest, covered, pools, models)
-
-
-class _Pools:
-    """The pools (customer, price row) that some groups of one meter fill."""
-
-    def __init__(self, pricings: Sequence[Pricing | None], groups: Groups, rows: int) -> None:
-        self._pricings, self._groups, self._rows = pricings, groups, rows
-
-    def of(self, kind: type, covered: Flags) -> tuple[Integers, Integers, Integers, Integers]:
-        """(groups that `kind` prices, the pool of each, each pool's customer, each pool's row)."""
-        chosen = np.flatnonzero(covered & _priced_by(kind, self._pricings)[self._groups.row])
-        keys, pool = distinct(self._groups.customer[chosen] * self._rows + self._groups.row[chosen])
-        customer, row = np.divmod(keys, self._rows or 1)
-        return chosen, pool, customer, row
-
-    def tiers(self, rows: Integers) -> list[Sequence[Tier]]:
-        """The tiers of each pool's price row."""
-        found: list[Sequence[Tier]] = []
-        for row in rows.tolist():
-            pricing = self._pricings[row]
-            assert isinstance(pricing, Graduated | Volume)
-            found.append(pricing.tiers)
-        return found
-
-    def package_sizes(self, rows: Integers) -> Integers:
-        sizes = [
-            pricing.size
-            for pricing in (self._pricings[row] for row in rows.tolist())
-            if isinstance(pricing, Package)
-        ]
-        return np.array(sizes, np.int64)
+    plain = np.flatnonzero(windowed & pricing.plain[groups.row] & (rest != 0))
+    yield _of_groups(pricing.meter, groups, plain, np.full(len(plain), NO_TIER, np.int64), rest[plain])
+    yield from _graduated(billed, rest, filling, windowed, pricing)
+    yield from _volume(rest, groups, windowed, pricing)
+    yield from _packages(rest, groups, packaged, pricing)
 
 
 def _graduated(
-    meter: str, billed: Integers, rest: Integers, filling: Filling, covered: Flags, pools: _Pools
+    billed: Integers, rest: Integers, filling: Filling, windowed: Flags, pricing: MeterPricing
 ) -> Iterator[Charges]:
     """Tiers of graduated prices: pools that stay in their first tier as a whole, the others row by row."""
     groups = filling.groups
-    chosen, pool, _, row = pools.of(Graduated, covered)
+    chosen, pool, _, row = _pools(groups, windowed & pricing.graduated[groups.row])
     if not len(chosen):
         return
-    tiers = pools.tiers(row)
-    crosses = sums(pool, rest[chosen], len(row)) > price_graduated.upper_bounds(tiers)[:, 0]
+    upper = pricing.bounds[row]
+    crosses = sums(pool, rest[chosen], len(row)) > upper[:, 0]
     if (billed < 0).any():
         crosses[:] = True  # a pool may have been fuller than it is in the end
     whole = chosen[~crosses[pool] & (rest[chosen] != 0)]
-    yield _of_groups(meter, groups, whole, np.ones(len(whole), np.int64), rest[whole])
+    yield _of_groups(pricing.meter, groups, whole, np.ones(len(whole), np.int64), rest[whole])
 
     pool_of_group = np.full(len(groups.row), -1, np.int64)
     pool_of_group[chosen[crosses[pool]]] = pool[crosses[pool]]
-    steps = np.flatnonzero((pool_of_group >= 0)[filling.group] & (billed != 0))
-    pool_of_step = pool_of_group[filling.group[steps]]
-    order = np.argsort(pool_of_step, kind="stable")
-    steps, pool_of_step = steps[order], pool_of_step[order]
-    for tier, parts in price_graduated.quantities(pool_of_step, billed[steps], tiers):
-        of_group = sums(filling.group[steps], parts, len(groups.row))
+    pool_of_step = pool_of_group[filling.group]
+    steps = np.flatnonzero((pool_of_step >= 0) & (billed != 0))
+    steps = steps[np.argsort(pool_of_step[steps], kind="stable")]
+    group = filling.group[steps]
+    for tier, parts in price_graduated.quantities(pool_of_step[steps], billed[steps], upper):
+        of_group = sums(group, parts, len(groups.row))
         used = np.flatnonzero(of_group)
-        yield _of_groups(meter, groups, used, np.full(len(used), tier, np.int64), of_group[used])
+        yield _of_groups(pricing.meter, groups, used, np.full(len(used), tier, np.int64), of_group[used])
 
 
-def _volume(meter: str, rest: Integers, groups: Groups, covered: Flags, pools: _Pools) -> Iterator[Charges]:
-    chosen, pool, _, row = pools.of(Volume, covered)
+def _volume(rest: Integers, groups: Groups, windowed: Flags, pricing: MeterPricing) -> Iterator[Charges]:
+    """The tier of volume prices: that of their pool's total."""
+    chosen, pool, _, row = _pools(groups, windowed & pricing.volume[groups.row])
     if len(chosen):
-        tier = price_volume.tiers(sums(pool, rest[chosen], len(row)), pools.tiers(row))[pool]
+        tier = price_volume.tiers(sums(pool, rest[chosen], len(row)), pricing.bounds[row])[pool]
         used = rest[chosen] != 0
-        yield _of_groups(meter, groups, chosen[used], tier[used], rest[chosen[used]])
+        yield _of_groups(pricing.meter, groups, chosen[used], tier[used], rest[chosen[used]])
 
 
-def _packages(meter: str, rest: Integers, covered: Flags, pools: _Pools, models: int) -> Iterator[Charges]:
-    chosen, pool, customer, row = pools.of(Package, covered)
+def _packages(rest: Integers, groups: Groups, packaged: Flags, pricing: MeterPricing) -> Iterator[Charges]:
+    """Started packages of each pool's total, on one line whatever the models and hours."""
+    chosen, pool, customer, row = _pools(groups, packaged)
     totals = sums(pool, rest[chosen], len(row))
     used = np.flatnonzero(totals)
     if len(used):
-        started = price_package.started(totals[used], pools.package_sizes(row[used]))
-        no_model, base = np.full(len(used), models, np.int64), np.full(len(used), BASE, np.int64)
-        tier = np.full(len(used), NO_TIER, np.int64)
-        yield Charges(meter, customer[used], row[used], no_model, base, tier, started, totals[used])
+        started = price_package.started(totals[used], pricing.sizes[row[used]])
+        no_model, base, tier = (
+            np.full(len(used), value, np.int64) for value in (pricing.models, BASE, NO_TIER)
+        )
+        yield Charges(pricing.meter, customer[used], row[used], no_model, base, tier, started, totals[used])
+
+
+def _pools(groups: Groups, wanted: Flags) -> tuple[Integers, Integers, Integers, Integers]:
+    """(the wanted groups, the pool of each, each pool's customer, each pool's price row)."""
+    chosen = np.flatnonzero(wanted)
+    rows = int(groups.row.max()) + 1
+    keys, pool = distinct(groups.customer[chosen] * rows + groups.row[chosen])
+    customer, row = np.divmod(keys, rows)
+    return chosen, pool, customer, row
 
 
 def _marked(
-    meter: str, tier: int, of_group: Integers, covered: Flags, packaged: Flags, groups: Groups, models: int
+    tier: int, of_group: Integers, windowed: Flags, packaged: Flags, groups: Groups, pricing: MeterPricing
 ) -> Iterator[Charges]:
     """Free and unbilled quantities. Those of packages have no window, like the packages themselves."""
-    used = np.flatnonzero(covered & ~packaged & (of_group != 0))
-    yield _of_groups(meter, groups, used, np.full(len(used), tier, np.int64), of_group[used])
-    used = np.flatnonzero(covered & packaged & (of_group != 0))
+    used = np.flatnonzero(windowed & (of_group != 0))
+    yield _of_groups(pricing.meter, groups, used, np.full(len(used), tier, np.int64), of_group[used])
+    used = np.flatnonzero(packaged & (of_group != 0))
     if len(used):
+        rows, models = int(groups.row.max()) + 1, pricing.models
         keys, place = distinct(
-            (groups.customer[used] * (int(groups.row.max()) + 1) + groups.row[used]) * models
-            + groups.model[used]
+            (groups.customer[used] * rows + groups.row[used]) * models + groups.model[used]
         )
         totals = sums(place, of_group[used], len(keys))
+        keys, totals = keys[totals != 0], totals[totals != 0]
         rest, model = np.divmod(keys, models)
-        customer, row = np.divmod(rest, int(groups.row.max()) + 1)
-        kept = totals != 0
+        customer, row = np.divmod(rest, rows)
         base, tiers = np.full(len(keys), BASE, np.int64), np.full(len(keys), tier, np.int64)
-        customer, row, model, base, tiers, totals = (
-            each[kept] for each in (customer, row, model, base, tiers, totals)
-        )
-        yield Charges(meter, customer, row, model, base, tiers, totals, totals)
+        yield Charges(pricing.meter, customer, row, model, base, tiers, totals, totals)
 
 
 def _of_groups(meter: str, groups: Groups, at: Integers, tier: Integers, quantity: Integers) -> Charges:
@@ -194,6 +212,6 @@ def _of_groups(meter: str, groups: Groups, at: Integers, tier: Integers, quantit
     return Charges(meter, customer, row, model, window, tier, quantity, quantity)
 
 
-def _priced_by(kind: type, pricings: Sequence[Pricing | None]) -> Flags:
+def _of_kind(kind: type, pricings: Sequence[Pricing | None]) -> Flags:
     """By price row, whether its pricing of the meter is of that kind."""
     return np.array([isinstance(pricing, kind) for pricing in pricings], np.bool_)

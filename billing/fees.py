@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import date
 from decimal import Decimal
 from fractions import Fraction
+from itertools import zip_longest
 
 from billing.line import BASE_WINDOW, FEE, NO_FACTOR, Line
 from billing.money import format_minor, round_half_away
 from billing.period import Period
-from billing.site import in_force
 from billing.tariff import Contract
 
 MONTHLY = "month"
@@ -43,12 +43,18 @@ def fee_lines(contracts: Sequence[Contract], period: Period, currency: str) -> I
 
 
 def days_in_force(contracts: Sequence[Contract], period: Period) -> Counter[str]:
-    """For each version of a contract the days of the period on which it is in force."""
+    """For each version of a contract the days of the period on which it is in force; those with none are left out.
+
+    A version holds from its first day until the next begins, or its own end comes.
+    """
     days: Counter[str] = Counter()
-    for number in range(period.days):
-        contract = in_force(contracts, period.first_day + timedelta(days=number))
-        if contract is not None:
-            days[contract.version] += 1
+    after = period.next.first_day
+    for contract, following in zip_longest(contracts, contracts[1:]):
+        begin = max(contract.valid_from or date.min, period.first_day)
+        ends = (following.valid_from if following else None, contract.valid_until, after)
+        held = min(end for end in ends if end is not None) - begin
+        if held.days > 0:
+            days[contract.version] = held.days
     return days
 
 

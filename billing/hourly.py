@@ -70,8 +70,8 @@ def read_hourly(usage: pa.Table, start: datetime, end: datetime) -> tuple[Hourly
     inside = pc.and_(
         pc.greater_equal(usage["hour"], _timestamp(start)), pc.less(usage["hour"], _timestamp(end))
     )
-    late_rows = usage.filter(pc.and_(inside, usage["late"]))
-    rows = usage.filter(pc.and_not(inside, usage["late"]))
+    late_rows = _where(usage, pc.and_(inside, usage["late"]))
+    rows = _where(usage, pc.and_not(inside, usage["late"]))
     late = {name: sum(_checked(late_rows, name).tolist()) for name in QUANTITIES}
     customers, customer = _words(rows, "customer")
     nodes, node = _words(rows, "node")
@@ -91,6 +91,13 @@ def read_hourly(usage: pa.Table, start: datetime, end: datetime) -> tuple[Hourly
         quantities={name: _checked(rows, name) for name in QUANTITIES},
     )
     return hourly, late
+
+
+def _where(usage: pa.Table, wanted: pa.ChunkedArray) -> pa.Table:
+    """The wanted rows; a period's usage is mostly wanted as a whole, and then not copied."""
+    if not pc.any(wanted, min_count=0).as_py():
+        return usage.slice(0, 0)
+    return usage if pc.all(wanted).as_py() else usage.filter(wanted)
 
 
 def _timestamp(instant: datetime) -> Any:

@@ -51,7 +51,7 @@ def included_by_meter(
 
 
 def free_units(customers: Integers, values: Integers, included: Integers) -> Integers:
-    """What is free of each row's value. Rows stand by customer, in rule 5's order; `included`: by customer, above 0."""
+    """What is free of each row's value. Rows stand by customer, in rule 5's order; `included`: by customer."""
     before, after = contents(customers, values)
     bound = included[customers]
     free: Integers = np.minimum(after, bound) - np.minimum(before, bound)

@@ -9,49 +9,81 @@ here: `generated_reasoning_tokens`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from billing.hourly import Flags, Hourly, Integers
 from billing.placing import Placed
 from billing.tariff import METERS
+from billing.terms import TermsRow
 
 
-def meter_quantity(meter: str, hourly: Hourly, placed: Placed, at: Integers | slice) -> Integers:
+@dataclass(frozen=True, slots=True)
+class MeterRules:
+    """What each price row says about meters: `priced[row, meter]`, and whether `generated` output is billed.
+
+    The last row of each is for usage without a price row (−1): nothing is priced there.
+    """
+
+    priced: Flags
+    generated: Flags
+
+
+def meter_rules(rows: Sequence[TermsRow]) -> MeterRules:
+    """The rules of price rows, by place."""
+    priced = [row.prices() for row in rows] + [(False,) * len(METERS)]
+    generated = [row.terms.tariff.bill_output == "generated" for row in rows] + [False]
+    return MeterRules(np.array(priced, np.bool_), np.array(generated, np.bool_))
+
+
+def meter_quantity(meter: str, hourly: Hourly, placed: Placed, at: Integers) -> Integers:
     """The quantity of one meter in the rows `at` of usage."""
-    rows = placed.row[at]
-    # The last of each table is for rows of usage without a price row (−1): nothing is priced there.
-    priced = np.array([row.prices() for row in placed.rows] + [(False,) * len(METERS)], np.bool_)
-    generated = np.array(
-        [row.terms.tariff.bill_output == "generated" for row in placed.rows] + [False], np.bool_
-    )
+    return Metered(hourly, meter_rules(placed.rows), at, placed.row[at]).quantity(meter)
 
-    def prices(name: str) -> Flags:
-        flags: Flags = priced[rows, METERS.index(name)]
-        return flags
 
-    def given(name: str) -> Integers:
-        return hourly.quantities[name][at]
+@dataclass(slots=True)
+class Metered:
+    """Some rows of usage as meters: places in the usage as read, and the price row of each (−1: none)."""
 
-    def generated_or(name: str, else_name: str) -> Integers:
-        if not generated.any():
-            return given(else_name)
-        return np.where(generated[rows], given(name), given(else_name))
+    hourly: Hourly
+    rules: MeterRules
+    at: Integers
+    row: Integers
+    #: Of each row, whether what was generated is billed; without it the price rows tell, which some usage may lack.
+    generated: Flags | None = None
+    _given: dict[str, Integers] = field(default_factory=dict)
 
-    def cached() -> Integers:
-        return np.where(prices("cached_input"), given("cached_tokens"), 0)
+    def quantity(self, meter: str) -> Integers:
+        """The quantity of one meter in each of the rows."""
+        match meter:
+            case "input":
+                return self._columns("prompt_tokens") - self.quantity("cached_input")
+            case "cached_input":
+                return self._where_priced("cached_input", self._columns("cached_tokens"))
+            case "output":
+                return self._output("completion_tokens", "generated_tokens") - self.quantity("reasoning")
+            case "reasoning":
+                apart = self._output("reasoning_tokens", "generated_reasoning_tokens")
+                return self._where_priced("reasoning", apart)
+            case "requests":
+                return self._where_priced("requests", self._columns("requests"))
+            case _:
+                return self._columns(meter)
 
-    def reasoning() -> Integers:
-        apart = generated_or("generated_reasoning_tokens", "reasoning_tokens")
-        return np.where(prices("reasoning"), apart, 0)
+    def _columns(self, name: str) -> Integers:
+        if name not in self._given:
+            self._given[name] = self.hourly.quantities[name][self.at]
+        return self._given[name]
 
-    found: dict[str, Callable[[], Integers]] = {
-        "input": lambda: given("prompt_tokens") - cached(),
-        "cached_input": cached,
-        "output": lambda: generated_or("generated_tokens", "completion_tokens") - reasoning(),
-        "reasoning": reasoning,
-        "requests": lambda: np.where(prices("requests"), given("requests"), 0),
-        "audio_seconds": lambda: given("audio_seconds"),
-    }
-    return found[meter]()
+    def _where_priced(self, meter: str, quantity: Integers) -> Integers:
+        priced = self.rules.priced[:, METERS.index(meter)]
+        every = len(priced) > 1 and priced[:-1].all() and self.row.min(initial=0) >= 0
+        return quantity if every else np.where(priced[self.row], quantity, 0)
+
+    def _output(self, delivered: str, generated: str) -> Integers:
+        if self.generated is None and not self.rules.generated.any():
+            return self._columns(delivered)
+        flags = self.rules.generated[self.row] if self.generated is None else self.generated
+        return np.where(flags, self._columns(generated), self._columns(delivered))

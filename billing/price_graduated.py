@@ -18,16 +18,13 @@ from billing.pool import NO_BOUND, contents
 from billing.tariff import Tier
 
 
-def quantities(
-    pools: Integers, values: Integers, tiers_of_pool: Sequence[Sequence[Tier]]
-) -> Iterator[tuple[int, Integers]]:
+def quantities(pools: Integers, values: Integers, upper: Integers) -> Iterator[tuple[int, Integers]]:
     """(tier from 1, what of each row's value lies in it), for as many tiers as the longest has.
 
-    The rows are in order: by pool, then hour, then model. `pools` numbers each row's pool, `tiers_of_pool` holds the
-    tiers of each number.
+    The rows are in order: by pool, then hour, then model. `pools` numbers each row's pool, `upper` holds the
+    `upper_bounds` of each number.
     """
     before, after = contents(pools, values)
-    upper = upper_bounds(tiers_of_pool)
     filled_below = np.zeros(len(values), np.int64)
     for tier in range(upper.shape[1]):
         bound = upper[pools, tier]
@@ -36,12 +33,12 @@ def quantities(
         filled_below = filled
 
 
-def upper_bounds(tiers_of_pool: Sequence[Sequence[Tier]]) -> Integers:
-    """`up_to` of each pool's tiers side by side; where there is no bound, or no tier any more, one beyond all."""
-    deepest = max((len(tiers) for tiers in tiers_of_pool), default=0)
+def upper_bounds(tiers_of_each: Sequence[Sequence[Tier]]) -> Integers:
+    """`up_to` of each one's tiers side by side; where there is no bound, or no tier any more, one beyond all."""
+    deepest = max((len(tiers) for tiers in tiers_of_each), default=0)
     bounds = [
         [NO_BOUND if tier.up_to is None else min(tier.up_to, NO_BOUND) for tier in tiers]
         + [NO_BOUND] * (deepest - len(tiers))
-        for tiers in tiers_of_pool
+        for tiers in tiers_of_each
     ]
-    return np.array(bounds, np.int64).reshape(len(tiers_of_pool), deepest)
+    return np.array(bounds, np.int64).reshape(len(tiers_of_each), deepest)

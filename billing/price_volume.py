@@ -8,17 +8,12 @@ a total below zero lies in the first tier.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from billing.hourly import Integers
-from billing.price_graduated import upper_bounds
-from billing.tariff import Tier
 
 
-def tiers(totals: Integers, tiers_of_pool: Sequence[Sequence[Tier]]) -> Integers:
-    """The tier, from 1, of each pool by its total."""
-    upper = upper_bounds(tiers_of_pool)
+def tiers(totals: Integers, upper: Integers) -> Integers:
+    """The tier, from 1, of each pool by its total. `upper`: each pool's bounds (`price_graduated.upper_bounds`)."""
     found: Integers = 1 + np.count_nonzero(totals[:, None] > upper, axis=1)
     return found

@@ -20,21 +20,21 @@ import numpy as np
 import pyarrow as pa
 
 from billing.charged_lines import line_columns
-from billing.charges import Charges, charges
+from billing.charges import Charges, charges_under, meter_pricing
 from billing.facts import Facts
 from billing.fees import days_in_force, fee_lines
-from billing.filling import in_filling_order
-from billing.hourly import Flags, Hourly, hour_number, read_hourly
+from billing.filling import fillings
+from billing.hourly import Flags, Hourly, Integers, hour_number, read_hourly
 from billing.included import included_by_meter
 from billing.line import TOKEN_METERS, Line
-from billing.meters import meter_quantity
+from billing.meters import Metered, meter_rules
 from billing.period import Period
 from billing.placing import place
 from billing.rated_lines import RatedLines
 from billing.tariff import METERS, Tariff
 from billing.terms import TermsRow
 from billing.unpriced import Unpriced
-from billing.unpriced_usage import unpriced_usage
+from billing.unpriced_usage import unpriced_among
 from billing.window import window_table
 
 __all__ = ["Line", "Rated", "Unpriced", "rate"]
@@ -67,16 +67,22 @@ def rate(usage: pa.Table, facts: Facts, period: Period) -> Rated:
     hourly, late = read_hourly(usage, start, end)
     placed = place(hourly, facts, period, zone)
     windows = window_table(_tariffs(placed.rows), facts, hour_number(start), hour_number(end) - 1)
-    filling = in_filling_order(hourly, placed, windows)
     included = included_by_meter(hourly.customers, facts, hour_number(end) - 1, zone)
+    pricings = [
+        meter_pricing(meter, placed.rows, included.get(meter), len(hourly.models)) for meter in METERS
+    ]
+    rules = meter_rules(placed.rows)
     charged: list[Charges] = []
-    for meter in METERS:
-        quantity = meter_quantity(meter, hourly, placed, filling.at)
-        charged += charges(meter, quantity, filling, placed.rows, included.get(meter), len(hourly.models))
+    uncovered: list[tuple[Integers, Integers]] = []
+    for filling in fillings(hourly, placed, windows):
+        metered = Metered(hourly, rules, filling.at, filling.row)
+        for pricing in pricings:
+            charged += charges_under(pricing, metered.quantity(pricing.meter), filling)
+        uncovered.append(filling.uncovered())
     columns = line_columns(charged, placed.rows, windows, hourly.models, currency)
     return Rated(
         lines=RatedLines(hourly.customers, _present(hourly), columns, dict(_fees(facts, period, currency))),
-        unpriced=unpriced_usage(hourly, placed, filling, windows),
+        unpriced=unpriced_among(hourly, placed, windows, *_joined(uncovered)),
         tokens=_tokens(charged),
         late=late,
     )
@@ -99,6 +105,12 @@ def _fees(facts: Facts, period: Period, currency: str) -> Iterator[tuple[str, tu
     for customer, contracts in facts.contracts.items():
         if days_in_force(contracts, period):
             yield customer, tuple(fee_lines(contracts, period, currency))
+
+
+def _joined(uncovered: Sequence[tuple[Integers, Integers]]) -> tuple[Integers, Integers]:
+    nothing = np.zeros(0, np.int64)
+    at, code = ([nothing, *(each[side] for each in uncovered)] for side in (0, 1))
+    return np.concatenate(at), np.concatenate(code)
 
 
 def _tokens(charged: Iterable[Charges]) -> dict[str, int]:

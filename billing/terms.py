@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
+from itertools import islice
 from zoneinfo import ZoneInfo
 
 from billing.facts import Facts, tariff_in_force_at
@@ -66,10 +67,22 @@ class TermsRow:
 
 def matching_row(terms: Terms, model: str, region: str, band: int = 0) -> TermsRow | None:
     """The first row that matches, which prices all meters (rule 3); `band`: the lower bound of the prompt band."""
-    for rank, (name, row) in enumerate(terms.rows()):
+    rank = first_match([row for _, row in terms.rows()], model, region, band)
+    return None if rank is None else terms_row(terms, rank)
+
+
+def first_match(rows: Sequence[PriceRow], model: str, region: str, band: int) -> int | None:
+    """The place of the first of `rows` that matches."""
+    for place, row in enumerate(rows):
         if row.matches(model, region, band):
-            return TermsRow(terms, name, row, terms.tariff.version, terms.contract_version, rank)
+            return place
     return None
+
+
+def terms_row(terms: Terms, rank: int) -> TermsRow:
+    """The row that is tried as the `rank`-th, from 0."""
+    name, row = next(islice(terms.rows(), rank, None))
+    return TermsRow(terms, name, row, terms.tariff.version, terms.contract_version, rank)
 
 
 def terms_at(facts: Facts, customer: str, instant: datetime, zone: ZoneInfo) -> Terms | str:
@@ -77,15 +90,18 @@ def terms_at(facts: Facts, customer: str, instant: datetime, zone: ZoneInfo) -> 
     operator's.
     """
     contract = in_force_at(facts.contracts.get(customer, ()), instant, zone)
-    if contract is not None:
-        name: str | None = contract.tariff
-    else:
-        operator = in_force_at(facts.operator, instant, zone)
-        name = operator.default_tariff if operator else None
+    operator = in_force_at(facts.operator, instant, zone)
+    default = operator.default_tariff if operator else None
+    tariff = tariff_or_why(facts, contract.tariff if contract else default, instant)
+    return tariff if isinstance(tariff, str) else Terms(tariff, contract)
+
+
+def tariff_or_why(facts: Facts, name: str | None, instant: datetime) -> Tariff | str:
+    """The version of a tariff in force at an aware instant, or why there is none. `name` None: nobody names one."""
     if name is None:
         return "there is no contract and no default_tariff of the operator then"
     tariff = tariff_in_force_at(facts.tariffs.get(name, ()), instant)
-    return Terms(tariff, contract) if tariff else f"no version of tariff {name} is in force then"
+    return tariff or f"no version of tariff {name} is in force then"
 
 
 def region_at(facts: Facts, node: str, instant: datetime, zone: ZoneInfo) -> str | None:

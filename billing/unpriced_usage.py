@@ -13,7 +13,7 @@ import numpy as np
 
 from billing.filling import Filling
 from billing.hourly import Flags, Hourly, Integers, distinct, hour_instant, sums
-from billing.meters import meter_quantity
+from billing.meters import Metered, meter_rules
 from billing.placing import Placed
 from billing.tariff import METERS, Package
 from billing.terms import NO_PRICE_ROW, Terms
@@ -28,17 +28,26 @@ def unpriced_usage(
     hourly: Hourly, placed: Placed, filling: Filling, windows: WindowTable
 ) -> tuple[Unpriced, ...]:
     """What has no price, by model, meter, region and reason."""
+    return unpriced_among(hourly, placed, windows, *filling.uncovered())
+
+
+def unpriced_among(
+    hourly: Hourly, placed: Placed, windows: WindowTable, uncovered: Integers, code: Integers
+) -> tuple[Unpriced, ...]:
+    """`unpriced_usage`, where it is known already which places of usage are in hours that a series does not cover
+    (`uncovered`), and the window codes there.
+    """
+    rules = meter_rules(placed.rows)
+    generated = np.array([_bills_generated(terms) for terms, _, _ in placed.cases], np.bool_)
     found: dict[tuple[str, str, str, str], tuple[int, int]] = {}
-    code = filling.groups.window[filling.group]
-    uncovered = np.flatnonzero(code < 0)
     for meter in METERS:
         priced, packaged = _pricing_flags(meter, placed)
-        lacking = np.flatnonzero(~priced[placed.row]) if meter in _MUST_BE_PRICED else uncovered[:0]
-        rows = placed.row[filling.at[uncovered]]
-        outside = uncovered[priced[rows] & ~packaged[rows]]
-        at = np.concatenate([lacking, filling.at[outside]])
+        lacking = _lacking(priced, placed) if meter in _MUST_BE_PRICED else uncovered[:0]
+        rows = placed.row[uncovered]
+        outside = np.flatnonzero(priced[rows] & ~packaged[rows])
+        at = np.concatenate([lacking, uncovered[outside]])
         codes = np.concatenate([np.zeros(len(lacking), np.int64), code[outside]])
-        quantity = meter_quantity(meter, hourly, placed, at)
+        quantity = Metered(hourly, rules, at, placed.row[at], generated[placed.case[at]]).quantity(meter)
         used = np.flatnonzero(quantity)
         for why, total, hour in _of_meter(
             meter, at[used], codes[used], quantity[used], hourly, placed, windows
@@ -49,6 +58,15 @@ def unpriced_usage(
         Unpriced(model, meter, region, total, hour_instant(hour), why)
         for (model, meter, region, why), (total, hour) in sorted(found.items())
     )
+
+
+def _bills_generated(terms: Terms | str) -> bool:
+    return not isinstance(terms, str) and terms.tariff.bill_output == "generated"
+
+
+def _lacking(priced: Flags, placed: Placed) -> Integers:
+    """Places of usage whose price row is not `priced`, or that has none."""
+    return np.flatnonzero(~priced[placed.row])
 
 
 def _pricing_flags(meter: str, placed: Placed) -> tuple[Flags, Flags]:
