@@ -15,18 +15,19 @@ with faults is left out: what it says is not known before they are mended.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
 from adapters.site_files.findings_contracts import (
-    begins,
+    Span,
     beside,
-    ends,
     holes,
     odd_contract_rows,
     odd_days_of_contract,
     odd_fees_of_earlier,
+    spans,
 )
 from adapters.site_files.findings_prices import odd_prices
 from adapters.site_files.findings_rows import Place, odd_beside_earlier, odd_gaps, odd_regions, odd_rows
@@ -43,12 +44,15 @@ from metering.refusal import Fault
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """One operator's site as it will stand, at the aware instant `now`; `stated`: tariff and contract versions in the
-    files, by (kind, id, valid_from)."""
+    """One operator's site as it will stand, at the aware instant `now`; `stated`: (kind, id, valid_from) of what is
+    in the files."""
 
     facts: Facts
     now: datetime
     stated: Collection[tuple[str, str, date | None]]
+    regions: Sequence[str]
+    tariffs: Mapping[str, Sequence[Span[Tariff]]]
+    contracts: Mapping[str, Sequence[Span[Contract]]]
 
     @property
     def default_tariff(self) -> str | None:
@@ -58,52 +62,57 @@ class Surroundings:
     def currency(self) -> str:
         return self.facts.operator[-1].currency
 
-    @property
-    def regions(self) -> list[str]:
-        return sorted({node.region for versions in self.facts.nodes.values() for node in versions})
-
 
 def odd_things(
     placed: Sequence[Placed], stored: Sequence[StoredDocument], faults: Sequence[Fault], now: datetime
 ) -> list[Fault]:
     """Every warning about what `placed` states, in no order. `faults`: what was refused."""
     refused = {fault.where for fault in faults}
-    sound = [
-        each for each in placed if refused.isdisjoint({each.document.where, *each.document.places.values()})
-    ]
-    versions = merged(sound, stored)
+    sound: dict[str, list[Placed]] = defaultdict(list)
+    for each in placed:
+        if refused.isdisjoint({each.document.where, *each.document.places.values()}):
+            sound[each.version.operator].append(each)
+    standing: dict[str, list[StoredDocument]] = defaultdict(list)
+    for version in merged([each for group in sound.values() for each in group], stored):
+        standing[version.operator].append(version)
     found: list[Fault] = []
-    for operator in dict.fromkeys(each.version.operator for each in sound):
-        own = [version for version in versions if version.operator in (operator, EVERYWHERE)]
-        if not any(version.kind == "operator" for version in own):
-            continue
-        stated = {
-            (each.version.kind, each.version.id, each.version.valid_from)
-            for each in sound
-            if each.version.operator == operator
-        }
-        around = Surroundings(facts_from_documents(own), now, stated)
-        for each in sound:
-            if each.version.operator == operator:
+    for operator, group in sound.items():
+        if any(version.kind == "operator" for version in standing[operator]):
+            around = _surroundings(group, [*standing[operator], *standing[EVERYWHERE]], now)
+            for each in group:
                 found.extend(_odd_document(each, around))
     return found
+
+
+def _surroundings(group: Sequence[Placed], standing: Sequence[StoredDocument], now: datetime) -> Surroundings:
+    facts = facts_from_documents(standing)
+    return Surroundings(
+        facts=facts,
+        now=now,
+        stated={(each.version.kind, each.version.id, each.version.valid_from) for each in group},
+        regions=sorted({node.region for versions in facts.nodes.values() for node in versions}),
+        tariffs={name: spans(versions) for name, versions in facts.tariffs.items()},
+        contracts={name: spans(versions) for name, versions in facts.contracts.items()},
+    )
 
 
 def _odd_document(placed: Placed, around: Surroundings) -> Iterator[Fault]:
     version, place = placed.version, placed.document.place
     if version.kind == "tariff":
-        tariffs = around.facts.tariffs[version.id]
-        at = next(at for at, each in enumerate(tariffs) if each.valid_from == version.valid_from)
+        tariffs = around.tariffs[version.id]
+        at = next(at for at, each in enumerate(tariffs) if each.version.valid_from == version.valid_from)
         yield from _odd_tariff(tariffs, at, around, place)
     elif version.kind == "contract":
-        contracts = around.facts.contracts[version.id]
-        contract = next(each for each in contracts if each.valid_from == version.valid_from)
-        yield from _odd_contract(contract, contracts, around, place)
+        contracts = around.contracts[version.id]
+        contract = next(each for each in contracts if each.version.valid_from == version.valid_from)
+        yield from _odd_contract(contract, around, place)
 
 
-def _odd_tariff(tariffs: Sequence[Tariff], at: int, around: Surroundings, place: Place) -> Iterator[Fault]:
-    tariff, earlier = tariffs[at], tariffs[at - 1] if at else None
-    end = ends(tariff, tariffs)
+def _odd_tariff(
+    tariffs: Sequence[Span[Tariff]], at: int, around: Surroundings, place: Place
+) -> Iterator[Fault]:
+    tariff, earlier = tariffs[at].version, tariffs[at - 1].version if at else None
+    end = tariffs[at].end
     yield from odd_rows(tariff.rows, place)
     yield from odd_regions(tariff.rows, around.regions, place, every=True)
     yield from odd_gaps(tariff.rows, place)
@@ -115,14 +124,12 @@ def _odd_tariff(tariffs: Sequence[Tariff], at: int, around: Surroundings, place:
     calendar = _calendar(tariff, around.now)
     yield from odd_windows(tariff, calendar, around.now, None if end == date.max else end, place)
     yield from odd_tariff_terms(tariff, place)
-    yield from _odd_end(tariff, tariffs, around, place)
+    yield from _odd_end(tariff, around, place)
 
 
-def _odd_end(
-    tariff: Tariff, tariffs: Sequence[Tariff], around: Surroundings, place: Place
-) -> Iterator[Fault]:
+def _odd_end(tariff: Tariff, around: Surroundings, place: Place) -> Iterator[Fault]:
     """A version that ends without a successor while customers are on it by default, or by a stored contract."""
-    for gap, until in holes(tariffs):
+    for gap, until in holes(around.tariffs[tariff.id]):
         if gap != tariff.valid_until:
             continue
         said = f"the next one begins {until}" if until else "none follows it"
@@ -130,20 +137,19 @@ def _odd_end(
         if around.default_tariff == tariff.id:
             what = f"this version of the default tariff ends {gap}, and {said}"
             yield Fault(what, place("valid_until"), remedy)
-        for customer, contracts in around.facts.contracts.items():
-            for contract in contracts:
-                in_files = ("contract", customer, contract.valid_from) in around.stated
-                on_it = contract.tariff == tariff.id and begins(contract) < (until or date.max)
-                if not in_files and on_it and ends(contract, contracts) > gap:
+        for customer, contracts in around.contracts.items():
+            for each in contracts:
+                in_files = ("contract", customer, each.version.valid_from) in around.stated
+                on_it = each.version.tariff == tariff.id and each.begin < (until or date.max)
+                if not in_files and on_it and each.end > gap:
                     what = f"this version ends {gap}, {said}, and the contract of {customer} goes on"
                     yield Fault(what, place("valid_until"), remedy)
 
 
-def _odd_contract(
-    contract: Contract, contracts: Sequence[Contract], around: Surroundings, place: Place
-) -> Iterator[Fault]:
-    tariffs = around.facts.tariffs.get(contract.tariff, ())
-    holding = beside(contract, contracts, tariffs)
+def _odd_contract(span: Span[Contract], around: Surroundings, place: Place) -> Iterator[Fault]:
+    contract = span.version
+    tariffs = around.tariffs.get(contract.tariff, ())
+    holding = beside(span, tariffs)
     yield from odd_rows(contract.rows, place)
     yield from odd_regions(contract.rows, around.regions, place, every=False)
     yield from odd_prices(contract.rows, around.currency, place)
@@ -152,22 +158,22 @@ def _odd_contract(
     if holding:
         yield from odd_contract_rows(contract, holding[-1], place)
     yield from odd_contract_terms(contract, holding, around.default_tariff, around.currency, place)
-    yield from odd_fees_of_earlier(contract, contracts, place)
-    yield from odd_days_of_contract(contract, contracts, tariffs, place)
+    yield from odd_fees_of_earlier(contract, around.facts.contracts[contract.customer], place)
+    yield from odd_days_of_contract(span, tariffs, place)
 
 
 def _rows_before(tariff: Tariff, earlier: Tariff) -> Mapping[int, tuple[str, PriceRow]]:
-    """For each row the earlier version's row for the same models, regions and prompts, or the one at its place."""
-    found: dict[int, tuple[str, PriceRow]] = {}
-    for at, row in enumerate(tariff.rows):
-        same = [
-            other
-            for other in earlier.rows
-            if (other.models, other.regions, other.prompt_over) == (row.models, row.regions, row.prompt_over)
-        ]
-        if same:
-            found[at] = (earlier.version, same[0])
-    return found
+    """For each row the earlier version's row for the same models, regions and prompts."""
+    before = {_for_what(row): row for row in reversed(earlier.rows)}
+    return {
+        at: (earlier.version, before[_for_what(row)])
+        for at, row in enumerate(tariff.rows)
+        if _for_what(row) in before
+    }
+
+
+def _for_what(row: PriceRow) -> tuple[tuple[str, ...], tuple[str, ...], int | None]:
+    return row.models, row.regions, row.prompt_over
 
 
 def _rows_hidden(contract: Contract, tariff: Tariff) -> Mapping[int, tuple[str, PriceRow]]:
@@ -180,6 +186,6 @@ def _rows_hidden(contract: Contract, tariff: Tariff) -> Mapping[int, tuple[str, 
 
 
 def _calendar(tariff: Tariff, now: datetime) -> Calendar:
-    year = max(now.year, begins(tariff).year)
+    year = max(now.year, (tariff.valid_from or now).year)
     name = tariff.holidays
     return Calendar(name, year, name is not None and is_calendar(name) and bool(calendar_days(name, year)))

@@ -7,7 +7,9 @@ A contract's row hides the first tariff row that covers its glob. Lacking a mete
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date
+from typing import Generic, TypeVar
 
 from adapters.site_files.findings_globs import covers, meeting
 from adapters.site_files.findings_rows import Place
@@ -52,36 +54,46 @@ def _same(row: PriceRow, under: PriceRow) -> bool:
     return regions and row.prices == under.prices and (under.prompt_over or 0) <= (row.prompt_over or 0)
 
 
-def begins(version: Tariff | Contract) -> date:
-    return version.valid_from or date.min
+V = TypeVar("V", Tariff, Contract)
 
 
-def ends(version: Tariff | Contract, timeline: Sequence[Tariff] | Sequence[Contract]) -> date:
-    """The first day on which a version of this timeline does not hold; date.max: it has no end."""
-    later = [begins(other) for other in timeline if begins(other) > begins(version)]
-    return min([*later, version.valid_until or date.max])
+@dataclass(frozen=True, slots=True)
+class Span(Generic[V]):
+    """The local days [begin, end) on which a version holds; date.max: it has no end."""
+
+    version: V
+    begin: date
+    end: date
 
 
-def beside(contract: Contract, contracts: Sequence[Contract], tariffs: Sequence[Tariff]) -> list[Tariff]:
+def spans(timeline: Sequence[V]) -> list[Span[V]]:
+    """When each version holds. `timeline`: all versions, oldest first."""
+    begins: list[date] = [version.valid_from or date.min for version in timeline]
+    return [
+        Span(version, begin, min(following, version.valid_until or date.max))
+        for version, begin, following in zip(timeline, begins, [*begins[1:], date.max], strict=True)
+    ]
+
+
+def beside(contract: Span[Contract], tariffs: Sequence[Span[Tariff]]) -> list[Tariff]:
     """The tariff versions that hold on some day of the contract's version."""
-    first, end = begins(contract), ends(contract, contracts)
-    return [each for each in tariffs if max(first, begins(each)) < min(end, ends(each, tariffs))]
+    return [each.version for each in tariffs if max(contract.begin, each.begin) < min(contract.end, each.end)]
 
 
 def odd_days_of_contract(
-    contract: Contract, contracts: Sequence[Contract], tariffs: Sequence[Tariff], place: Place
+    contract: Span[Contract], tariffs: Sequence[Span[Tariff]], place: Place
 ) -> Iterator[Fault]:
     """Days of the contract on which no version of its tariff holds: a close stops at usage then."""
-    day, end = begins(contract), ends(contract, contracts)
-    if contract.valid_from is not None and tariffs and day < begins(tariffs[0]):
-        what = f"tariff {contract.tariff} begins {begins(tariffs[0])}, after this contract"
+    name = contract.version.tariff
+    if tariffs and date.min < contract.begin < tariffs[0].begin:
+        what = f"tariff {name} begins {tariffs[0].begin}, after this contract"
         yield Fault(
             what, place("valid_from"), "a close would stop at usage before: let the contract begin then"
         )
     for gap, until in holes(tariffs):
-        if gap < end and (until is None or until > day):
+        if gap < contract.end and (until is None or until > contract.begin):
             said = f"until {until}" if until else "and nothing follows it"
-            what = f"tariff {contract.tariff} ends {gap}, before this contract, {said}"
+            what = f"tariff {name} ends {gap}, before this contract, {said}"
             yield Fault(
                 what,
                 place("tariff"),
@@ -89,21 +101,20 @@ def odd_days_of_contract(
             )
 
 
-def holes(tariffs: Sequence[Tariff]) -> Iterator[tuple[date, date | None]]:
+def holes(tariffs: Sequence[Span[Tariff]]) -> Iterator[tuple[date, date | None]]:
     """Days [from, to) after the first version on which none holds; None: for good."""
-    for tariff in tariffs:
-        end = ends(tariff, tariffs)
-        following = [begins(other) for other in tariffs if begins(other) > begins(tariff)]
-        if end != date.max and (not following or end < following[0]):
-            yield end, following[0] if following else None
+    for at, each in enumerate(tariffs):
+        following = tariffs[at + 1].begin if at + 1 < len(tariffs) else None
+        if each.end < (following or date.max):
+            yield each.end, following
 
 
 def odd_fees_of_earlier(contract: Contract, contracts: Sequence[Contract], place: Place) -> Iterator[Fault]:
     """A fee that is due once, which an earlier version charged by the month: by its name it is no new one."""
     for at, fee in enumerate(contract.fees):
-        for earlier in contracts:
+        for earlier in contracts[: contracts.index(contract)]:
             monthly = any(other.name == fee.name and other.every == "month" for other in earlier.fees)
-            if fee.every == "once" and monthly and begins(earlier) < begins(contract):
+            if fee.every == "once" and monthly:
                 what = f"fee {fee.name} is never charged: {earlier.version} stated a fee of that name already"
                 yield Fault(what, place("fees", at), "give it another name")
                 break

@@ -157,9 +157,9 @@ def odd_regions(
 
 def odd_gaps(rows: Sequence[PriceRow], place: Place) -> Iterator[Fault]:
     """Rows for long prompts whose models no row prices when the prompt is short, and meters without their parent."""
-    known = [boxes(row) for row in rows]
+    known = [boxes(row) for row in rows] if len(rows) ** 2 <= MOST_PAIRS else []
     for at, row in enumerate(rows):
-        short = [Box(box.model, box.region, 0) for box in known[at]] if row.prompt_over else []
+        short = [Box(box.model, box.region, 0) for box in known[at]] if known and row.prompt_over else []
         without = [box for box in short if _covering(box, known) is None]
         if without:
             what = f"{in_words(without[0].model, without[0].region, 0)}: only prompts over {row.prompt_over} have a price"
@@ -176,6 +176,8 @@ def odd_beside_earlier(
 ) -> Iterator[Fault]:
     """Models and meters that an earlier version, `name`, priced and this one does not."""
     known = [boxes(row) for row in rows]
+    if sum(map(len, known)) * len(earlier) > MOST_PAIRS:
+        return  # `odd_rows` said that there are too many
     lost: set[tuple[str, str]] = set()
     for number, row in enumerate(earlier, 1):
         for box in boxes(row):

@@ -7,14 +7,14 @@ warn; the presumed figure is the one a thousand or a million times away that lie
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from statistics import median_low
 
 from adapters.site_files.findings_rows import Place
 from billing.money import format_price
-from billing.tariff import PRICE_BASE, Package, Plain, PriceRow, Pricing
+from billing.tariff import METERS, PRICE_BASE, Package, Plain, PriceRow, Pricing
 from metering.refusal import Fault
 
 
@@ -89,40 +89,63 @@ def odd_scales(
     references: Mapping[int, tuple[str, PriceRow]],
 ) -> Iterator[Fault]:
     """`references`: for some rows (from 0) another's row for the same models, and what it is called."""
+    beside = {meter: _likely(rows, meter, currency) for meter in METERS}
     for at, row in enumerate(rows):
         named, reference = references.get(at, ("", None))
         for meter, pricing in row.prices.items():
             price = first_price(pricing)
             if price == 0 or (isinstance(pricing, Package) and not_of_a_million(pricing, meter)):
                 continue
-            beside = [
-                first_price(other.prices[meter])
-                for other in rows
-                if other is not row and meter in other.prices
-            ]
             before = first_price(reference.prices[meter]) if reference and meter in reference.prices else None
-            what, near = _off(meter, price, currency, before, named, [each for each in beside if each])
+            what, near = _off(meter, price, currency, before, named, _without(beside[meter], price))
             if what:
                 yield _fault(meter, price, what, near, place("prices", at, meter))
 
 
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """The prices of other rows for a meter: how many there are, and the middle one."""
+
+    count: int
+    middle: Decimal | None
+
+
+def _likely(rows: Sequence[PriceRow], meter: str, currency: str) -> list[Decimal]:
+    """What rows charge for a meter, sorted, free and unlikely prices aside."""
+    usual, units = USUAL[meter], UNITS_PER_EURO.get(currency)
+    prices = sorted(first_price(row.prices[meter]) for row in rows if meter in row.prices)
+    return [
+        price
+        for price in prices
+        if price and (not units or usual.least * units <= price <= usual.most * units)
+    ]
+
+
+def _without(prices: list[Decimal], own: Decimal) -> _Beside:
+    """The middle of sorted `prices`, the row's own taken out."""
+    at = bisect_left(prices, own)
+    if at == len(prices) or prices[at] != own:
+        return _Beside(len(prices), prices[(len(prices) - 1) // 2] if prices else None)
+    count = len(prices) - 1
+    middle = (count - 1) // 2
+    return _Beside(count, prices[middle + (middle >= at)] if count else None)
+
+
 def _off(
-    meter: str, price: Decimal, currency: str, before: Decimal | None, named: str, beside: list[Decimal]
+    meter: str, price: Decimal, currency: str, before: Decimal | None, named: str, others: _Beside
 ) -> tuple[str, Decimal]:
     """Why the price looks off, and the figure that it should be near to; "" where it does not."""
     if before and _ratio(price, before) >= MUCH:
         return f"{named} has {format_price(before)}", before
     usual, units = USUAL[meter], UNITS_PER_EURO.get(currency)
-    often = usual.often * units if units else None
-    likely = [each for each in beside if not units or usual.least * units <= each <= usual.most * units]
-    middle = median_low(likely) if likely else None
+    often, middle = usual.often * units if units else None, others.middle
     if units and often and not usual.least * units <= price <= usual.most * units:
         least, most = format_price(usual.least * units), format_price(usual.most * units)
         return f"such prices are seldom below {least} or above {most} {currency}", middle or often
     if (
         middle
         and _ratio(price, middle) >= MUCH
-        and (len(likely) > 2 or often is None or _ratio(price, often) > _ratio(middle, often))
+        and (others.count > 2 or often is None or _ratio(price, often) > _ratio(middle, often))
     ):
         return f"other rows have about {format_price(middle)}", middle
     return "", price

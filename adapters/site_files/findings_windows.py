@@ -7,11 +7,12 @@ those that it matches, as the bits of a number, so what overlaps or shadows what
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from functools import lru_cache
 
 from adapters.site_files.findings_rows import Place
 from billing.holiday import asks_for_holidays
@@ -54,11 +55,15 @@ def odd_windows(
 ) -> Iterator[Fault]:
     """`now` is an aware instant; `end`: the first local day after the version, None: it has no end."""
     possible = -1 if calendar.has_days else ORDINARY
-    known = [_hours(window) & possible for window in tariff.windows]
+    won: list[tuple[Window, int]] = []
     for at, window in enumerate(tariff.windows):
         yield from _odd_factor(window.factor, place("windows", at, "factor"))
         yield from _odd_calendar(window, at, calendar, place)
-        yield from _odd_overlap(tariff.windows, at, known, place)
+        hours = _hours_of(window.days, window.begin, window.end) & possible
+        yield from _odd_overlap(window, hours, won, place("windows", at))
+        left = hours & ~functools.reduce(operator.or_, (taken for _, taken in won), 0)
+        if left:
+            won.append((window, left))
         if window.series is not None:
             yield from _odd_series(window, tariff, now, end, place("windows", at, "series"))
             yield from _odd_steps(window, window.series, at, place)
@@ -70,7 +75,7 @@ def odd_windows(
         )
 
 
-@lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=4096)
 def _hours_of(days: frozenset[str], begin: int, end: int) -> int:
     found = 0
     for bit, (weekday, holiday, after, hour) in enumerate(KINDS_OF_HOUR):
@@ -82,10 +87,6 @@ def _hours_of(days: frozenset[str], begin: int, end: int) -> int:
     return found
 
 
-def _hours(window: Window) -> int:
-    return _hours_of(window.days, window.begin, window.end)
-
-
 def _example(hours: int) -> str:
     """The first kind of hour of a set, in words."""
     weekday, holiday, after, hour = KINDS_OF_HOUR[(hours & -hours).bit_length() - 1]
@@ -93,29 +94,22 @@ def _example(hours: int) -> str:
     return f"{WEEKDAYS[weekday]} {hour:02}:00" + (f" ({', '.join(notes)})" if notes else "")
 
 
-def _odd_overlap(windows: Sequence[Window], at: int, known: Sequence[int], place: Place) -> Iterator[Fault]:
-    name, where = windows[at].name, place("windows", at)
-    before, won = 0, []
-    for hours in known[:at]:
-        won.append(hours & ~before)
-        before |= hours
-    earlier = list(zip(windows, won, strict=False))
-    if not known[at]:
+def _odd_overlap(
+    window: Window, hours: int, won: Sequence[tuple[Window, int]], where: str
+) -> Iterator[Fault]:
+    """`won`: of each earlier window the hours that it takes, if there are any."""
+    name = window.name
+    taken = [(earlier, theirs) for earlier, theirs in won if theirs & hours]
+    if not hours:
         yield Fault(f"window {name} matches no hour", where, "mend its days or hours, or leave it out")
-    elif not known[at] & ~before:
-        by = [window.name for window, hours in earlier if hours & known[at]]
-        what = (
-            f"window {name} is never reached: {' and '.join(by[:MOST_NAMED])} before it take all of its hours"
-        )
+    elif not hours & ~functools.reduce(operator.or_, (theirs for _, theirs in taken), 0):
+        by = [earlier.name for earlier, _ in taken[:MOST_NAMED]]
+        what = f"window {name} is never reached: {' and '.join(by)} before it take all of its hours"
         yield Fault(what, where, "put it first, narrow the earlier ones, or leave it out")
     else:
-        crossing = [
-            (window, hours & known[at])
-            for window, hours in earlier
-            if hours & known[at] and hours & ~known[at] and not _same_factor(window, windows[at])
-        ]
-        for window, hours in crossing[:MOST_NAMED]:
-            what = f"windows {window.name} and {name} overlap, for instance {_example(hours)}: {window.name} wins"
+        crossing = [each for each in taken if each[1] & ~hours and not _same_factor(each[0], window)]
+        for earlier, theirs in crossing[:MOST_NAMED]:
+            what = f"windows {earlier.name} and {name} overlap, for instance {_example(theirs & hours)}: {earlier.name} wins"
             yield Fault(what, where, f"put {name} first if it shall win, or change their days or hours")
 
 
