@@ -12,7 +12,18 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from paper_examples import CUSTOMER, DETAIL, LINES, OPERATOR, draft, issued, many_lines, report, usage_line
+from paper_examples import (
+    CUSTOMER,
+    DETAIL,
+    LINES,
+    OPERATOR,
+    draft,
+    everything,
+    issued,
+    many_lines,
+    report,
+    usage_line,
+)
 from pypdf import PdfReader
 
 from billing.document import Document, to_json
@@ -89,6 +100,39 @@ def test_a_lithuanian_invoice_holds_the_same_figures_in_its_own_writing() -> Non
         "Puslapis 1 iš 1",
     ):
         assert said in text, said
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        (
+            "en",
+            (
+                "Output tokens · in packages (tokens: 2,500,001) 3 packages 2 / package 6.00",
+                "(× 0.6)",
+                "Reserved capacity 1 item 338.71 / item 338.71",
+                "Shortfall to the commitment 567.89",
+                "Total with VAT 1,505.63 EUR",
+            ),
+        ),
+        (
+            "lt",
+            (
+                "Išvesties žetonai · paketais (žetonai: 2 500 001) 3 paketai 2 / paketas 6,00",
+                "(× 0,6)",
+                "Reserved capacity 1 vnt. 338,71 / vnt. 338,71",
+                "Trūkumas iki įsipareigotos sumos 567,89",
+                "Suma su PVM 1 505,63 EUR",
+            ),
+        ),
+    ],
+)
+def test_an_invoice_with_everything_in_it_keeps_its_layout(language: str, said: tuple[str, ...]) -> None:
+    reader = rendered(issued(everything(), "TLC-2026-000007"), language)
+    assert len(reader.pages) == 2
+    text = text_of(reader)
+    for each in said:
+        assert each in text, each
 
 
 def test_a_document_and_its_json_give_the_same_bytes_each_time() -> None:

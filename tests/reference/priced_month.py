@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from books_in_memory import BookInMemory, BooksInMemory
@@ -14,6 +15,7 @@ from small_books import BASE, OPERATOR, close
 from usage_cells import site_facts, usage_table
 
 from billing.document import Document, to_json
+from billing.facts import Facts
 from billing.rated_again import RatedAgain, rated_again
 from reports.explain import explain
 
@@ -80,6 +82,12 @@ USED = (
 )
 
 
+@cache
+def stated(site: str) -> Facts:
+    """What site files declare; a series takes its time to read."""
+    return site_facts(site)
+
+
 @dataclass(slots=True)
 class Month:
     """The operator's books of the month; what was used and what the site files say may change between closes."""
@@ -89,7 +97,7 @@ class Month:
     books: BooksInMemory = field(init=False)
 
     def __post_init__(self) -> None:
-        self.books = BooksInMemory({OPERATOR: BookInMemory(site_facts(self.site), usage_table(self.usage))})
+        self.books = BooksInMemory({OPERATOR: BookInMemory(stated(self.site), usage_table(self.usage))})
 
     @property
     def book(self) -> BookInMemory:
@@ -97,14 +105,14 @@ class Month:
 
     def close(self) -> Document:
         """The document that acme gets at a close now, issued."""
-        self.book.stated, self.book.rows = site_facts(self.site), usage_table(self.usage)
+        self.book.stated, self.book.rows = stated(self.site), usage_table(self.usage)
         [issued] = close(self.books, issue=True)["issued"]
         return self.book.papers[issued["id"]]
 
     def again(self, document: Document) -> RatedAgain:
         """The month as it rates now, for a document of it."""
         documents, usage = list(self.book.papers.values()), usage_table(self.usage)
-        return rated_again(document, usage, site_facts(self.site), (), documents, self.book.closes)
+        return rated_again(document, usage, stated(self.site), (), documents, self.book.closes)
 
     def explained(self, document: Document) -> dict[str, dict[str, tuple[str, str]]]:
         """line → what → (from, to)."""
