@@ -269,3 +269,29 @@ async def test_issued_documents_hold_the_versions_that_they_name(database: Datab
             Subject("telecentras", "tariff", "vilnius"): both,
             Subject("telecentras", "contract", "acme"): both,
         }
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"lines": [], "charges": [{"part": "floor"}]}',
+        '{"lines": [{"part": "floor", "tariff_version": null, "contract_version": null}]}',
+    ],
+)
+async def test_a_commitment_holds_its_contract_where_no_line_names_it(
+    database: Database, content: str
+) -> None:
+    async with site_store(database) as store:
+        await apply_site(store, read_files([EXAMPLE]), NOW)
+    row = {
+        "id": "acme.2026-10.1",
+        "state": "issued",
+        "number": "TLC-1",
+        "period": "2026-10",
+        "content": content,
+    }
+    async with database.app("telecentras") as connection:
+        issued = {"issue_date": date(2026, 11, 3), "issued_at": NOW}
+        await connection.execute(text(INSERT_DOCUMENT), {**row, **issued})
+    async with site_store(database) as store:
+        assert Subject("telecentras", "contract", "acme") in await store.issued(["telecentras"])
