@@ -10,7 +10,8 @@ list them beside what they do, and change nothing about it.
     contracts  rows and days beside the tariff's
 
 Only what the files state is warned of, but everything that will stand once they are applied is looked at. A document
-with faults is left out: what it says is not known before they are mended.
+with faults is left out: what it says is not known before they are mended; so is a version that stood there before and
+has ended.
 """
 
 from __future__ import annotations
@@ -101,11 +102,18 @@ def _odd_document(placed: Placed, around: Surroundings) -> Iterator[Fault]:
     if version.kind == "tariff":
         tariffs = around.tariffs[version.id]
         at = next(at for at, each in enumerate(tariffs) if each.version.valid_from == version.valid_from)
-        yield from _odd_tariff(tariffs, at, around, place)
+        if not _is_over(placed, tariffs[at].end, around.now):
+            yield from _odd_tariff(tariffs, at, around, place)
     elif version.kind == "contract":
         contracts = around.contracts[version.id]
         contract = next(each for each in contracts if each.version.valid_from == version.valid_from)
-        yield from _odd_contract(contract, around, place)
+        if not _is_over(placed, contract.end, around.now):
+            yield from _odd_contract(contract, around, place)
+
+
+def _is_over(placed: Placed, end: date, now: datetime) -> bool:
+    """A version that stood there before and has ended: a history is not warned of again and again."""
+    return placed.state == "unchanged" and end <= now.date()
 
 
 def _odd_tariff(

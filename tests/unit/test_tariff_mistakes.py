@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.site_files.apply import check_site
+from adapters.site_files.apply import apply_site, check_site
 from adapters.site_files.reading import read_files
 from adapters.site_files.store import MemorySiteStore
 from metering.refusal import Fault, Refusal
@@ -81,6 +81,18 @@ def test_one_file_has_more_than_thirty_kinds_of_mistakes_at_once(name: str, mark
     words = [each for said in expected(MISTAKES / name, mark).values() for each in said]
     kinds = {re.sub(r"'[^']*'|[a-z0-9_-]*\d[\d.,_%-]*|\[.*?\]", "", each) for each in words}
     assert len(kinds) >= 30
+
+
+def test_a_version_that_was_applied_before_and_has_ended_is_not_warned_of_any_more() -> None:
+    row = 'prices: [{models: ["*"], input: 2, output: 1}]'
+    head = "kind: tariff\nid: t\noperator: o\ncurrency: EUR\n"
+    operator = "kind: operator\nid: o\nname: O\ncountry: LT\ncurrency: EUR\ntimezone: Europe/Vilnius\n"
+    history = f"{operator}---\n{head}{row}\n---\n{head}valid_from: 2026-10-01\n{row}\n"
+    store, files = MemorySiteStore(), read_files(["-"], history.encode)
+    first = asyncio.run(apply_site(store, files, NOW))
+    again = asyncio.run(apply_site(store, files, NOW))
+    assert [each.where for each in first.warnings] == ["-:12", "-:19"]
+    assert [each.where for each in again.warnings] == ["-:19"]
 
 
 def test_the_page_of_warnings_shows_what_check_says(tmp_path: Path) -> None:
