@@ -29,6 +29,7 @@ from billing.ports import PeriodClose
 from billing.preview import of_customer
 from billing.rating import rate
 from billing.site import version_name
+from billing.terms import Terms, TermsRow
 from billing.working import Working, working
 
 
@@ -113,6 +114,27 @@ def line_standing(again: RatedAgain, line: Line) -> Standing:
     ]
     now = found[0] if found else replace(line, quantity=0, amount=0)
     return Standing(now.quantity, now.amount, tuple(earlier))
+
+
+def price_row_of(again: RatedAgain, line: Line) -> TermsRow | None:
+    """The price row that a usage line names; None where its versions say something else since its close, or may."""
+    if again.close is None:
+        return None
+    names = {f"tariff {line.tariff_version}", f"contract {line.contract_version}"}
+    if not names.isdisjoint(again.replaced):
+        return None
+    tariffs = [each for versions in again.facts.tariffs.values() for each in versions]
+    contracts = again.facts.contracts.get(again.bill.customer, ())
+    tariff = next((each for each in tariffs if each.version == line.tariff_version), None)
+    contract = next((each for each in contracts if each.version == line.contract_version), None)
+    if tariff is None or (contract is None and line.contract_version is not None):
+        return None
+    terms = Terms(tariff, contract)
+    rows = (
+        TermsRow(terms, name, row, tariff.version, terms.contract_version, rank)
+        for rank, (name, row) in enumerate(terms.rows())
+    )
+    return next((row for row in rows if row.name == line.price_row), None)
 
 
 def part_standing(again: RatedAgain, key: str) -> Standing:

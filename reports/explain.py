@@ -25,8 +25,9 @@ from billing.document import ISSUED, Document, from_json
 from billing.document_parts import AllowanceOrCharge, DocumentLine
 from billing.line import FEE
 from billing.money import exact_minor, format_minor, format_price, line_amount, round_half_away
-from billing.rated_again import RatedAgain, line_standing
+from billing.rated_again import RatedAgain, line_standing, price_row_of
 from billing.tariff import METERS
+from billing.terms import TermsRow
 from reports.explain_figures import MINUS, Step, bracketed, exact, figure, money, step
 from reports.explain_sums import fee_steps, part_steps
 from reports.explain_usage import price_steps, usage_steps
@@ -65,7 +66,7 @@ def _line_steps(entry: DocumentLine, document: Document, again: RatedAgain | Non
 def _usage_line(entry: DocumentLine, document: Document, again: RatedAgain | None) -> Iterator[Step]:
     line = entry.line
     if again is None:
-        yield from _own_figures(entry, document)
+        yield from _own_figures(entry, document, None)
         return
     standing = line_standing(again, line)
     # A superseded version keeps its name: what the bill has at another price is not this line.
@@ -73,7 +74,7 @@ def _usage_line(entry: DocumentLine, document: Document, again: RatedAgain | Non
     worked_out = 0 if made is None else made.quantity
     known = (made is not None or standing.earlier) and worked_out == standing.quantity
     if not (known and standing.gives(document.sign * line.quantity, document.sign * line.amount)):
-        yield from _own_figures(entry, document)
+        yield from _own_figures(entry, document, price_row_of(again, line))
         yield step(NOT_WORKED_OUT, _why_not(document, again), "the figures above are the document's own")
     elif made is None:
         gone = "no longer on the bill: its usage was taken back, or another version or price took its place"
@@ -95,14 +96,14 @@ def _taken_off(entry: DocumentLine, document: Document, again: RatedAgain) -> It
     yield step("its amount there", amounts, money(line.amount, document.currency))
 
 
-def _own_figures(entry: DocumentLine, document: Document) -> Iterator[Step]:
-    """A usage line by what stands on the document alone."""
+def _own_figures(entry: DocumentLine, document: Document, row: TermsRow | None) -> Iterator[Step]:
+    """A usage line by what stands on the document alone, and the price row that it names."""
     line, currency = entry.line, document.currency
     pool = f", tier {line.tier}" if line.tier is not None else ""
     usage = f"usage of {line.model or 'all models'} in {document.period}{_beside_earlier(document)}"
     source = f"{usage}, meter {line.meter}, window {line.window}{pool}"
     yield step("quantity", source, figure(line.quantity, line.unit))
-    yield from price_steps(line, line.quantity, currency, None)
+    yield from price_steps(line, line.quantity, currency, row)
     if line_amount(line.quantity, line.unit_price, line.price_base, currency) != line.amount:
         said = "this line of the bill, rounded, less what earlier documents asked for it"
         yield step("difference", said, money(line.amount, currency))

@@ -19,6 +19,7 @@ from billing.document import Document
 from billing.line import BASE_WINDOW, FREE, UNBILLED, Line
 from billing.money import format_minor, format_price, line_amount
 from billing.rated_again import RatedAgain, Standing
+from billing.terms import TermsRow
 from billing.working import Hours, LineWorking
 from reports.explain_figures import MINUS, Step, exact, figure, money, step
 from reports.explain_terms import (
@@ -39,17 +40,23 @@ def usage_steps(
 ) -> Iterator[Step]:
     """Every step of `line` of `document`; `made` is its working and `standing` its place on the bill."""
     yield from _quantity_steps(made, again)
-    yield from price_steps(line, standing.quantity, document.currency, made)
+    yield from price_steps(line, standing.quantity, document.currency, made.row, made.hours)
     if standing.earlier or document.sign < 0:
         yield from _difference_steps(standing, line, document)
 
 
-def price_steps(line: Line, quantity: int, currency: str, made: LineWorking | None) -> Iterator[Step]:
-    """From a quantity to its rounded amount at the line's price; where the working is known, with the file."""
+def price_steps(
+    line: Line, quantity: int, currency: str, row: TermsRow | None = None, hours: Hours | None = None
+) -> Iterator[Step]:
+    """From a quantity to its rounded amount at the line's price; with the price row, where files state it, and with the
+    line's hours, at what prices of a series they were.
+    """
     per = f"{currency} per {line.unit if line.price_base == 1 else figure(line.price_base, line.unit)}"
     listed, unit = format_price(line.list_price), format_price(line.unit_price)
-    yield step("list price", _source(line, made), f"{listed} {per}")
-    yield step("factor", f"{listed} × {format_price(line.factor)}, {_window(line, made)}", f"{unit} {per}")
+    yield step("list price", _source(line, row, hours), f"{listed} {per}")
+    yield step(
+        "factor", f"{listed} × {format_price(line.factor)}, {_window(line, row, hours)}", f"{unit} {per}"
+    )
     product = exact(Fraction(line.unit_price) * Fraction(quantity, line.price_base))
     divided = f"{quantity} × {unit}" + (f" ÷ {line.price_base}" if line.price_base != 1 else "")
     yield step("exact product", divided, f"{product} {currency}")
@@ -148,32 +155,31 @@ def _unit(made: LineWorking) -> str:
     return {"requests": "request", "audio_seconds": "second"}.get(made.meter, "token")
 
 
-def _source(line: Line, made: LineWorking | None) -> str:
+def _source(line: Line, row: TermsRow | None, hours: Hours | None) -> str:
     """Which version and row stated the price, or why there is none."""
     if line.tier == FREE:
         return "included: free of charge"
     if line.tier == UNBILLED:
-        outcomes = "an outcome" if made is None else " and ".join(sorted(made.hours.outcomes))
-        return f"{outcomes} that is not billed" if made is None else f"{outcomes}: not billed"
-    if made is not None:
-        return price_source(made.row, made.meter, made.tier)
-    kind, _, row = (line.price_row or "").partition(":")
+        outcomes = "an outcome that is" if hours is None else f"{' and '.join(sorted(hours.outcomes))}:"
+        return f"{outcomes} not billed"
+    if row is not None:
+        return price_source(row, line.meter, line.tier)
+    kind, _, number = (line.price_row or "").partition(":")
     version = line.contract_version if kind == "contract" else line.tariff_version
     tier = f", tier {line.tier}" if line.tier is not None else ""
-    return f"{kind} {version}, row {row}{tier}"
+    return f"{kind} {version}, row {number}{tier}"
 
 
-def _window(line: Line, made: LineWorking | None) -> str:
+def _window(line: Line, row: TermsRow | None, hours: Hours | None) -> str:
     """The window that the factor is of, with its days and hours; of a series the step and the hours' prices."""
-    if line.window == BASE_WINDOW or made is None:
-        packages = made is not None and made.model is None
-        return "packages have no windows" if packages else f"window {line.window}"
-    tariff = made.row.terms.tariff
+    if line.window == BASE_WINDOW or row is None:
+        return "packages have no windows" if line.model is None else f"window {line.window}"
+    tariff = row.terms.tariff
     window, when = window_words(tariff, line.window)
     said = f"{window_place(tariff, window)}, window {window.name}: {when}"
-    if window.series is None:
+    if window.series is None or hours is None:
         return said
-    return f"{said}; {series_words(window, line.window, made.hours.hours)}"
+    return f"{said}; {series_words(window, line.window, hours.hours)}"
 
 
 def _difference_steps(standing: Standing, line: Line, document: Document) -> Iterator[Step]:

@@ -155,6 +155,7 @@ def test_the_first_document_says_that_usage_came_since_and_shows_its_own_figures
     steps = by_title(books, first)
     line = steps["qwen3-32b · output tokens · tier 1"]
     assert line["quantity"][1] == "40000000 tokens"
+    assert line["list price"][0] == "file unknown, tariff vilnius, row 1, output, tier 1 (up to 50000000)"
     assert line[NOT_WORKED_OUT][0].startswith("rated at this close; usage that came or was taken back since")
     assert "usage" not in line
     assert "usage" in steps["qwen3-32b · input tokens"], "what nothing came to is still worked out"
@@ -168,6 +169,10 @@ def test_a_superseded_version_is_named_and_none_of_its_new_figures_shown() -> No
     steps = by_title(books, first)
     assert steps["qwen3-32b · output tokens · tier 1"][NOT_WORKED_OUT][0] == (
         "superseded since this close, and the line rates otherwise now: tariff vilnius"
+    )
+    assert steps["qwen3-32b · output tokens · tier 1"]["list price"] == (
+        "tariff vilnius, row 1, tier 1",
+        "1.6 EUR per 1000000 tokens",
     )
     assert steps[WHOLE_DOCUMENT]["rated at"][1] == "superseded since: tariff vilnius"
 
