@@ -21,6 +21,7 @@ BENCHES = {
     "steps": "capture_steps",
     "usage-question": "usage_question",
     "reading": "reading",
+    "what-if": "what_if",
     "quiet-day": "quiet_day",
     "intake": "intake",
     "billion": "billion",

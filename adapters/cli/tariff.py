@@ -6,7 +6,7 @@ import json
 
 import typer
 
-from adapters.cli import tariff_sheet, tariff_show
+from adapters.cli import tariff_sheet, tariff_show, tariff_simulate
 from adapters.cli.framework import Context, Result, command
 from adapters.site_files.json_schema import site_file_schema
 
@@ -23,3 +23,4 @@ def register(app: typer.Typer) -> None:
 
     tariff_show.register(tariff)
     tariff_sheet.register(tariff)
+    tariff_simulate.register(tariff)

@@ -1,0 +1,184 @@
+"""What-if over a year: 10,000 customers, 20 M hourly rows, a tariff with windows beside one without.
+
+Demanded: ≤ 25 s cold (usage out of PostgreSQL, prepared, kept and both sides rated), ≤ 1 s after that. The usage is
+made in a database of its own: each customer uses two models on one of two nodes, in hours drawn at random. Warm is
+the second question, with another price; `facts` are in memory both times, as they are in a command once it has read
+them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import text
+
+from adapters.postgres.database import Database
+from adapters.postgres.embedded import discard
+from adapters.postgres.open import open_database
+from adapters.usage_cache import prepared_usage
+from adapters.what_if import simulated
+from bench.results import Measured
+from bench.usage_question import CUSTOMERS, declare
+from billing.facts import Facts
+from billing.period import Period
+from billing.site import Customer, Node, Operator
+from billing.tariff import WEEKDAYS, Contract, Graduated, Plain, PriceRow, Tariff, Tier, Window
+from billing.usage_runs import UsageRuns
+from billing.what_if_compared import Comparison, with_tariff
+
+YEAR = [Period(2025, month) for month in range(1, 13)]
+ROWS = 20_000_000
+_ZONE = ZoneInfo("Europe/Vilnius")
+
+_FILL = text("""
+    INSERT INTO hourly_usage (operator, hour, customer, node, model, outcome, band, late, requests, prompt_tokens,
+        cached_tokens, completion_tokens, reasoning_tokens, generated_tokens, generated_reasoning_tokens,
+        audio_seconds, unwitnessed_requests)
+    SELECT :operator, CAST(:first AS timestamptz) + floor(g::double precision / :rows * :hours) * interval '1 hour',
+        lpad(to_hex(c), 32, '0')::uuid, 'node-' || c % 2, 'model-' || (c + floor(random() * 2)::int) % 20,
+        'finished', 0, false, 3, 900 + g % 7000, g % 900, 250 + g % 900, 0, 250 + g % 900, 0, 0, 0
+    FROM generate_series(0, CAST(:rows AS integer) - 1) AS g,
+        LATERAL (SELECT floor(random() * :customers)::int AS c, g AS of_g) AS drawn
+""")
+
+
+def measure(quick: bool) -> Measured:
+    """Fills a database of its own, asks twice, and says how long the answers took."""
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            return asyncio.run(
+                _measured(Path(scratch), 60_000 if quick else ROWS, 500 if quick else CUSTOMERS)
+            )
+        finally:
+            discard(Path(scratch))
+
+
+async def _measured(data: Path, rows: int, customers: int) -> Measured:
+    found = Measured()
+    async with open_database(data, {}) as database:
+        operator = await declare(database, 0, customers)
+        for period in YEAR:
+            await _fill(database, operator, period, rows // len(YEAR), customers)
+        began_kib = _peak_kib()
+        began = time.perf_counter()
+        usage = await _prepared(database, operator, data / "cache")
+        read_s = time.perf_counter() - began
+        facts = _facts(operator, customers)
+        then = with_tariff(facts, [_with_windows(facts, "0.5")])
+        first_s = _asked(usage, facts, then)[0]
+        read_kib = _peak_kib()
+    async with open_database(data, {}) as database:
+        began = time.perf_counter()
+        usage = await _prepared(database, operator, data / "cache")
+        opened_s = time.perf_counter() - began
+    warm_s, comparison = _asked(usage, facts, with_tariff(facts, [_with_windows(facts, "0.7")]))
+    priced_s, _ = _asked(usage, facts, with_tariff(facts, [_dearer(facts)]))
+    graduated_s, _ = _asked(usage, facts, with_tariff(facts, [_graduated(facts)]))
+    found.add("rows", sum(len(each.hour) for each in usage.values()))
+    found.add("runs", sum(len(each.run) and len(each.customer) for each in usage.values()))
+    found.add("customers", len(comparison.customers))
+    found.add("cold: read, prepared, kept", read_s, "s")
+    found.add("cold, all", read_s + first_s, "s", "≤ 25")
+    found.add("warm: cache opened", opened_s, "s")
+    found.add("warm, all, other windows", opened_s + warm_s, "s", "≤ 1")
+    found.add("warm, all, other prices", opened_s + priced_s, "s", "≤ 1")
+    found.add(
+        "warm, all, graduated, 1 customer in 10 beyond its first tier", opened_s + graduated_s, "s", "≤ 1"
+    )
+    found.add("cache", sum(path.stat().st_size for path in (data / "cache").rglob("*.arrow")) / 2**20, "MiB")
+    found.add("peak of the cold command", (read_kib - began_kib) / 1024, "MiB")
+    return found
+
+
+async def _fill(database: Database, operator: str, period: Period, rows: int, customers: int) -> None:
+    start, end = period.bounds(_ZONE)
+    async with database.intake() as conn:
+        for month in {start.date().replace(day=1), end.date().replace(day=1)}:
+            await conn.execute(
+                text("SELECT ensure_usage_partitions(:operator, :month)"),
+                {"operator": operator, "month": month},
+            )
+        hours = int((end - start).total_seconds()) // 3600
+        asked = {"operator": operator, "first": start, "rows": rows, "hours": hours, "customers": customers}
+        await conn.execute(_FILL, asked)
+
+
+async def _prepared(database: Database, operator: str, cache: Path) -> dict[Period, UsageRuns]:
+    async with database.app(operator, snapshot=True) as connection:
+        return {period: await prepared_usage(connection, operator, period, _ZONE, cache) for period in YEAR}
+
+
+def _asked(usage: Mapping[Period, UsageRuns], now: Facts, then: Facts) -> tuple[float, Comparison]:
+    began = time.perf_counter()
+    comparison = simulated(usage, now, then, {})
+    return time.perf_counter() - began, comparison
+
+
+def _facts(operator: str, customers: int) -> Facts:
+    """Three price rows, a discount for a segment, and a contract with each hundredth customer."""
+    prices = {
+        "input": Plain(Decimal("0.4")),
+        "cached_input": Plain(Decimal("0.1")),
+        "output": Plain(Decimal("1.6")),
+    }
+    rows = tuple(PriceRow(models, (), prices) for models in (("model-1*",), ("model-2", "model-3"), ("*",)))
+    tariff = Tariff("prices", operator, "EUR", "Europe/Vilnius", rows, segments={"sme": Decimal(15)})
+    named = [f"customer-0-{n}" for n in range(customers)]
+    return Facts(
+        operator=(
+            Operator(
+                id=operator,
+                name="Bench",
+                country="LT",
+                currency="EUR",
+                timezone="Europe/Vilnius",
+                default_tariff="prices",
+            ),
+        ),
+        nodes={f"node-{n}": (Node(f"node-{n}", operator, f"LT-{n}"),) for n in range(2)},
+        customers={
+            name: (
+                Customer(
+                    id=name, operator=operator, name=name, country="LT", segment="sme" if at % 3 else None
+                ),
+            )
+            for at, name in enumerate(named)
+        },
+        tariffs={"prices": (tariff,)},
+        contracts={
+            name: (Contract(name, "prices", discount=Decimal(10), commitment=10_000),)
+            for name in named[::100]
+        },
+    )
+
+
+def _with_windows(facts: Facts, factor: str) -> Tariff:
+    nights = Window("night", frozenset(WEEKDAYS), 22, 6, Decimal(factor))
+    weekend = Window("weekend", frozenset({"sat", "sun"}), 0, 24, Decimal("0.8"))
+    return replace(facts.tariffs["prices"][0], windows=(nights, weekend))
+
+
+def _dearer(facts: Facts) -> Tariff:
+    [tariff] = facts.tariffs["prices"]
+    first = replace(tariff.rows[0], prices={**tariff.rows[0].prices, "output": Plain(Decimal("1.7"))})
+    return replace(tariff, rows=(first, *tariff.rows[1:]))
+
+
+def _graduated(facts: Facts) -> Tariff:
+    """A first tier that about one customer in ten leaves in a month."""
+    [tariff] = facts.tariffs["prices"]
+    tiers = Graduated((Tier(130_000, Decimal("1.6")), Tier(None, Decimal("1.2"))))
+    rows = tuple(replace(row, prices={**row.prices, "output": tiers}) for row in tariff.rows)
+    return replace(tariff, rows=rows)
+
+
+def _peak_kib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

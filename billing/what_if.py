@@ -1,0 +1,283 @@
+"""What-if: what bills of a period come to under other facts than those in force. Pure, exact, and made for repetition.
+
+The arithmetic is rating's own (`placing`, `window`, `filling`, `meters`, `charges`, `charged_lines`), fed with less. Of a
+customer whose bill no order of hours can change, all hours of a run that lie in one window under one set of facts are one
+sum, and a period has some ten thousand such sums where it has millions of rows. Order shows only where units are included
+and used up, where a graduated pool leaves its first tier, or where a quantity is negative; those customers' rows are rated
+one by one.
+
+    runs × stretches → price rows;  hours → windows;  rows → sums by (run, window) → who needs order → charges → bills
+
+Beside bills there is what usage is worth before any rounding, by model, region and hour of the operator's day: see
+`billing.what_if_worth`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from billing.bill_columns import BillColumns, bill_columns, billed_customers, segments_of
+from billing.charged_lines import line_columns
+from billing.charges import Charges, MeterPricing, charges_under, meter_pricing
+from billing.facts import Facts
+from billing.filling import fillings
+from billing.hourly import Flags, Hourly, Integers, distinct, hour_instant, hour_number, sums
+from billing.included import included_by_meter
+from billing.meters import Metered, MeterRules, meter_rules
+from billing.period import Period
+from billing.placing import Placed, place
+from billing.tariff import METERS
+from billing.terms import stretches
+from billing.unpriced import Unpriced
+from billing.unpriced_usage import unpriced_among
+from billing.usage_runs import UsageRuns
+from billing.what_if_worth import Worth, WorthSum
+from billing.window import WindowTable, window_table
+from metering.event import QUANTITIES
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodOutcome:
+    """A period under some facts: bills by customer, each one's segment, what usage is worth, what packages cost (in
+    minor units), and what has no price."""
+
+    period: Period
+    bills: BillColumns
+    segments: Sequence[str | None]
+    worth: Worth
+    packages: int
+    unpriced: tuple[Unpriced, ...]
+
+
+SummedOnce = dict[bytes, Mapping[str, Integers]]
+"""Sums of a period's rows by how hours fall into columns: two sides with the same windows share them."""
+
+
+def period_outcome(
+    usage: UsageRuns, facts: Facts, period: Period, summed: SummedOnce | None = None
+) -> PeriodOutcome:
+    """What the bills of `period` come to under `facts`, which have the period's holidays; adjustments aside.
+
+    Equals `rate` and `make_bill` over the same usage. `summed` is kept between calls for the same usage.
+    """
+    zone, currency = facts.operator[-1].zone, facts.operator[-1].currency
+    start, end = period.bounds(zone)
+    hours = _Hours(hour_number(start), hour_number(end))
+    view = _view(usage, facts, period, zone, hours, {} if summed is None else summed)
+    included = included_by_meter(usage.customers, facts, hours.end - 1, zone)
+    rows, rules = view.placed.rows, meter_rules(view.placed.rows)
+    pricings = [meter_pricing(meter, rows, included.get(meter), len(usage.models)) for meter in METERS]
+    ordered = _need_order(usage, view, rules, pricings)
+    hourly, placed, kept = view.hourly, view.placed, np.arange(len(view.hourly.hours))
+    if ordered.any():
+        hourly, placed, kept = _with_rows_of(ordered, usage, view)
+    worth = WorthSum(usage, view, hourly, placed, kept, hours.of_day(zone), currency)
+    charged: list[Charges] = []
+    uncovered: list[tuple[Integers, Integers]] = []
+    for filling in fillings(hourly, placed, view.windows):
+        metered = Metered(hourly, rules, filling.at, filling.row)
+        for pricing in pricings:
+            quantity = metered.quantity(pricing.meter)
+            charged += charges_under(pricing, quantity, filling)
+            worth.add(quantity, filling, pricing)
+        uncovered.append(filling.uncovered())
+    lines = line_columns(charged, rows, view.windows, usage.models, currency)
+    customers = billed_customers(usage.customers, facts, period)
+    segments = segments_of(customers, period, facts)
+    packaged = np.array([price.base == 1 for price in lines.prices], np.bool_)
+    return PeriodOutcome(
+        period=period,
+        bills=bill_columns(lines, customers, segments, facts, period, currency),
+        segments=segments,
+        worth=worth.worth(),
+        packages=sum(lines.amount[packaged[lines.price]].tolist()) if len(packaged) else 0,
+        unpriced=unpriced_among(hourly, placed, view.windows, *_joined(uncovered)),
+    )
+
+
+def _joined(uncovered: Sequence[tuple[Integers, Integers]]) -> tuple[Integers, Integers]:
+    nothing = np.zeros(0, np.int64)
+    at, code = ([nothing, *(each[side] for each in uncovered)] for side in (0, 1))
+    return np.concatenate(at), np.concatenate(code)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hours:
+    first: int
+    end: int
+
+    def of_day(self, zone: ZoneInfo) -> Integers:
+        """The local hour of each hour's start, 0 to 23."""
+        return np.array(
+            [hour_instant(hour).astimezone(zone).hour for hour in range(self.first, self.end)], np.int64
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A period's usage as some facts see it: `column` of each hour, alike in stretch and windows; and a row for each run
+    and column, in this order (run × columns + column), with its sums."""
+
+    column: Integers
+    columns: int
+    stretch: Integers
+    hourly: Hourly
+    placed: Placed
+    at_stretch: Placed
+    stretches: int
+    windows: WindowTable
+
+
+def _view(
+    usage: UsageRuns, facts: Facts, period: Period, zone: ZoneInfo, hours: _Hours, summed: SummedOnce
+) -> View:
+    starts = np.array(stretches(facts, *period.bounds(zone), zone), np.int64)
+    stretch = np.searchsorted(starts, np.arange(hours.first, hours.end), side="right") - 1
+    by_stretch = place(_of_runs(usage, starts, {}), facts, period, zone)
+    tariffs = list({row.tariff_version: row.terms.tariff for row in by_stretch.rows}.values())
+    windows = window_table(tariffs, facts, hours.first, hours.end - 1)
+    alike, first, column = np.unique(
+        np.vstack([stretch[None, :], windows.codes]), axis=1, return_index=True, return_inverse=True
+    )
+    column = column.reshape(-1)
+    of_column = alike[0]
+    runs, count = len(usage.customer), len(first)
+    quantities = summed.setdefault(column.tobytes(), _sums_by_cell(usage, column, runs * count))
+    hourly = _of_runs(usage, hours.first + first, quantities)
+    at = (np.arange(runs)[:, None] * len(starts) + of_column[None, :]).reshape(-1)
+    return View(
+        column,
+        count,
+        stretch,
+        hourly,
+        _taken(by_stretch, at),
+        by_stretch,
+        len(starts),
+        windows,
+    )
+
+
+class _Lazy(Mapping[str, Integers]):
+    """Quantities by name, made when first asked for: most facts price few of them."""
+
+    def __init__(self, make: Callable[[str], Integers]) -> None:
+        self._make, self._made = make, dict[str, Integers]()
+
+    def __getitem__(self, name: str) -> Integers:
+        if name not in self._made:
+            self._made[name] = self._make(name)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(QUANTITIES)
+
+    def __len__(self) -> int:
+        return len(QUANTITIES)
+
+
+def _sums_by_cell(usage: UsageRuns, column: Integers, count: int) -> Mapping[str, Integers]:
+    """Each quantity summed by run and column."""
+    columns = int(column.max()) + 1
+    cell: list[Integers] = []
+
+    def made(name: str) -> Integers:
+        values = usage.quantity(name)
+        if values is None:
+            return np.zeros(count, np.int64)
+        if not cell:
+            cell.append(usage.run.astype(np.int64) * columns + column[usage.hour])
+        return sums(cell[0], values, count)
+
+    return _Lazy(made)
+
+
+def _of_runs(usage: UsageRuns, hours: Integers, quantities: Mapping[str, Integers]) -> Hourly:
+    """Every run in every one of these hours."""
+    count = len(hours)
+
+    def each(column: Integers) -> Integers:
+        return np.repeat(column, count)
+
+    return Hourly(
+        hours=np.tile(hours, len(usage.customer)),
+        customers=usage.customers,
+        customer=each(usage.customer),
+        nodes=usage.nodes,
+        node=each(usage.node),
+        models=usage.models,
+        model=each(usage.model),
+        outcomes=usage.outcomes,
+        outcome=each(usage.outcome),
+        band=each(usage.band),
+        quantities=quantities,
+    )
+
+
+def _taken(placed: Placed, at: Integers) -> Placed:
+    return replace(placed, row=placed.row[at], billed=placed.billed[at], case=placed.case[at])
+
+
+def _need_order(usage: UsageRuns, view: View, rules: MeterRules, pricings: Sequence[MeterPricing]) -> Flags:
+    """Customers whose bill depends on the order of hours: included units or a graduated pool's first tier used up.
+
+    With negative quantities pools may have been fuller than they are in the end, so those customers are always meant where
+    anything is included or graduated. Of the others a few may be meant without need.
+    """
+    found = np.zeros(len(usage.customers), np.bool_)
+    asked = [each for each in pricings if each.included is not None or each.graduated.any()]
+    for filling in fillings(view.hourly, view.placed, view.windows) if asked else ():
+        metered = Metered(view.hourly, rules, filling.at, filling.row)
+        groups = filling.groups
+        for pricing in asked:
+            quantity = np.where(filling.billed, metered.quantity(pricing.meter), 0)
+            of_group = sums(filling.group, quantity, len(groups.row))
+            if pricing.included is not None:
+                used = sums(groups.customer, of_group, len(found))
+                found |= (pricing.included > 0) & ((used > pricing.included) | usage.negative)
+            chosen = np.flatnonzero(pricing.graduated[groups.row])
+            rows = len(pricing.plain)
+            keys, pool = distinct(groups.customer[chosen] * rows + groups.row[chosen])
+            customer, row = np.divmod(keys, rows)
+            beyond = sums(pool, of_group[chosen], len(keys)) > pricing.bounds[row, 0] if len(keys) else chosen
+            found[customer[beyond | usage.negative[customer]]] = True
+    return found
+
+
+def _with_rows_of(ordered: Flags, usage: UsageRuns, view: View) -> tuple[Hourly, Placed, Integers]:
+    """The sums of the other customers, followed by these ones' rows; and the places of those sums."""
+    kept = np.flatnonzero(~ordered[view.hourly.customer])
+    rows = np.flatnonzero(np.repeat(ordered, np.diff(usage.starts)))
+    run, hour = usage.run[rows].astype(np.int64), usage.hour[rows].astype(np.int64)
+
+    def both(of_sums: Any, of_rows: Any) -> Any:
+        return np.concatenate([of_sums[kept], of_rows])
+
+    def quantity(name: str) -> Any:
+        values = usage.quantities.get(name)
+        of_rows = np.zeros(len(rows), np.int64) if values is None else values[rows].astype(np.int64)
+        return both(view.hourly.quantities[name], of_rows)
+
+    hourly = replace(
+        view.hourly,
+        hours=both(view.hourly.hours, usage.first + hour),
+        customer=both(view.hourly.customer, usage.customer[run]),
+        node=both(view.hourly.node, usage.node[run]),
+        model=both(view.hourly.model, usage.model[run]),
+        outcome=both(view.hourly.outcome, usage.outcome[run]),
+        band=both(view.hourly.band, usage.band[run]),
+        quantities=_Lazy(quantity),
+    )
+    at = run * view.stretches + view.stretch[hour]
+    of_rows = _taken(view.at_stretch, at)
+    placed = replace(
+        view.placed,
+        row=both(view.placed.row, of_rows.row),
+        billed=both(view.placed.billed, of_rows.billed),
+        case=both(view.placed.case, of_rows.case),
+    )
+    return hourly, placed, kept

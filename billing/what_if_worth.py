@@ -1,0 +1,311 @@
+"""What usage is worth before any rounding, by model, region and hour of the operator's day. Exact integers.
+
+A line's amount is rounded once, so parts of lines have no amounts; they have a worth, quantity × unit price. Worth is
+counted in one unit for all prices, a power of ten of the minor unit's, small enough that each unit price is a whole number
+of it; sums are then sums of integers. Of a customer whose bill needs no order every row of one run and column has one price
+a meter, so a row's worth is linear in its quantities:
+
+    input = prompt − cached at 40, cached at 10:      worth = 40 × prompt + (10 − 40) × cached
+
+The others' rows have a worth tier by tier. Packages have none: what they cost depends on the pool alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from typing import Protocol
+
+import numpy as np
+
+from billing import price_graduated, price_volume
+from billing.charged_lines import list_price
+from billing.charges import NO_TIER, MeterPricing
+from billing.filling import Filling
+from billing.hourly import Flags, Hourly, Integers, distinct, sums
+from billing.included import free_units
+from billing.money import exact_product, minor_per_unit
+from billing.placing import Placed
+from billing.tariff import METERS, PRICE_BASE, Graduated, Package, Plain, Volume
+from billing.terms import TermsRow
+from billing.usage_runs import UsageRuns
+from billing.window import WindowTable
+
+_CHUNK_ROWS = 1 << 17
+_SAFE = 2**62
+HOURS = 24
+
+
+class Seen(Protocol):
+    """The part of `billing.what_if.View` that is asked for here."""
+
+    @property
+    def column(self) -> Integers: ...
+    @property
+    def columns(self) -> int: ...
+    @property
+    def placed(self) -> Placed: ...
+    @property
+    def windows(self) -> WindowTable: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """Sums of worth in 1/`per_minor` of the minor unit."""
+
+    per_minor: int
+    by_model: Mapping[str, int]
+    by_region: Mapping[str, int]
+    by_hour: Sequence[int]
+
+    @property
+    def total(self) -> Fraction:
+        """All of it, in minor units."""
+        return Fraction(sum(self.by_hour), self.per_minor)
+
+
+class WorthSum:
+    """Worth as it is summed up, filling by filling.
+
+    `hourly` and `placed` begin with the sums of `view` at the places `kept`; what follows them are rows of customers that
+    need order. `of_day`: the local hour of each hour of the period.
+    """
+
+    def __init__(
+        self,
+        usage: UsageRuns,
+        view: Seen,
+        hourly: Hourly,
+        placed: Placed,
+        kept: Integers,
+        of_day: Integers,
+        currency: str,
+    ) -> None:
+        self._usage, self._view, self._hourly, self._placed = usage, view, hourly, placed
+        self._kept, self._of_day = kept, of_day
+        self._units = _Units(placed.rows, view.windows, currency)
+        self._places, self._place_of_cell = _places(view.placed)
+        self._table = [0] * (len(self._places) * HOURS)
+        self._priced: dict[str, Integers] = {}
+
+    def add(self, quantity: Integers, filling: Filling, pricing: MeterPricing) -> None:
+        """Adds what one meter of a filling is worth, of which each row has a `quantity`."""
+        if not quantity.any():
+            return
+        of_meter = _OfMeter(quantity, filling, pricing, self._units)
+        unit = self._priced.setdefault(pricing.meter, np.zeros(len(self._view.placed.row), self._units.dtype))
+        of_sums = np.flatnonzero(filling.at < len(self._kept))
+        unit[self._kept[filling.at[of_sums]]] = of_meter.unit[of_sums]
+        of_rows = np.flatnonzero(filling.at >= len(self._kept))
+        if len(of_rows):
+            at = filling.at[of_rows]
+            key = _place_of_case(self._placed, self._places)[self._placed.case[at]] * HOURS
+            key += self._of_day[self._hourly.hours[at] - self._usage.first]
+            self._add(key, of_meter.values()[of_rows])
+
+    def _add(self, key: Integers, value: Integers) -> None:
+        totals = np.zeros(len(self._table), object)
+        if value.dtype != np.dtype(object) and int(np.abs(value).max(initial=0)) * len(value) < _SAFE:
+            totals = np.zeros(len(self._table), np.int64)
+        np.add.at(totals, key, value)
+        for at, total in enumerate(totals.tolist()):
+            self._table[at] += total
+
+    def worth(self) -> Worth:
+        """All of it, once every filling was added."""
+        coefficients = _coefficients(self._priced, self._view.placed)
+        for key, value in _of_runs(self._usage, self._view, coefficients, self._place_of_cell, self._of_day):
+            self._add(key[: len(self._table)], value[: len(self._table)])
+        return _summed(self._table, self._places, self._units.per_minor)
+
+
+def _places(placed: Placed) -> tuple[list[tuple[str, str]], Integers]:
+    """Every (region, model) there is, and which of them each row's is."""
+    places = list(dict.fromkeys((region, model) for _, region, model in placed.cases))
+    return places, _place_of_case(placed, places)[placed.case]
+
+
+def _place_of_case(placed: Placed, places: Sequence[tuple[str, str]]) -> Integers:
+    at = {place: number for number, place in enumerate(places)}
+    return np.array([at[region, model] for _, region, model in placed.cases], np.int64)
+
+
+def _summed(table: list[int], places: Sequence[tuple[str, str]], per_minor: int) -> Worth:
+    by_model, by_region, by_hour = Counter[str](), Counter[str](), [0] * HOURS
+    for at, value in enumerate(table):
+        place, hour = divmod(at, HOURS)
+        region, model = places[place]
+        by_region[region] += value
+        by_model[model] += value
+        by_hour[hour] += value
+    return Worth(per_minor, by_model, by_region, by_hour)
+
+
+class _Units:
+    """Unit prices as whole numbers of 1/`per_minor` minor units."""
+
+    def __init__(self, rows: Sequence[TermsRow], windows: WindowTable, currency: str) -> None:
+        self._rows, self._windows, self._currency = rows, windows, currency
+        self._tariff_of = windows.tariff_of(rows)
+        exact = {
+            minor_per_unit(exact_product(price, window.factor), PRICE_BASE, currency)
+            for row, tariff in zip(rows, self._tariff_of.tolist(), strict=True)
+            for price in _listed(row)
+            for window in windows.windows[tariff]
+        }
+        self.per_minor = math.lcm(*(below for _, below in exact))
+        #: No unit price is above this.
+        self.most = max((above * (self.per_minor // below) for above, below in exact), default=0)
+        #: Python's integers where unit prices are that large, or that fine.
+        self.dtype: type = np.int64 if self.most < 2**40 else object
+
+    def of(self, meter: str, row: Integers, tier: Integers, window: Integers) -> Integers:
+        """The unit price of each (price row, tier, window code); 0 where no window covers the hour."""
+        lowest = min(int(window.min(initial=0)), 0)
+        width, deep = int(window.max(initial=0)) + 1 - lowest, int(tier.max(initial=0)) + 1
+        keys, at = distinct((row * deep + tier) * width + (window - lowest), len(self._rows) * deep * width)
+        units: list[int] = []
+        for key in keys.tolist():
+            rest, code = divmod(key, width)
+            of_row, of_tier = divmod(rest, deep)
+            units.append(self._unit(meter, of_row, of_tier, code + lowest))
+        return np.array(units, self.dtype)[at] if len(keys) else np.zeros(0, self.dtype)
+
+    def _unit(self, meter: str, row: int, tier: int, window: int) -> int:
+        pricing = self._rows[row].pricing(meter)
+        if window < 0 or pricing is None or isinstance(pricing, Package):
+            return 0
+        named = self._windows.windows[int(self._tariff_of[row])][window]
+        price = exact_product(list_price(pricing, tier), named.factor)
+        above, below = minor_per_unit(price, PRICE_BASE, self._currency)
+        return above * (self.per_minor // below)
+
+
+def _listed(row: TermsRow) -> Iterator[Decimal]:
+    for pricing in row.row.prices.values():
+        match pricing:
+            case Plain():
+                yield pricing.price
+            case Graduated() | Volume():
+                yield from (tier.price for tier in pricing.tiers)
+            case Package():
+                pass
+
+
+class _OfMeter:
+    """One meter of the rows of a filling: the unit price of each that has one alone, and what each is worth."""
+
+    def __init__(self, quantity: Integers, filling: Filling, pricing: MeterPricing, units: _Units) -> None:
+        self._pricing, self._units, self._row = pricing, units, filling.row
+        self._customer = filling.groups.customer[filling.group]
+        self._window = filling.groups.window[filling.group]
+        windowed = (pricing.plain | pricing.graduated | pricing.volume)[filling.row] & (self._window >= 0)
+        rest = np.where(filling.billed, quantity, 0)
+        free: Flags = np.zeros(len(rest), np.bool_)
+        if pricing.included is not None:
+            taking = windowed | pricing.package[filling.row]
+            taken = free_units(self._customer, np.where(taking, rest, 0), pricing.included)
+            free = taking & (pricing.included[self._customer] > 0) & (taken == rest)
+            rest = rest - taken
+        self._rest = np.where(windowed, rest, 0)
+        tier = np.where(pricing.graduated[filling.row], 1, NO_TIER)
+        self._volume(tier)
+        #: Of sums of customers that need no order: all of a row is free, or none, and in one tier.
+        self.unit = np.where(
+            filling.billed & ~free & windowed, units.of(pricing.meter, self._row, tier, self._window), 0
+        )
+
+    def values(self) -> Integers:
+        """What each row is worth."""
+        rest = self._rest
+        if int(np.abs(rest).max(initial=0)) * self._units.most >= _SAFE:
+            rest = rest.astype(object)
+        found = self.unit * rest
+        chosen, pool, row = self._pools(self._pricing.graduated[self._row] & (self._rest != 0))
+        if not len(chosen):
+            return found
+        found[chosen] = 0
+        order = np.argsort(pool, kind="stable")
+        chosen, pool = chosen[order], pool[order]
+        for tier, parts in price_graduated.quantities(pool, self._rest[chosen], self._pricing.bounds[row]):
+            used = np.flatnonzero(parts)
+            at = chosen[used]
+            of_tier = np.full(len(at), tier, np.int64)
+            unit = self._units.of(self._pricing.meter, self._row[at], of_tier, self._window[at])
+            found[at] += parts[used].astype(rest.dtype) * unit
+        return found
+
+    def _volume(self, tier: Integers) -> None:
+        """The tier of volume pools, into `tier`."""
+        chosen, pool, row = self._pools(self._pricing.volume[self._row])
+        if len(chosen):
+            totals = sums(pool, self._rest[chosen], len(row))
+            tier[chosen] = price_volume.tiers(totals, self._pricing.bounds[row])[pool]
+
+    def _pools(self, wanted: Flags) -> tuple[Integers, Integers, Integers]:
+        """(the wanted rows, the pool of each, each pool's price row)."""
+        chosen = np.flatnonzero(wanted)
+        rows = len(self._pricing.plain)
+        keys, pool = distinct(self._customer[chosen] * rows + self._row[chosen])
+        return chosen, pool, keys % rows
+
+
+def _coefficients(priced: Mapping[str, Integers], placed: Placed) -> dict[str, Integers]:
+    """What one of each quantity adds to a row's worth, by cell: rule 3 turned around."""
+    row = placed.row
+    flags = np.array([row.prices() for row in placed.rows] + [(False,) * len(METERS)], np.bool_)[row]
+    generated = np.array(
+        [row.terms.tariff.bill_output == "generated" for row in placed.rows] + [False], np.bool_
+    )[row]
+
+    def unit(meter: str) -> Integers | int:
+        return priced.get(meter, 0)
+
+    def where(flag: Flags, value: Integers | int) -> Integers:
+        found: Integers = np.where(flag, value, 0)
+        return found
+
+    def own(meter: str) -> Flags:
+        flags_of: Flags = flags[:, METERS.index(meter)]
+        return flags_of
+
+    apart = unit("reasoning") - unit("output")
+    found = {
+        "prompt_tokens": where(own("input"), unit("input")),
+        "cached_tokens": where(own("cached_input"), unit("cached_input") - unit("input")),
+        "completion_tokens": where(~generated, unit("output")),
+        "reasoning_tokens": where(own("reasoning") & ~generated, apart),
+        "generated_tokens": where(generated, unit("output")),
+        "generated_reasoning_tokens": where(own("reasoning") & generated, apart),
+        "requests": where(own("requests"), unit("requests")),
+        "audio_seconds": where(own("audio_seconds"), unit("audio_seconds")),
+    }
+    return {name: values for name, values in found.items() if values.any()}
+
+
+def _of_runs(
+    usage: UsageRuns,
+    view: Seen,
+    coefficients: Mapping[str, Integers],
+    place_of_cell: Integers,
+    of_day: Integers,
+) -> Iterator[tuple[Integers, Integers]]:
+    """(place and hour of the day, worth) of all rows, summed over chunks of them."""
+    worthy = {name: values for name, values in coefficients.items() if name in usage.quantities}
+    most = sum(usage.magnitudes[name] * int(np.abs(values).max(initial=0)) for name, values in worthy.items())
+    kind = np.dtype(np.int64 if most < _SAFE else object)
+    first_place = place_of_cell * HOURS
+    totals = np.zeros(int(first_place.max(initial=0)) + HOURS, kind)
+    for start in range(0, len(usage.hour) if worthy else 0, _CHUNK_ROWS):
+        part = slice(start, start + _CHUNK_ROWS)
+        hour = usage.hour[part].astype(np.int64)
+        cell = usage.run[part] * np.int64(view.columns) + view.column[hour]
+        value = np.zeros(len(hour), kind)
+        for name, values in worthy.items():
+            value += usage.quantities[name][part] * values[cell].astype(kind, copy=False)
+        np.add.at(totals, first_place[cell] + of_day[hour], value)
+    yield np.arange(len(totals)), totals

@@ -1,0 +1,149 @@
+"""A what-if as a picture: SVG or PNG, by matplotlib, which only this module imports.
+
+Four panels: net revenue by period, worth by hour of the operator's day, its change by model and region, and the
+customers whose bills change most. Figures become floats only here, as places on paper; the numbers that are written
+come from exact text. Fonts are those that matplotlib brings; the same comparison gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from billing.money import format_minor, minor_digits, round_half_away
+from billing.what_if_compared import Comparison, Pair
+from metering.refusal import Refusal
+from reports.what_if import by_change, percent_text
+
+_NOW, _THEN, _UP, _DOWN = "#9aa5b1", "#1f6feb", "#1a7f37", "#cf222e"
+_MOST = 8
+_LONGEST = 22
+_MOST_PERIODS = 36
+
+KINDS = {".svg": "svg", ".png": "png"}
+
+
+def picture_kind(name: str) -> str:
+    """`svg` or `png`, by the file's suffix. Refusals: unknown_format."""
+    kind = KINDS.get(PurePath(name).suffix.lower())
+    if kind is None:
+        raise Refusal(
+            "unknown_format",
+            f"{name} ends neither in .svg nor in .png",
+            where="--out",
+            remedy="name it so.svg or so.png",
+        )
+    return kind
+
+
+def what_if_picture(title: str, currency: str, shown: Comparison, kind: str) -> bytes:
+    """The picture's bytes; `kind` as `picture_kind` says."""
+    with mpl.rc_context({"svg.hashsalt": "tallygrid", "svg.fonttype": "path", "font.size": 9}):
+        figure = Figure(figsize=(11, 8), layout="constrained")
+        panels = figure.subplots(2, 2)
+        net = shown.parts["net"]
+        said = percent_text(net)
+        change = f" ({'+' if net.change > 0 else ''}{said}%)" if said else ""
+        figure.suptitle(
+            f"{title}\nnet {_text(net.now, currency)} → {_text(net.then, currency)} {currency}{change}"
+        )
+        _beside(
+            panels[0][0],
+            f"Net revenue by period, {currency}",
+            list(shown.by_period.items())[-_MOST_PERIODS:],
+            currency,
+        )
+        hours = [(str(hour), pair) for hour, pair in enumerate(shown.by_hour)]
+        _beside(panels[0][1], f"Worth of usage by hour of day, {currency}", hours, currency)
+        _places(panels[1][0], shown, currency)
+        _customers(panels[1][1], shown, currency)
+        held = io.BytesIO()
+        if kind == "svg":
+            canvas: Any = FigureCanvasSVG(figure)
+            canvas.print_svg(held, metadata={"Date": None})
+        else:
+            canvas = FigureCanvasAgg(figure)
+            canvas.print_png(held, metadata={"Software": None})
+        return held.getvalue()
+
+
+def _beside(axes: Any, title: str, rows: Sequence[tuple[str, Pair]], currency: str) -> None:
+    """Bars now and then, side by side."""
+    at = range(len(rows))
+    axes.bar([x - 0.2 for x in at], [_place(p.now, currency) for _, p in rows], 0.4, color=_NOW, label="now")
+    axes.bar(
+        [x + 0.2 for x in at], [_place(p.then, currency) for _, p in rows], 0.4, color=_THEN, label="then"
+    )
+    every = -(-len(rows) // 12)
+    axes.set_xticks(
+        list(at)[::every],
+        [_short(name) for name, _ in rows][::every],
+        rotation=0 if len(rows) > 12 else 30 if len(rows) > 4 else 0,
+    )
+    _plain(axes, title)
+    axes.yaxis.set_major_formatter("{x:,.0f}" if _large(rows, currency) else "{x:,.2f}")
+    axes.legend(frameon=False)
+
+
+def _places(axes: Any, shown: Comparison, currency: str) -> None:
+    """The change of worth by model and by region."""
+    models = sorted(shown.by_model.items(), key=lambda each: -abs(each[1].change))[:_MOST]
+    regions = sorted(shown.by_region.items(), key=lambda each: -abs(each[1].change))[:_MOST]
+    rows = [(name, pair) for name, pair in models] + [
+        (f"region {name or 'none'}", pair) for name, pair in regions
+    ]
+    _changes(axes, f"Change of worth by model and region, {currency}", rows, currency)
+
+
+def _customers(axes: Any, shown: Comparison, currency: str) -> None:
+    changed = [each for each in by_change(shown.customers) if each[1].change]
+    rows = changed if len(changed) <= 2 * _MOST else [*changed[:_MOST], *changed[-_MOST:]]
+    up, down, same = shown.count()
+    _changes(axes, f"Customers: {up:,} pay more, {down:,} less, {same:,} the same", rows, currency)
+
+
+def _changes(axes: Any, title: str, rows: Sequence[tuple[str, Pair]], currency: str) -> None:
+    """Bars of changes, the first on top, each with its amount."""
+    values = [_place(pair.change, currency) for _, pair in rows]
+    bars = axes.barh(range(len(rows)), values, color=[_UP if value > 0 else _DOWN for value in values])
+    axes.bar_label(bars, [_text(pair.change, currency) for _, pair in rows], padding=3, fontsize=7)
+    axes.set_yticks(range(len(rows)), [_short(name) for name, _ in rows])
+    axes.invert_yaxis()
+    axes.margins(x=0.2)
+    axes.xaxis.set_major_formatter("{x:,.0f}" if _large(rows, currency) else "{x:,.2f}")
+    axes.locator_params(axis="x", nbins=5)
+    _plain(axes, title)
+    if not rows:
+        axes.text(0.5, 0.5, "nothing changes", ha="center", transform=axes.transAxes)
+
+
+def _plain(axes: Any, title: str) -> None:
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _place(minor: Any, currency: str) -> float:
+    """Where on the paper; no figure is made of it."""
+    place: float = float(minor) / 10 ** minor_digits(currency)
+    return place
+
+
+def _large(rows: Sequence[tuple[str, Pair]], currency: str) -> bool:
+    return any(abs(_place(side, currency)) >= 100 for _, pair in rows for side in (pair.now, pair.then))
+
+
+def _text(minor: Any, currency: str) -> str:
+    whole, point, fraction = format_minor(round_half_away(minor), currency).partition(".")
+    return f"{int(whole):,}{point}{fraction}" if whole not in ("-0",) else f"-0{point}{fraction}"
+
+
+def _short(name: str) -> str:
+    plain = "".join(character if character.isprintable() else "?" for character in name).replace("$", r"\$")
+    return plain if len(plain) <= _LONGEST else plain[: _LONGEST - 1] + "…"
