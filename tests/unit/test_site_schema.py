@@ -16,8 +16,10 @@ from adapters.site_files.kinds import KINDS_BY_NAME
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = site_file_schema()
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 FILES = [
     *sorted((ROOT / "examples" / "vilnius").glob("*.yaml")),
+    *sorted((ROOT / "tests" / "vectors" / "rating").glob("*.yaml")),
     ROOT / "docs" / "site-files.md",
 ]
 
@@ -36,17 +38,26 @@ for tag, expression, first in (
 
 
 def documents(file: Path) -> list[Any]:
-    """The YAML documents of a site file, or those of the accepted examples of a page."""
+    """The YAML documents of a site file, of the accepted examples of a page, or in a vector of rating."""
     text = file.read_text(encoding="utf-8")
     if file.suffix == ".md":
-        text = re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[0]
-    return list(yaml.load_all(text, Loader=_Editor))
+        text = "---\n".join(re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[:-1])
+    found = [each for each in yaml.load_all(text, Loader=_Editor) if each]
+    return [each for one in found for each in _sites(one)]
+
+
+def _sites(document: Any) -> list[Any]:
+    """A document itself, or the site documents which a vector holds as text, at its beginning and in its steps."""
+    if "kind" in document:
+        return [document]
+    texts = [document["site"]] if "site" in document else []
+    texts += [step["site"] for step in document.get("steps", ()) if "site" in step]
+    return [each for text in texts for each in yaml.load_all(text, Loader=_Editor) if each]
 
 
 def refused(text: str) -> bool:
-    validator = jsonschema.Draft202012Validator(SCHEMA)
     return any(
-        True for document in yaml.load_all(text, Loader=_Editor) for _ in validator.iter_errors(document)
+        True for document in yaml.load_all(text, Loader=_Editor) for _ in VALIDATOR.iter_errors(document)
     )
 
 
@@ -57,7 +68,7 @@ def test_it_is_a_schema_of_the_draft_that_it_names() -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_what_is_accepted_fits_the_schema_as_an_editor_reads_it(file: Path) -> None:
     for document in documents(file):
-        jsonschema.validate(document, SCHEMA)
+        VALIDATOR.validate(document)
 
 
 TARIFF = """\
