@@ -12,7 +12,7 @@ A floor of 0 is one too: usage taken back beyond what was used leaves no negativ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, timedelta
 from fractions import Fraction
 
@@ -21,11 +21,13 @@ from billing.facts import Facts, tariff_in_force_at
 from billing.line import FEE, UNBILLED, Line
 from billing.money import round_half_away
 from billing.period import Period, midnight
-from billing.site import in_force
+from billing.site import Version, in_force
+from billing.tariff import Contract
 
 FLOOR_PART = "floor"
 COMMITMENT = "Commitment"
 MINIMUM = "Minimum charge"
+_A_DAY_APART = (timedelta(days=-1), timedelta(0), timedelta(days=1))
 
 
 def floor_part(
@@ -55,15 +57,36 @@ def floor_days(
 ) -> Iterator[tuple[int | None, int]]:
     """Each day's (commitment, if one is stated; minimum), in minor units."""
     contracts = facts.contracts.get(customer, ())
+    changes = _days_of_change(contracts, facts)
+    found: tuple[int | None, int] = (None, 0)
     for number in range(period.days):
         day = period.first_day + timedelta(days=number)
-        contract = in_force(contracts, day)
-        if contract is not None and contract.commitment is not None:
-            yield contract.commitment, 0
-        elif used:
-            yield None, _minimum(facts, day, contract.tariff if contract else None)
-        else:
-            yield None, 0
+        if number == 0 or day in changes:
+            found = _of_day(contracts, day, facts, used=used)
+        yield found
+
+
+def _days_of_change(contracts: Sequence[Contract], facts: Facts) -> set[date]:
+    """Days on which another contract, operator or tariff version may hold than the day before.
+
+    As a day of the operator begins, a tariff's zone may be a day behind or ahead.
+    """
+    names = {each.tariff for each in contracts} | {each.default_tariff for each in facts.operator}
+    versions: list[Version] = [*contracts, *facts.operator]
+    tariffs: list[Version] = [tariff for name in names for tariff in facts.tariffs.get(name or "", ())]
+    return _edges(versions) | {edge + offset for edge in _edges(tariffs) for offset in _A_DAY_APART}
+
+
+def _edges(versions: Iterable[Version]) -> set[date]:
+    edges = {edge for version in versions for edge in (version.valid_from, version.valid_until)}
+    return {edge for edge in edges if edge is not None}
+
+
+def _of_day(contracts: Sequence[Contract], day: date, facts: Facts, *, used: bool) -> tuple[int | None, int]:
+    contract = in_force(contracts, day)
+    if contract is not None and contract.commitment is not None:
+        return contract.commitment, 0
+    return None, _minimum(facts, day, contract.tariff if contract else None) if used else 0
 
 
 def _minimum(facts: Facts, day: date, agreed: str | None) -> int:
