@@ -108,6 +108,7 @@ def place_versions(
                 continue
             each = _place(document, identity[0], timeline, history, tomorrow)
             _check_end(each, faults)
+            _check_correction(each, faults)
             placed.append(each)
     return placed
 
@@ -158,6 +159,17 @@ def _is_there(document: SiteDocument, timeline: Sequence[StoredDocument], faults
     known = ", ".join(str(version.valid_from or FIRST) for version in timeline)
     faults.append(Fault(what, document.place("supersedes"), f"allowed: {known}"))
     return False
+
+
+def _check_correction(placed: Placed, faults: list[Fault]) -> None:
+    """A file from before a correction doesn't take it back: that would go unsaid."""
+    former = placed.former
+    if former is None or "supersedes" not in former.body or "supersedes" in placed.version.body:
+        return
+    what = f"{shown(former)} took another's place ({former.body['reason']}), and this is not what it says"
+    said = f"`supersedes: {former.body['supersedes']}` and `reason: …`"
+    remedy = f"is this file older? `tally get {former.kind} {former.id}` shows it; else say {said} again"
+    faults.append(Fault(what, placed.document.where, remedy))
 
 
 def _twice(first: SiteDocument, second: SiteDocument) -> Fault:
