@@ -101,7 +101,7 @@ def line_columns(
         for name in ("customer", "row", "model", "window", "tier", "quantity", "units")
     )
     meter = np.concatenate([np.full(len(each.row), METERS.index(each.meter), np.int64) for each in charges])
-    order = np.lexsort((tier, window, _reading_order(rows)[row], meter, model, customer))
+    order = np.argsort(_reading_key(customer, model, meter, row, window, tier, rows, len(models)))
     customer, row, model, window, tier, quantity, units, meter = (
         each[order] for each in (customer, row, model, window, tier, quantity, units, meter)
     )
@@ -111,15 +111,36 @@ def line_columns(
     return LineColumns(customer, price, model, quantity, amount, tokens, prices, (*models, None))
 
 
-def _reading_order(rows: Sequence[TermsRow]) -> Integers:
-    """The rank of each price row among all: by tariff version, contract version, and as they are tried."""
+def _reading_key(
+    customer: Integers,
+    model: Integers,
+    meter: Integers,
+    row: Integers,
+    window: Integers,
+    tier: Integers,
+    rows: Sequence[TermsRow],
+    models: int,
+) -> Integers:
+    """One number a line that sorts as lines are read; no two lines of a period have the same."""
     by_name = sorted(
         range(len(rows)),
         key=lambda at: (rows[at].tariff_version, rows[at].contract_version or "", rows[at].rank),
     )
-    ranks = np.empty(len(rows), np.int64)
-    ranks[by_name] = np.arange(len(rows))
-    return ranks
+    rank = np.empty(len(rows), np.int64)
+    rank[by_name] = np.arange(len(rows))
+    last = int(tier[tier != UNBILLED_TIER].max(initial=0)) + 1
+    parts = (
+        (model, models + 1),
+        (meter, len(METERS)),
+        (rank[row], len(rows)),
+        (window, int(window.max()) + 1),
+        (np.minimum(tier, last) - FREE_TIER, last + 1 - FREE_TIER),
+    )
+    key, limit = customer, int(customer.max()) + 1
+    for part, count in parts:
+        key, limit = key * count + part, limit * count
+    assert limit < 2**63, "sort keys fit into 63 bits"
+    return key
 
 
 def _prices(

@@ -58,8 +58,19 @@ class Filling:
 
 def fillings(hourly: Hourly, placed: Placed, windows: WindowTable) -> Iterator[Filling]:
     """All usage that a row prices, a few customers at a time."""
+    ranks, tariff_of = _ranks(placed), windows.tariff_of(placed.rows)
     for at in _blocks(hourly.customer, len(hourly.customers)):
-        yield in_filling_order(hourly, placed, windows, at)
+        yield _ordered(at[placed.row[at] >= 0], hourly, placed, windows, ranks, tariff_of)
+
+
+def in_filling_order(hourly: Hourly, placed: Placed, windows: WindowTable) -> Filling:
+    """All usage that a row prices at once, ordered and grouped."""
+    at = np.flatnonzero(placed.row >= 0)
+    return _ordered(at, hourly, placed, windows, _ranks(placed), windows.tariff_of(placed.rows))
+
+
+def _ranks(placed: Placed) -> Integers:
+    return np.array([row.rank for row in placed.rows], np.int64)
 
 
 def _blocks(customer: Integers, customers: int) -> Iterator[Integers]:
@@ -74,15 +85,13 @@ def _blocks(customer: Integers, customers: int) -> Iterator[Integers]:
         yield order[start:end]
 
 
-def in_filling_order(
-    hourly: Hourly, placed: Placed, windows: WindowTable, among: Integers | None = None
+def _ordered(
+    at: Integers, hourly: Hourly, placed: Placed, windows: WindowTable, ranks: Integers, tariff_of: Integers
 ) -> Filling:
-    """Usage that a row prices, ordered and grouped: all of it, or the rows `among` it."""
-    at = np.flatnonzero(placed.row >= 0) if among is None else among[placed.row[among] >= 0]
+    """The rows `at`, which have a price row. `ranks` and `tariff_of` (a place in `windows`) are by price row."""
     models, rows, span = len(hourly.models), len(placed.rows), windows.codes.shape[1]
     customer, row, model, billed = hourly.customer[at], placed.row[at], hourly.model[at], placed.billed[at]
     hour = hourly.hours[at] - windows.first
-    ranks = np.array([priced.rank for priced in placed.rows], np.int64)
     deepest = int(ranks.max(initial=0)) + 1
     assert len(hourly.customers) * span * models * deepest < 2**63, "sort keys fit into 63 bits"
     rank = ((customer * span + hour) * models + model) * deepest + ranks[row]
@@ -91,7 +100,7 @@ def in_filling_order(
         at, customer, row, model, hour = (each[order] for each in (at, customer, row, model, hour))
         billed = billed[order]
 
-    code = windows.codes[windows.tariff_of(placed.rows)[row], hour]
+    code = windows.codes[tariff_of[row], hour]
     lowest = min(int(windows.codes.min(initial=0)), 0)
     width = int(windows.codes.max(initial=0)) + 1 - lowest
     assert len(hourly.customers) * rows * models * width < 2**63, "keys of groups fit into 63 bits"

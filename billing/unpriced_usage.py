@@ -42,6 +42,8 @@ def unpriced_among(
     found: dict[tuple[str, str, str, str], tuple[int, int]] = {}
     for meter in METERS:
         priced, packaged = _pricing_flags(meter, placed)
+        if meter in hourly.quantities and not hourly.quantities[meter].any():
+            continue  # most have no audio, and no price for it
         lacking = _lacking(priced, placed) if meter in _MUST_BE_PRICED else uncovered[:0]
         rows = placed.row[uncovered]
         outside = np.flatnonzero(priced[rows] & ~packaged[rows])
@@ -66,6 +68,8 @@ def _bills_generated(terms: Terms | str) -> bool:
 
 def _lacking(priced: Flags, placed: Placed) -> Integers:
     """Places of usage whose price row is not `priced`, or that has none."""
+    if priced[:-1].all() and (placed.row >= 0).all():
+        return np.zeros(0, np.int64)
     return np.flatnonzero(~priced[placed.row])
 
 
