@@ -136,14 +136,21 @@ def _usage(made: LineWorking) -> str:
 
 
 def _bands(hours: Hours, made: LineWorking) -> str:
-    """Where rows of the terms ask for the size of prompts: which sizes these were."""
-    asked = [row.prompt_over for _, row in made.row.terms.rows() if row.prompt_over is not None]
-    if not asked:
-        return ""
+    """Where a row that would match asks for the size of prompts: which sizes these were."""
     if made.row.row.prompt_over is not None:
         return f", prompts over {made.row.row.prompt_over} tokens"
+    asked = [
+        row.prompt_over
+        for _, row in made.row.terms.rows()
+        if row.prompt_over is not None
+        and any(
+            row.matches(model, region, row.prompt_over)
+            for model in hours.models
+            for _, region in hours.places
+        )
+    ]
     above = [over for over in asked if over > max(hours.bands)]
-    return f", prompts up to {min(above)} tokens" if above else ", prompts of any size"
+    return f", prompts up to {min(above)} tokens" if above else ""
 
 
 def _listed(names: list[str], what: str) -> str:

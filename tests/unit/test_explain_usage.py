@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from priced_month import USED, WITHOUT_FLOOR, Month, month, used
+from priced_month import SITE, USED, WITHOUT_FLOOR, Month, month, used
 
 from billing.document import CREDIT_NOTE, Document, to_json
 from billing.draft import reference
@@ -226,3 +226,20 @@ def test_the_text_fits_eighty_columns_and_parts_thousands() -> None:
     assert "it held 40,000,000" in " ".join(text.split())
     assert "→ 15,000,000 tokens" in text
     assert "500.00 × 21 ÷ 31" in text
+
+
+def test_a_row_for_long_prompts_says_which_prompts_were_long_and_which_were_not() -> None:
+    site = SITE.replace(
+        "prices:\n", "prices:\n  - {models: [qwen3-*], prompt_over: 128_000, input: 0.80, output: 3.00}\n", 1
+    )
+    short = used(5, 9, completion_tokens=1_000_000, prompt_tokens=1_000)
+    long = used(5, 9, completion_tokens=2_000_000, prompt_tokens=500_000)
+    books = month((short, long), site)
+    document = books.close()
+    explained = books.explained(document)
+    said = {
+        entry.line.price_row: explained[entry.id]["usage"][0].partition("no window")[2]
+        for entry in document.lines
+        if entry.line.meter == "output"
+    }
+    assert said == {"tariff:1": ", prompts over 128000 tokens", "tariff:2": ", prompts up to 128000 tokens"}
