@@ -42,6 +42,7 @@ from adapters.postgres.database import Database
 from adapters.postgres.site import operator_facts, operator_zone
 from adapters.postgres.usage import slugs
 from adapters.postgres.usage_cells import usage_cells, usage_hours
+from billing.holiday import with_holidays
 from billing.objects import Objects
 from billing.period import Period
 from billing.ports import PeriodClose
@@ -140,7 +141,7 @@ async def _up_to_close(
     heads = {(lane.partition("/")[0], lane.partition("/")[2]): head for lane, head in close.heads.items()}
     now, faults = await _ledger(conn, objects, operator)
     ledger = replace(now, heads=heads, late=await rows.late_batches(conn, operator, close.period))
-    facts = await operator_facts(conn, operator)
+    facts = with_holidays(await operator_facts(conn, operator), close.period, close.holidays)
     span = close.period.bounds(await operator_zone(conn, operator))
     names = {id_.bytes: slug for id_, slug in (await slugs(conn, operator, ("customer",))).items()}
     with _cells(scratch) as cells:
