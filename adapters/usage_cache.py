@@ -3,9 +3,10 @@
     cache/what-if/<operator's digest>-2026-10-<key>/runs.arrow  hours.arrow  customers.arrow  nodes.arrow …
 
 The key digests what the usage of the period rests on, read in the same transaction as the usage itself would be: the
-batches accepted with events of that time, the names that subjects have, and, of the tables that hold the usage, how many
-rows were ever put in and taken out, and their size. A key that changed needlessly costs a reading; an old key is never asked
-for again, and its folder goes when the next one is written. Everything here may be deleted at any time.
+batches accepted with events of that time, the partial sums that wait for their roll-up, the names that subjects have,
+and, of the tables that hold the usage, how many rows were ever put in and taken out, and their size. A key that
+changed needlessly costs a reading; an old key is never asked for again, and its folder goes when the next one is
+written. Everything here may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ _BATCHES = text("""
     SELECT count(*), coalesce(sum(requests), 0), coalesce(sum(prompt_tokens), 0), coalesce(sum(generated_tokens), 0),
         max(last_time)
     FROM seal_sum WHERE operator = :operator AND last_time >= :start AND first_time < :end
+""")
+_NOT_ROLLED_UP = text("""
+    SELECT count(*), min(hour), max(hour) FROM partial_sum WHERE operator = :operator AND hour >= :start AND hour < :end
 """)
 _NAMES = text("""
     SELECT count(*), sum(hashtextextended(id::text || coalesce(slug, ''), 0)) FROM subject WHERE operator = :operator
@@ -102,6 +106,7 @@ def _of(cache: Path, stem: str) -> Iterator[Path]:
 async def _key(conn: AsyncConnection, operator: str, start: datetime, end: datetime) -> str:
     asked = {"operator": operator, "start": start, "end": end}
     batches = (await conn.execute(_BATCHES, asked)).one()
+    partial = (await conn.execute(_NOT_ROLLED_UP, asked)).one()
     names = (await conn.execute(_NAMES, {"operator": operator})).one()
     months = sorted({f"{start:%Y%m}", f"{end:%Y%m}"})
     leaves = [
@@ -116,7 +121,7 @@ async def _key(conn: AsyncConnection, operator: str, start: datetime, end: datet
         operator,
         str(start),
         str(end),
-        *map(list, (batches, names, *tables)),
+        *map(list, (batches, partial, names, *tables)),
     ]
     return _digest(json.dumps(rests_on, default=str))[:32]
 

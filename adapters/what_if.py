@@ -29,7 +29,7 @@ from billing.period import Period
 from billing.stored import StoredDocument
 from billing.tariff_facts import tariff_from
 from billing.usage_runs import UsageRuns
-from billing.what_if import PeriodOutcome, SummedOnce, period_outcome
+from billing.what_if import PeriodOutcome, Shared, period_outcome
 from billing.what_if_compared import Comparison, compared, with_tariff
 from metering.refusal import Fault, Refusal
 
@@ -98,9 +98,9 @@ def simulated(
     """Both sides of every period. `fixed`: the holidays that a period's last close went by."""
 
     def both(period: Period) -> tuple[PeriodOutcome, PeriodOutcome]:
-        summed: SummedOnce = {}
+        shared = Shared()
         one, other = (
-            period_outcome(usage[period], with_holidays(facts, period, fixed.get(period)), period, summed)
+            period_outcome(usage[period], with_holidays(facts, period, fixed.get(period)), period, shared)
             for facts in (now, then)
         )
         return one, other

@@ -136,9 +136,16 @@ def _floors(lines: LineColumns, customers: Sequence[str], facts: Facts, period: 
     if not _any_floor(facts):
         return np.zeros(len(customers), np.int64)
     found = np.where(used, _floor("", period, facts, used=True), 0)
+    known: dict[object, int] = {}  # many contracts are alike in what a floor goes by
     for place, customer in enumerate(customers):
-        if facts.contracts.get(customer):
-            found[place] = _floor(customer, period, facts, used=bool(used[place]))
+        if contracts := facts.contracts.get(customer):
+            alike = (
+                bool(used[place]),
+                *((each.valid_from, each.valid_until, each.commitment, each.tariff) for each in contracts),
+            )
+            if alike not in known:
+                known[alike] = _floor(customer, period, facts, used=bool(used[place]))
+            found[place] = known[alike]
     return found
 
 

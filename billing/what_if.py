@@ -15,7 +15,7 @@ Beside bills there is what usage is worth before any rounding, by model, region 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -54,21 +54,28 @@ class PeriodOutcome:
     unpriced: tuple[Unpriced, ...]
 
 
-SummedOnce = dict[bytes, Mapping[str, Integers]]
-"""Sums of a period's rows by how hours fall into columns: two sides with the same windows share them."""
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the sides of one period have in common: sums of rows by how hours fall into columns, alike where windows are;
+    and customers' segments."""
+
+    sums: dict[bytes, Mapping[str, Integers]] = field(default_factory=dict)
+    segments: dict[tuple[str, ...], Sequence[str | None]] = field(default_factory=dict)
 
 
 def period_outcome(
-    usage: UsageRuns, facts: Facts, period: Period, summed: SummedOnce | None = None
+    usage: UsageRuns, facts: Facts, period: Period, shared: Shared | None = None
 ) -> PeriodOutcome:
     """What the bills of `period` come to under `facts`, which have the period's holidays; adjustments aside.
 
-    Equals `rate` and `make_bill` over the same usage. `summed` is kept between calls for the same usage.
+    Equals `rate` and `make_bill` over the same usage. `shared` is kept between calls for
+    the same usage and the same customers.
     """
+    shared = shared or Shared()
     zone, currency = facts.operator[-1].zone, facts.operator[-1].currency
     start, end = period.bounds(zone)
     hours = _Hours(hour_number(start), hour_number(end))
-    view = _view(usage, facts, period, zone, hours, {} if summed is None else summed)
+    view = _view(usage, facts, period, zone, hours, shared)
     included = included_by_meter(usage.customers, facts, hours.end - 1, zone)
     rows, rules = view.placed.rows, meter_rules(view.placed.rows)
     pricings = [meter_pricing(meter, rows, included.get(meter), len(usage.models)) for meter in METERS]
@@ -88,7 +95,10 @@ def period_outcome(
         uncovered.append(filling.uncovered())
     lines = line_columns(charged, rows, view.windows, usage.models, currency)
     customers = billed_customers(usage.customers, facts, period)
-    segments = segments_of(customers, period, facts)
+    billed = tuple(customers)
+    if billed not in shared.segments:
+        shared.segments[billed] = segments_of(customers, period, facts)
+    segments = shared.segments[billed]
     packaged = np.array([price.base == 1 for price in lines.prices], np.bool_)
     return PeriodOutcome(
         period=period,
@@ -134,7 +144,7 @@ class View:
 
 
 def _view(
-    usage: UsageRuns, facts: Facts, period: Period, zone: ZoneInfo, hours: _Hours, summed: SummedOnce
+    usage: UsageRuns, facts: Facts, period: Period, zone: ZoneInfo, hours: _Hours, shared: Shared
 ) -> View:
     starts = np.array(stretches(facts, *period.bounds(zone), zone), np.int64)
     stretch = np.searchsorted(starts, np.arange(hours.first, hours.end), side="right") - 1
@@ -147,7 +157,7 @@ def _view(
     column = column.reshape(-1)
     of_column = alike[0]
     runs, count = len(usage.customer), len(first)
-    quantities = summed.setdefault(column.tobytes(), _sums_by_cell(usage, column, runs * count))
+    quantities = shared.sums.setdefault(column.tobytes(), _sums_by_cell(usage, column, runs * count))
     hourly = _of_runs(usage, hours.first + first, quantities)
     at = (np.arange(runs)[:, None] * len(starts) + of_column[None, :]).reshape(-1)
     return View(

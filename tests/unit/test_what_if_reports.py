@@ -1,0 +1,110 @@
+"""A what-if told: parts that sum to the whole, tables that fit a terminal, a picture in two forms."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rated_bills import facts_for
+from usage_cells import usage_table
+
+from adapters.what_if import read_periods, simulated
+from billing.hourly import hour_number, read_hourly
+from billing.period import Period
+from billing.usage_runs import usage_runs
+from billing.what_if_compared import Comparison, with_tariff
+from metering.refusal import Refusal
+from reports.what_if import exact_text, what_if_json, what_if_sections
+from reports.what_if_picture import picture_kind, what_if_picture
+
+BASE = (Path(__file__).parent.parent / "vectors" / "rating" / "base.yaml").read_text()
+OCTOBER = Period(2026, 10)
+TARIFF = "---\nkind: tariff\nid: vilnius\noperator: telecentras\ncurrency: EUR\n"
+NOW = TARIFF + "prices: [{models: ['*'], input: 0.4, output: 1.6}]\nsegments: {sme: 15%}\nminimum: 1.00\n"
+THEN = NOW.replace("1.6", "1.85") + "windows: [{name: night, hours: '22:00-06:00', factor: 0.5}]\n"
+
+
+def event(hour: int, **given: Any) -> dict[str, Any]:
+    at = datetime(2026, 10, 5, tzinfo=UTC) + timedelta(hours=hour)
+    return {"time": at, "customer": "acme", "node": "vilnius-1", "model": "m", **given}
+
+
+@pytest.fixture(scope="module")
+def shown() -> Comparison:
+    usage = [event(hour, prompt_tokens=1_000_003, completion_tokens=500_001) for hour in range(48)]
+    usage += [event(10, customer="beta", model="n", prompt_tokens=7)]
+    facts, other = facts_for(BASE + NOW, OCTOBER), facts_for(BASE + THEN, OCTOBER)
+    start, end = OCTOBER.bounds(facts.operator[-1].zone)
+    runs = usage_runs(read_hourly(usage_table(usage), start, end)[0], hour_number(start))
+    return simulated({OCTOBER: runs}, facts, with_tariff(facts, other.tariffs["vilnius"]), {})
+
+
+def test_parts_sum_to_the_whole_on_both_sides(shown: Comparison) -> None:
+    for side in ("now", "then"):
+        net = getattr(shown.parts["net"], side)
+        undivided = sum(getattr(pair, side) for pair in shown.undivided.values())
+        for divided in (shown.by_model.values(), shown.by_region.values(), shown.by_hour):
+            assert sum(getattr(pair, side) for pair in divided) + undivided == net
+        for divided in (shown.by_segment.values(), shown.by_period.values(), shown.customers.values()):
+            assert sum(getattr(pair, side) for pair in divided) == net
+
+
+def test_nights_are_half_as_dear_then_and_days_dearer(shown: Comparison) -> None:
+    assert [pair.change < 0 for pair in shown.by_hour] == [hour < 6 or hour >= 22 for hour in range(24)]
+
+
+def test_json_has_net_amounts_in_cents_and_worth_exactly(shown: Comparison) -> None:
+    told = what_if_json("telecentras", "EUR", "vilnius", ["vilnius"], ["vilnius"], shown)
+    assert Decimal(told["net"]["then"]) - Decimal(told["net"]["now"]) == Decimal(told["net"]["change"])
+    assert told["hours"][12]["now"] == "2.4000056"
+    assert sum(Decimal(each["now"]) for each in (*told["models"], *told["undivided"])) == Decimal(
+        told["net"]["now"]
+    )
+    counted = told["customers"]
+    assert counted["up"] + counted["down"] + counted["unchanged"] == len(counted["changes"])
+
+
+def test_tables_fit_into_80_columns(shown: Comparison) -> None:
+    for title, columns, rows in what_if_sections("EUR", shown):
+        widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+        assert sum(widths) + 2 * len(widths) <= 80, title
+        assert len(title) <= 80
+
+
+def test_the_picture_is_the_same_bytes_each_time_and_asks_for_nothing_from_elsewhere(
+    shown: Comparison,
+) -> None:
+    for kind, begins in (("svg", b"<?xml"), ("png", b"\x89PNG")):
+        drawn = what_if_picture("telecentras", "EUR", shown, kind)
+        assert drawn.startswith(begins)
+        assert drawn == what_if_picture("telecentras", "EUR", shown, kind)
+        assert b'href="http' not in drawn
+
+
+def test_a_picture_has_a_suffix_that_is_known() -> None:
+    assert picture_kind("a/b.SVG") == "svg"
+    with pytest.raises(Refusal) as refused:
+        picture_kind("what-if.pdf")
+    assert refused.value.code == "unknown_format"
+
+
+def test_exact_amounts_have_the_digits_that_they_need() -> None:
+    assert [exact_text(Fraction(minor), "EUR") for minor in (0, 5, -123, Fraction(1, 8))] == [
+        *("0.00", "0.05", "-1.23", "0.00125"),
+    ]
+
+
+def test_periods_are_months_and_ranges_of_them() -> None:
+    assert read_periods(["2026-11..2027-01", "2026-12"]) == [
+        Period(2026, 11),
+        Period(2026, 12),
+        Period(2027, 1),
+    ]
+    for wrong in ("2026-10..2026-09", "2026", "2000-01..2026-01"):
+        with pytest.raises(Refusal) as refused:
+            read_periods([wrong])
+        assert refused.value.code == "bad_period"
