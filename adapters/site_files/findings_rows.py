@@ -59,16 +59,22 @@ def boxes(row: PriceRow) -> list[Box]:
     ]
 
 
+def _too_many(rows: Sequence[PriceRow], others: Sequence[PriceRow]) -> bool:
+    def count(listed: Sequence[PriceRow]) -> int:
+        return sum(len(row.models) * max(1, len(row.regions)) for row in listed)
+
+    return count(rows) * count(others) > MOST_PAIRS
+
+
 def odd_rows(rows: Sequence[PriceRow], place: Place) -> Iterator[Fault]:
     """Rows and models of one list that are never reached, and rows that cross earlier ones."""
-    known = [boxes(row) for row in rows]
-    pairs = sum(map(len, known)) ** 2
-    if pairs > MOST_PAIRS:
+    if _too_many(rows, rows):
         what = f"{len(rows)} rows are too many to be compared with each other"
         yield Fault(
             what, place("prices"), "look for rows that are never reached by hand, or write wider globs"
         )
         return
+    known = [boxes(row) for row in rows]
     for at, row in enumerate(rows):
         yield from _repeated_globs(row, at, place)
         never = [_covering(box, known[:at]) for box in known[at]]
@@ -157,7 +163,7 @@ def odd_regions(
 
 def odd_gaps(rows: Sequence[PriceRow], place: Place) -> Iterator[Fault]:
     """Rows for long prompts whose models no row prices when the prompt is short, and meters without their parent."""
-    known = [boxes(row) for row in rows] if len(rows) ** 2 <= MOST_PAIRS else []
+    known = [] if _too_many(rows, rows) else [boxes(row) for row in rows]
     for at, row in enumerate(rows):
         short = [Box(box.model, box.region, 0) for box in known[at]] if known and row.prompt_over else []
         without = [box for box in short if _covering(box, known) is None]
@@ -175,9 +181,9 @@ def odd_beside_earlier(
     rows: Sequence[PriceRow], earlier: Sequence[PriceRow], name: str, place: Place
 ) -> Iterator[Fault]:
     """Models and meters that an earlier version, `name`, priced and this one does not."""
+    if _too_many(rows, earlier):
+        return  # `odd_rows` says that there are too many
     known = [boxes(row) for row in rows]
-    if sum(map(len, known)) * len(earlier) > MOST_PAIRS:
-        return  # `odd_rows` said that there are too many
     lost: set[tuple[str, str]] = set()
     for number, row in enumerate(earlier, 1):
         for box in boxes(row):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import operator
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -165,16 +167,15 @@ def _instant(hour: int) -> datetime:
 
 
 def _odd_steps(window: Window, series: Series, at: int, place: Place) -> Iterator[Fault]:
-    counts = [0] * len(window.steps)
-    for price in series.prices:
-        counts[window.step_of(price)] += 1
-    for number, (step, count) in enumerate(zip(window.steps, counts, strict=True)):
+    bounds = [step.up_to for step in window.steps if step.up_to is not None]
+    counts = Counter(bisect_left(bounds, price) for price in series.prices)
+    least, most = format_price(min(series.prices)), format_price(max(series.prices))
+    for number, step in enumerate(window.steps):
         where = place("windows", at, "steps", number)
         yield from _odd_factor(step.factor, place("windows", at, "steps", number, "factor"))
         if number and step.factor == window.steps[number - 1].factor:
             what = f"step {number + 1} has the factor of the step before it, {format_price(step.factor)}"
             yield Fault(what, where, "leave one of them out")
-        if not count:
-            least, most = format_price(min(series.prices)), format_price(max(series.prices))
+        if not counts[number]:
             what = f"no price of the series falls in step {number + 1} of window {window.name} (they are {least} to {most})"
             yield Fault(what, where, "compare the unit of the series with up_to")
