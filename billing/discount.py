@@ -35,13 +35,13 @@ def discount_parts(
 
     `segment` is the customer's in the period's last hour; None: no segment's discount.
     """
-    groups: dict[str, list[Line]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[Line]] = defaultdict(list)
     for line in lines:
-        name = group_of(line)
-        if name is not None:
-            groups[name].append(line)
-    for name, group in sorted(groups.items(), key=lambda each: each[0].split("|")):
-        tariff_version, _, contract_version = name.partition("|")
+        if line.tariff_version is not None:
+            groups[line.tariff_version, line.contract_version or ""].append(line)
+    for (tariff_version, contract_version), group in sorted(groups.items()):
+        name = group_of(group[0])
+        assert name is not None, group[0]
         listed = sum(line.amount for line in group if is_listed(line))
         percent = _tariff(facts, tariff_version).segments.get(segment or "", Decimal(0))
         off = share(listed, percent)
