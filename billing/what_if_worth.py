@@ -12,12 +12,12 @@ The others' rows have a worth tier by tier. Packages have none: what they cost d
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from math import lcm
 from typing import Protocol
 
 import numpy as np
@@ -157,7 +157,7 @@ class _Units:
             for price in _listed(row)
             for window in windows.windows[tariff]
         }
-        self.per_minor = math.lcm(*(below for _, below in exact))
+        self.per_minor = lcm(*(below for _, below in exact))
         #: No unit price is above this.
         self.most = max((above * (self.per_minor // below) for above, below in exact), default=0)
         #: Python's integers where unit prices are that large, or that fine.
