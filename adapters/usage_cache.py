@@ -11,12 +11,13 @@ written. Everything here may be deleted at any time.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -49,23 +50,52 @@ _TABLES = text("""
 """)
 
 
-async def prepared_usage(
-    conn: AsyncConnection, operator: str, period: Period, zone: ZoneInfo, cache: Path
-) -> UsageRuns:
-    """The period's usage, from the cache or read and put there. `conn` is in a snapshot transaction.
+async def prepared_usages(
+    conn: AsyncConnection, operator: str, periods: Sequence[Period], zone: ZoneInfo, cache: Path
+) -> dict[Period, UsageRuns]:
+    """Each period's usage, from the cache or read and put there. `conn` is in a snapshot transaction.
 
-    Refuses `quantity_overflow`. Where the cache cannot be written the usage is read each time.
+    While one period's usage is prepared in a thread, the next one's is read; no more than these two are in memory as they
+    were read. Refuses `quantity_overflow`. Where the cache cannot be written the usage is read each time.
     """
-    start, end = period.bounds(zone)
-    stem = f"{_digest(operator)[:24]}-{period}-"
-    folder = cache / (stem + await _key(conn, operator, start, end))
-    with contextlib.suppress(OSError, pa.ArrowInvalid):
-        return from_tables({path.stem: _mapped(path) for path in _whole(folder)})
-    usage = await usage_table(conn, operator, start, end)
+    found: dict[Period, UsageRuns] = {}
+    preparing: tuple[Period, asyncio.Task[UsageRuns]] | None = None
+    for period in periods:
+        start, end = period.bounds(zone)
+        stem = f"{_digest(operator)[:24]}-{period}-"
+        folder = cache / (stem + await _key(conn, operator, start, end))
+        kept = await asyncio.to_thread(_kept, folder)
+        if kept is not None:
+            found[period] = kept
+            continue
+        usage = await usage_table(conn, operator, start, end)
+        if preparing is not None:
+            found[preparing[0]] = await preparing[1]
+        preparing = (
+            period,
+            asyncio.create_task(asyncio.to_thread(_prepared, usage, start, end, cache, stem, folder)),
+        )
+        del usage
+    if preparing is not None:
+        found[preparing[0]] = await preparing[1]
+    return {period: found[period] for period in periods}
+
+
+def _prepared(
+    usage: pa.Table, start: datetime, end: datetime, cache: Path, stem: str, folder: Path
+) -> UsageRuns:
     made = usage_runs(read_hourly(usage, start, end)[0], hour_number(start))
     with contextlib.suppress(OSError):
         _write(made, cache, stem, folder)
-    return made
+    return _kept(folder) or made  # the files' pages need no memory of ours
+
+
+def _kept(folder: Path) -> UsageRuns | None:
+    """What the folder holds; None where it is not there, or not whole any more."""
+    try:
+        return from_tables({path.stem: _mapped(path) for path in _whole(folder)})
+    except (OSError, pa.ArrowInvalid):
+        return None
 
 
 def _whole(folder: Path) -> list[Path]:

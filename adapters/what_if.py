@@ -22,7 +22,7 @@ from adapters.site_files.findings import odd_things
 from adapters.site_files.reading import SiteFiles, refuse_faults
 from adapters.site_files.references import check_references
 from adapters.site_files.versions import place_versions
-from adapters.usage_cache import prepared_usage
+from adapters.usage_cache import prepared_usages
 from billing.facts import Facts
 from billing.holiday import with_holidays
 from billing.period import Period
@@ -71,10 +71,7 @@ async def what_if(
         fixed: dict[Period, Mapping[str, Sequence[str]]] = {}
         for close in await load_closes(connection, owner):
             fixed[close.period] = close.facts.get("holidays", {})
-        usage = {
-            period: await prepared_usage(connection, owner, period, declared.zone, cache)
-            for period in periods
-        }
+        usage = await prepared_usages(connection, owner, periods, declared.zone, cache)
     versions = [tariff_from(each, declared) for each in chosen]
     then = with_tariff(facts, versions)
     comparison = await asyncio.to_thread(simulated, usage, facts, then, fixed)

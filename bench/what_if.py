@@ -23,7 +23,7 @@ from sqlalchemy import text
 from adapters.postgres.database import Database
 from adapters.postgres.embedded import discard
 from adapters.postgres.open import open_database
-from adapters.usage_cache import prepared_usage
+from adapters.usage_cache import prepared_usages
 from adapters.what_if import simulated
 from bench.results import Measured
 from bench.usage_question import CUSTOMERS, declare
@@ -113,7 +113,7 @@ async def _fill(database: Database, operator: str, period: Period, rows: int, cu
 
 async def _prepared(database: Database, operator: str, cache: Path) -> dict[Period, UsageRuns]:
     async with database.app(operator, snapshot=True) as connection:
-        return {period: await prepared_usage(connection, operator, period, _ZONE, cache) for period in YEAR}
+        return await prepared_usages(connection, operator, YEAR, _ZONE, cache)
 
 
 def _asked(usage: Mapping[Period, UsageRuns], now: Facts, then: Facts) -> tuple[float, Comparison]:

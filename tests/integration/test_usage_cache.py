@@ -16,7 +16,7 @@ from adapters import usage_cache
 from adapters.postgres.database import Database
 from adapters.postgres.schema import operator as operators
 from adapters.postgres.schema import partial_sum, subject
-from adapters.usage_cache import prepared_usage
+from adapters.usage_cache import prepared_usages
 from billing.period import Period
 from billing.usage_runs import UsageRuns
 from metering.event import QUANTITIES
@@ -63,7 +63,7 @@ async def declare(database: Database) -> None:
 
 async def asked(database: Database, cache: Path) -> UsageRuns:
     async with database.app("telecentras", snapshot=True) as connection:
-        return await prepared_usage(connection, "telecentras", OCTOBER, VILNIUS, cache)
+        return (await prepared_usages(connection, "telecentras", [OCTOBER], VILNIUS, cache))[OCTOBER]
 
 
 def only(cache: Path) -> Path:
@@ -130,3 +130,14 @@ async def test_without_usage_there_are_no_runs(database: Database, tmp_path: Pat
     await declare(database)
     for _ in range(2):
         assert (await asked(database, tmp_path)).customers == ()
+
+
+async def test_several_periods_are_each_their_own(database: Database, tmp_path: Path) -> None:
+    await declare(database)
+    await add(database, [HOUR, datetime(2026, 9, 3, tzinfo=UTC), datetime(2026, 11, 3, tzinfo=UTC)])
+    periods = [Period(2026, month) for month in (9, 10, 11)]
+    for _ in range(2):
+        async with database.app("telecentras", snapshot=True) as connection:
+            found = await prepared_usages(connection, "telecentras", periods, VILNIUS, tmp_path)
+        assert [len(found[period].hour) for period in periods] == [1, 1, 1]
+        assert list(found) == periods
