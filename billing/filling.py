@@ -80,7 +80,7 @@ def _blocks(customer: Integers, customers: int) -> Iterator[Integers]:
     # of 16-bit numbers NumPy's stable sort is a radix sort
     block = (customer // width).astype(np.uint16)
     order = np.argsort(block, kind="stable")
-    edges = np.searchsorted(block[order], np.arange(blocks + 1))
+    edges = np.searchsorted(block[order], np.arange(blocks + 1, dtype=np.uint16))
     for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         yield order[start:end]
 
