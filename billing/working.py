@@ -56,7 +56,8 @@ class Hours:
     def add(self, part: Part, meter: str) -> None:
         made_of = part.meters[meter]
         units = sum(made_of.values())
-        self.made_of.update(made_of)
+        for name, counted in made_of.items():
+            self.made_of[name] += counted
         self.hours[part.hour] += units
         self.outcomes[part.outcome] += units
         self.places[part.node, part.region] += units

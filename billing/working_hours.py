@@ -50,25 +50,28 @@ def parts_of(usage: pa.Table, facts: Facts, period: Period, customer: str) -> It
     """The parts of what a price row covers, in no order; usage that came too late to be billed is left out."""
     zone = facts.operator[-1].zone
     start, end = period.bounds(zone)
-    rows: dict[tuple[int, str, str, int], tuple[TermsRow, str] | None] = {}
+    rows: dict[tuple[str, str | None, str, str, int], TermsRow | None] = {}
     windows: dict[tuple[str, int], str | None] = {}
 
     @cache
     def terms_of(hour: int) -> Terms | str:
         return terms_at(facts, customer, hour_instant(hour), zone)
 
+    @cache
+    def region_of(node: str, hour: int) -> str:
+        return region_at(facts, node, hour_instant(hour), zone) or ""
+
     for cell in _cells(usage, customer, start, end):
         hour, node, model, band = hour_number(cell["hour"]), cell["node"], cell["model"], cell["band"]
-        place = (hour, node, model, band)
-        if place not in rows:
-            terms = terms_of(hour)
-            region = region_at(facts, node, hour_instant(hour), zone) or ""
-            row = None if isinstance(terms, str) else matching_row(terms, model, region, band)
-            rows[place] = None if row is None else (row, region)
-        found = rows[place]
-        if found is None:
+        terms, region = terms_of(hour), region_of(node, hour)
+        if isinstance(terms, str):
             continue
-        row, region = found
+        case = (terms.tariff.version, terms.contract_version, model, region, band)
+        if case not in rows:
+            rows[case] = matching_row(terms, model, region, band)
+        row = rows[case]
+        if row is None:
+            continue
         tariff = row.terms.tariff
         if (row.tariff_version, hour) not in windows:
             window = window_at(tariff, facts, hour)
