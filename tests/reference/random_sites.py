@@ -23,8 +23,8 @@ BASE = (Path(__file__).parent.parent / "vectors" / "rating" / "base.yaml").read_
 Site = list[dict[str, Any]]
 METERS = ("input", "cached_input", "output", "reasoning", "requests", "audio_seconds")
 
-PRICES = st.sampled_from(["0", "0.1", "0.40", "1.5", "3", "0.000001", "15.123456"])
-FACTORS = st.sampled_from(["0", "0.5", "0.333", "1", "1.25"])
+PRICES = st.sampled_from(["3", "0.1", "0.40", "1.5", "15.123456", "7.5", "0.000001", "0"])
+FACTORS = st.sampled_from(["0.5", "0.333", "1.25", "0.1", "0.8", "1", "0"])
 PERCENTS = st.sampled_from(["0%", "2.5%", "15%", "33.33%", "100%"])
 AMOUNTS = st.sampled_from(["0", "0.01", "3.10", "40", "1_000.00"])
 UNITS = st.sampled_from(["1", "1_000", "123_456", "5_000_000"])
@@ -113,7 +113,7 @@ def price_rows(draw: st.DrawFn, limits: Limits, last: bool = False) -> dict[str,
 def windows(draw: st.DrawFn, month: Month, number: int) -> dict[str, Any]:
     window: dict[str, Any] = {"name": f"w{number}"}
     if draw(st.booleans()):
-        window["days"] = sorted(draw(st.sets(st.sampled_from(DAYS), min_size=1, max_size=4)))
+        window["days"] = sorted(draw(st.sets(st.sampled_from(DAYS), min_size=1, max_size=6)))
     if draw(st.booleans()):
         first, last = draw(st.sampled_from([(22, 6), (0, 24), (3, 4), (8, 20), (23, 1), (0, 3)]))
         window["hours"] = f"{first:02}:00-{last:02}:00"
@@ -122,7 +122,7 @@ def windows(draw: st.DrawFn, month: Month, number: int) -> dict[str, Any]:
     # most series cover the month, some begin after its first hours
     first_hour = month.start + timedelta(hours=draw(st.sampled_from([-8, -8, -8, 20])))
     cycle = draw(st.lists(st.sampled_from(["-5.5", "0", "39.99", "40", "41.2"]), min_size=1, max_size=5))
-    bounds = sorted(draw(st.sets(st.sampled_from([-1, 0, 40]), max_size=2)))
+    bounds = sorted(draw(st.sets(st.sampled_from([-1, 0, 40]), min_size=1, max_size=2)))
     steps = [{"up_to": str(bound), "factor": draw(FACTORS)} for bound in bounds]
     series = {"file": "spot.csv", "first": first_hour.strftime("%Y-%m-%dT%H:%M:%SZ")}
     prices = [cycle[hour % len(cycle)] for hour in range(780)]
@@ -138,10 +138,10 @@ def tariffs(draw: st.DrawFn, month: Month, limits: Limits, name: str, begin: str
     if limits is ANYTHING and draw(st.integers(0, 9)) == 0:
         body["valid_until"] = month.name + "-30"
     body["prices"] = [*rows, draw(price_rows(limits, last=True))]
-    if draw(st.booleans()):
+    if draw(st.integers(0, 3)):
         body["windows"] = [draw(windows(month, n)) for n in range(draw(st.integers(1, 3)))]
         body |= {"holidays": "IT"} if draw(st.booleans()) else {}
-    if draw(st.booleans()):
+    if draw(st.integers(0, 3)):
         body["segments"] = {"sme": draw(PERCENTS), "research": draw(PERCENTS)}
     if draw(st.booleans()):
         body["included"] = {
@@ -218,7 +218,13 @@ def site_text(site: Site) -> str:
 
 @st.composite
 def events(draw: st.DrawFn, month: Month, limits: Limits = ANYTHING) -> dict[str, Any]:
-    prompt = draw(st.one_of(st.integers(0, 2_000), st.integers(31_990, 32_010), st.integers(0, 2_000_000)))
+    prompt = draw(
+        st.one_of(
+            st.integers(0, 2_000),
+            st.sampled_from([32_000, 32_001, 200_000, 200_001]),
+            st.integers(0, 2_000_000),
+        )
+    )
     completion = draw(st.integers(0, 2_000_000))
     reasoning = draw(st.integers(0, completion))
     sign = -1 if limits.voids and draw(st.integers(0, 9)) == 0 else 1

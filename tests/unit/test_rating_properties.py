@@ -43,7 +43,11 @@ Drawn = tuple[Month, list[dict[str, Any]], list[dict[str, Any]]]
 @st.composite
 def drawn(draw: st.DrawFn, limits: Limits = ANYTHING) -> Drawn:
     month = draw(st.sampled_from(MONTHS))
-    return month, draw(sites(month, limits)), draw(st.lists(events(month, limits), max_size=25))
+    return (
+        month,
+        draw(sites(month, limits)),
+        draw(st.lists(events(month, limits), min_size=draw(st.integers(0, 12)), max_size=25)),
+    )
 
 
 def keyed(bill: Bill) -> dict[plain_bill.Key, tuple[int, int, int]]:
@@ -80,13 +84,13 @@ def test_every_bill_equals_the_slow_plain_bill_to_each_line_and_cent(case: Drawn
 
 @pytest.mark.proof
 @pytest.mark.timeout(1800)
-@examples(10_000)
+@examples(4_000)
 @given(drawn())
-def test_ten_thousand_bills_equal_the_slow_plain_bill(case: Drawn) -> None:
+def test_four_thousand_bills_equal_the_slow_plain_bill(case: Drawn) -> None:
     holds_equal_to_the_slow_bill(case)
 
 
-@examples(30)
+@examples(25)
 @given(drawn(), st.randoms(use_true_random=False))
 def test_neither_order_nor_partial_sums_change_a_bill(case: Drawn, chance: random.Random) -> None:
     """Hourly usage arrives as partial sums: in any order, one an event, or added up."""
@@ -105,7 +109,7 @@ def test_neither_order_nor_partial_sums_change_a_bill(case: Drawn, chance: rando
     assert rated_bills(merged, facts, period) == whole
 
 
-@examples(30)
+@examples(25)
 @given(drawn(Limits(requests=False, prompt_over=False, voids=False)), st.data())
 def test_splitting_an_event_changes_no_bill_where_requests_are_free_and_no_row_is_for_long_prompts(
     case: Drawn, data: st.DataObject
@@ -121,7 +125,7 @@ def test_splitting_an_event_changes_no_bill_where_requests_are_free_and_no_row_i
     )
 
 
-@examples(30)
+@examples(25)
 @given(drawn(Limits(voids=False)), st.data(), st.sampled_from(["0.000001", "0.01", "1", "1000"]))
 def test_raising_a_price_never_lowers_a_bill(case: Drawn, data: st.DataObject, by: str) -> None:
     """Any one price of any row: also a tier's of a volume or graduated price, or a package's, since which tier a token
@@ -139,7 +143,7 @@ def test_raising_a_price_never_lowers_a_bill(case: Drawn, data: st.DataObject, b
     assert {customer: net for customer, net in before.items() if after[customer] < net} == {}
 
 
-@examples(30)
+@examples(25)
 @given(drawn(Limits(all_meters=True)))
 def test_every_token_in_is_a_token_on_a_line_meter_by_meter(case: Drawn) -> None:
     """Where every row prices every meter; where one does not, its tokens are its parent's (the next test)."""
@@ -164,7 +168,7 @@ def test_every_token_in_is_a_token_on_a_line_meter_by_meter(case: Drawn) -> None
         assert lined[meter] == told.rated.tokens[meter] == tokens - unpriced[meter]
 
 
-@examples(30)
+@examples(25)
 @given(drawn())
 def test_every_prompt_token_is_on_a_line_or_named_as_unpriced(case: Drawn) -> None:
     month, site, usage = case
