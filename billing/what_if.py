@@ -182,6 +182,8 @@ class _Lazy(Mapping[str, Integers]):
         self._make, self._made = make, dict[str, Integers]()
 
     def __getitem__(self, name: str) -> Integers:
+        if name not in QUANTITIES:
+            raise KeyError(name)
         if name not in self._made:
             self._made[name] = self._make(name)
         return self._made[name]
