@@ -207,9 +207,9 @@ class _OfMeter:
         rest = np.where(filling.billed, quantity, 0)
         free: Flags = np.zeros(len(rest), np.bool_)
         if pricing.included is not None:
-            taking = windowed | pricing.package[filling.row]
+            taking = (windowed | pricing.package[filling.row]) & (pricing.included[self._customer] > 0)
             taken = free_units(self._customer, np.where(taking, rest, 0), pricing.included)
-            free = taking & (pricing.included[self._customer] > 0) & (taken == rest)
+            free = taking & (taken == rest)
             rest = rest - taken
         self._rest = np.where(windowed, rest, 0)
         tier = np.where(pricing.graduated[filling.row], 1, NO_TIER)
