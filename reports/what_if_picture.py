@@ -8,7 +8,7 @@ come from exact text. Fonts are those that matplotlib brings; the same compariso
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -26,6 +26,8 @@ _NOW, _THEN, _UP, _DOWN = "#9aa5b1", "#1f6feb", "#1a7f37", "#cf222e"
 _MOST = 8
 _LONGEST = 22
 _MOST_PERIODS = 36
+_FEWEST_PLACES = 6
+"""Side by side a panel has room for so many at least: the bars of a single period are no wider than that."""
 
 KINDS = {".svg": "svg", ".png": "png"}
 
@@ -62,6 +64,8 @@ def what_if_picture(title: str, currency: str, shown: Comparison, kind: str) -> 
         )
         hours = [(str(hour), pair) for hour, pair in enumerate(shown.by_hour)]
         _beside(panels[0][1], f"Worth of usage by hour of day, {currency}", hours, currency)
+        # One legend for both upper panels, above them: no bar is ever under it.
+        figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside upper right", frameon=False)
         _places(panels[1][0], shown, currency)
         _customers(panels[1][1], shown, currency)
         held = io.BytesIO()
@@ -87,19 +91,25 @@ def _beside(axes: Any, title: str, rows: Sequence[tuple[str, Pair]], currency: s
         [_short(name) for name, _ in rows][::every],
         rotation=0 if len(rows) > 12 else 30 if len(rows) > 4 else 0,
     )
+    spare = max(_FEWEST_PLACES - len(rows), 0) / 2
+    axes.set_xlim(-0.6 - spare, len(rows) - 0.4 + spare)
     _plain(axes, title)
     axes.yaxis.set_major_formatter("{x:,.0f}" if _large(rows, currency) else "{x:,.2f}")
-    axes.legend(frameon=False)
 
 
 def _places(axes: Any, shown: Comparison, currency: str) -> None:
-    """The change of worth by model and by region."""
-    models = sorted(shown.by_model.items(), key=lambda each: -abs(each[1].change))[:_MOST]
-    regions = sorted(shown.by_region.items(), key=lambda each: -abs(each[1].change))[:_MOST]
-    rows = [(name, pair) for name, pair in models] + [
-        (f"region {name or 'none'}", pair) for name, pair in regions
+    """The change of worth by model, of packages, which have none, and of worth by region."""
+    packages = shown.undivided["packages"]
+    rows = [
+        *_largest(shown.by_model.items()),
+        *([("packages", packages)] if packages.now or packages.then else []),
+        *((f"region {name or 'none'}", pair) for name, pair in _largest(shown.by_region.items())),
     ]
     _changes(axes, f"Change of worth by model and region, {currency}", rows, currency)
+
+
+def _largest(pairs: Iterable[tuple[str, Pair]]) -> list[tuple[str, Pair]]:
+    return sorted(pairs, key=lambda each: -abs(each[1].change))[:_MOST]
 
 
 def _customers(axes: Any, shown: Comparison, currency: str) -> None:
@@ -115,7 +125,7 @@ def _changes(axes: Any, title: str, rows: Sequence[tuple[str, Pair]], currency: 
     bars = axes.barh(range(len(rows)), values, color=[_UP if value > 0 else _DOWN for value in values])
     axes.bar_label(bars, [_text(pair.change, currency) for _, pair in rows], padding=3, fontsize=7)
     axes.set_yticks(range(len(rows)), [_short(name) for name, _ in rows])
-    axes.invert_yaxis()
+    axes.set_ylim(max(len(rows), _FEWEST_PLACES) - 0.4, -0.6)
     axes.margins(x=0.2)
     axes.xaxis.set_major_formatter("{x:,.0f}" if _large(rows, currency) else "{x:,.2f}")
     axes.locator_params(axis="x", nbins=5)
@@ -145,5 +155,8 @@ def _text(minor: Any, currency: str) -> str:
 
 
 def _short(name: str) -> str:
-    plain = "".join(character if character.isprintable() else "?" for character in name).replace("$", r"\$")
-    return plain if len(plain) <= _LONGEST else plain[: _LONGEST - 1] + "…"
+    """A name of at most `_LONGEST` characters: names that begin alike mostly end otherwise, so the middle goes."""
+    plain = "".join(character if character.isprintable() else "?" for character in name)
+    if len(plain) > _LONGEST:
+        plain = f"{plain[: _LONGEST // 2]}…{plain[_LONGEST // 2 + 1 - _LONGEST :]}"
+    return plain.replace("$", r"\$")  # matplotlib would read what is between two as mathematics

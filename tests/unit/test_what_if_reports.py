@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -16,7 +17,7 @@ from adapters.what_if import read_periods, simulated
 from billing.hourly import hour_number, read_hourly
 from billing.period import Period
 from billing.usage_runs import usage_runs
-from billing.what_if_compared import Comparison, with_tariff
+from billing.what_if_compared import Comparison, Pair, with_tariff
 from metering.refusal import Refusal
 from reports.what_if import exact_text, what_if_json, what_if_sections
 from reports.what_if_picture import picture_kind, what_if_picture
@@ -108,3 +109,15 @@ def test_periods_are_months_and_ranges_of_them() -> None:
         with pytest.raises(Refusal) as refused:
             read_periods([wrong])
         assert refused.value.code == "bad_period"
+
+
+def test_a_picture_shows_what_packages_change_by_and_names_cut_in_the_middle(shown: Comparison) -> None:
+    name = "Qwen/Qwen3-235B-A22B-Instruct-2507"
+    packages, of_model = Pair(Fraction(0), Fraction(250)), shown.by_model["m"]
+    other = replace(
+        shown, undivided={**shown.undivided, "packages": packages}, by_model={name: of_model, "$x$": of_model}
+    )
+    drawn = what_if_picture("telecentras", "EUR", other, "svg")
+    for said in (b"packages", b"2.50", "Qwen/Qwen3-…truct-2507".encode(), b"$x"):
+        assert b"<!-- " + said in drawn, said
+    assert b"<!-- packages" not in what_if_picture("telecentras", "EUR", shown, "svg")
