@@ -18,6 +18,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -30,6 +31,7 @@ from adapters.postgres.usage import usage_table
 from billing.hourly import hour_number, read_hourly
 from billing.period import Period
 from billing.usage_runs import UsageRuns, from_tables, to_tables, usage_runs
+from metering.durable import fsync_file
 
 _FORMAT = 1
 _BATCHES = text("""
@@ -50,23 +52,31 @@ _TABLES = text("""
 """)
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A period's usage, and the folder that stands for it; it is not there where the cache cannot be written."""
+
+    runs: UsageRuns
+    folder: Path
+
+
 async def prepared_usages(
     conn: AsyncConnection, operator: str, periods: Sequence[Period], zone: ZoneInfo, cache: Path
-) -> dict[Period, UsageRuns]:
+) -> dict[Period, Prepared]:
     """Each period's usage, from the cache or read and put there. `conn` is in a snapshot transaction.
 
     While one period's usage is prepared in a thread, the next one's is read; no more than these two are in memory as they
     were read. Refuses `quantity_overflow`. Where the cache cannot be written the usage is read each time.
     """
-    found: dict[Period, UsageRuns] = {}
-    preparing: tuple[Period, asyncio.Task[UsageRuns]] | None = None
+    found: dict[Period, Prepared] = {}
+    preparing: tuple[Period, asyncio.Task[Prepared]] | None = None
     for period in periods:
         start, end = period.bounds(zone)
         stem = f"{_digest(operator)[:24]}-{period}-"
         folder = cache / (stem + await _key(conn, operator, start, end))
         kept = await asyncio.to_thread(_kept, folder)
         if kept is not None:
-            found[period] = kept
+            found[period] = Prepared(kept, folder)
             continue
         usage = await usage_table(conn, operator, start, end)
         if preparing is not None:
@@ -83,18 +93,18 @@ async def prepared_usages(
 
 def _prepared(
     usage: pa.Table, start: datetime, end: datetime, cache: Path, stem: str, folder: Path
-) -> UsageRuns:
+) -> Prepared:
     made = usage_runs(read_hourly(usage, start, end)[0], hour_number(start))
     with contextlib.suppress(OSError):
         _write(made, cache, stem, folder)
-    return _kept(folder) or made  # the files' pages need no memory of ours
+    return Prepared(_kept(folder) or made, folder)  # the files' pages need no memory of ours
 
 
 def _kept(folder: Path) -> UsageRuns | None:
     """What the folder holds; None where it is not there, or not whole any more."""
     try:
         return from_tables({path.stem: _mapped(path) for path in _whole(folder)})
-    except (OSError, pa.ArrowInvalid):
+    except (OSError, KeyError, pa.ArrowInvalid):
         return None
 
 
@@ -122,6 +132,7 @@ def _write(made: UsageRuns, cache: Path, stem: str, folder: Path) -> None:
                 pa.ipc.new_file(sink, whole.schema) as out,
             ):
                 out.write_table(whole)
+            fsync_file(scratch / f"{name}.arrow")
         for old in _of(cache, stem):
             shutil.rmtree(old, ignore_errors=True)
         scratch.rename(folder)

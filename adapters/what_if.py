@@ -1,8 +1,9 @@
 """`tally tariff simulate`: a tariff file, real usage, and what bills would come to.
 
 The file is read and checked as `tally check` does, but for one rule: a version that issued documents used may well be asked
-about, for nothing is applied. Facts, keys of the cache and usage are read in one snapshot of the operator's. Periods are
-worked through by as many threads as there are cores; columns are arithmetic that lets others run.
+about, for nothing is applied. Facts, keys of the cache and usage are read in one snapshot of the operator's. What holds
+now does not depend on the file, so it is kept (`adapters.kept_outcomes`). Periods are worked through by as many threads
+as there are cores; columns are arithmetic that lets others run.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 
+from adapters.kept_outcomes import documents_digest, keep_outcome, kept_outcome, outcome_path
 from adapters.postgres.closes import load_closes
 from adapters.postgres.database import Database
 from adapters.postgres.site import operator_facts, site_reader
@@ -22,13 +24,12 @@ from adapters.site_files.findings import odd_things
 from adapters.site_files.reading import SiteFiles, refuse_faults
 from adapters.site_files.references import check_references
 from adapters.site_files.versions import place_versions
-from adapters.usage_cache import prepared_usages
+from adapters.usage_cache import Prepared, prepared_usages
 from billing.facts import Facts
 from billing.holiday import with_holidays
 from billing.period import Period
 from billing.stored import StoredDocument
 from billing.tariff_facts import tariff_from
-from billing.usage_runs import UsageRuns
 from billing.what_if import PeriodOutcome, Shared, period_outcome
 from billing.what_if_compared import Comparison, compared, with_tariff
 from metering.refusal import Fault, Refusal
@@ -87,20 +88,28 @@ async def what_if(
 
 
 def simulated(
-    usage: Mapping[Period, UsageRuns],
+    usage: Mapping[Period, Prepared],
     now: Facts,
     then: Facts,
     fixed: Mapping[Period, Mapping[str, Sequence[str]]],
 ) -> Comparison:
-    """Both sides of every period. `fixed`: the holidays that a period's last close went by."""
+    """Both sides of every period; that of `now` is kept where it was read from documents. `fixed`: the holidays that a
+    period's last close went by."""
+    documents = documents_digest(now)
 
     def both(period: Period) -> tuple[PeriodOutcome, PeriodOutcome]:
-        shared = Shared()
-        one, other = (
-            period_outcome(usage[period], with_holidays(facts, period, fixed.get(period)), period, shared)
-            for facts in (now, then)
-        )
-        return one, other
+        prepared, shared = usage[period], Shared()
+        in_force = with_holidays(now, period, fixed.get(period))
+        path = None if documents is None else outcome_path(prepared.folder, documents, in_force)
+        one = None if path is None else kept_outcome(path)
+        if one is None:
+            one = period_outcome(prepared.runs, in_force, period, shared)
+            if path is not None:
+                keep_outcome(path, one)
+        else:
+            shared.segments[tuple(one.bills.customers)] = one.segments
+        asked = with_holidays(then, period, fixed.get(period))
+        return one, period_outcome(prepared.runs, asked, period, shared)
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         outcomes = list(threads.map(both, usage))

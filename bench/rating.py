@@ -6,7 +6,7 @@ size in a process of its own, for the sake of its memory. Prints one JSON object
 the whole process.
 
 Demanded: a month of 10,000 customers, at least 5 million rows, in 12 s together with reading it out of PostgreSQL; cost
-per row flat. What reading costs is measured by `bench.usage_reading`.
+per row flat. What reading costs is measured by `bench.reading`.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from sqlalchemy import text
 from adapters.postgres.database import Database
 from adapters.postgres.embedded import discard
 from adapters.postgres.open import open_database
-from adapters.usage_cache import prepared_usages
+from adapters.usage_cache import Prepared, prepared_usages
 from adapters.what_if import simulated
 from bench.results import Measured
 from bench.usage_question import CUSTOMERS, declare
@@ -31,7 +31,6 @@ from billing.facts import Facts
 from billing.period import Period
 from billing.site import Customer, Node, Operator
 from billing.tariff import WEEKDAYS, Contract, Graduated, Plain, PriceRow, Tariff, Tier, Window
-from billing.usage_runs import UsageRuns
 from billing.what_if_compared import Comparison, with_tariff
 
 YEAR = [Period(2025, month) for month in range(1, 13)]
@@ -82,8 +81,8 @@ async def _measured(data: Path, rows: int, customers: int) -> Measured:
     warm_s, comparison = _asked(usage, facts, with_tariff(facts, [_with_windows(facts, "0.7")]))
     priced_s, _ = _asked(usage, facts, with_tariff(facts, [_dearer(facts)]))
     graduated_s, _ = _asked(usage, facts, with_tariff(facts, [_graduated(facts)]))
-    found.add("rows", sum(len(each.hour) for each in usage.values()))
-    found.add("runs", sum(len(each.run) and len(each.customer) for each in usage.values()))
+    found.add("rows", sum(len(each.runs.hour) for each in usage.values()))
+    found.add("runs", sum(len(each.runs.customer) for each in usage.values()))
     found.add("customers", len(comparison.customers))
     found.add("cold: read, prepared, kept", read_s, "s")
     found.add("cold, all", read_s + first_s, "s", "≤ 25")
@@ -111,12 +110,12 @@ async def _fill(database: Database, operator: str, period: Period, rows: int, cu
         await conn.execute(_FILL, asked)
 
 
-async def _prepared(database: Database, operator: str, cache: Path) -> dict[Period, UsageRuns]:
+async def _prepared(database: Database, operator: str, cache: Path) -> dict[Period, Prepared]:
     async with database.app(operator, snapshot=True) as connection:
         return await prepared_usages(connection, operator, YEAR, _ZONE, cache)
 
 
-def _asked(usage: Mapping[Period, UsageRuns], now: Facts, then: Facts) -> tuple[float, Comparison]:
+def _asked(usage: Mapping[Period, Prepared], now: Facts, then: Facts) -> tuple[float, Comparison]:
     began = time.perf_counter()
     comparison = simulated(usage, now, then, {})
     return time.perf_counter() - began, comparison

@@ -63,7 +63,7 @@ async def declare(database: Database) -> None:
 
 async def asked(database: Database, cache: Path) -> UsageRuns:
     async with database.app("telecentras", snapshot=True) as connection:
-        return (await prepared_usages(connection, "telecentras", [OCTOBER], VILNIUS, cache))[OCTOBER]
+        return (await prepared_usages(connection, "telecentras", [OCTOBER], VILNIUS, cache))[OCTOBER].runs
 
 
 def only(cache: Path) -> Path:
@@ -139,5 +139,5 @@ async def test_several_periods_are_each_their_own(database: Database, tmp_path: 
     for _ in range(2):
         async with database.app("telecentras", snapshot=True) as connection:
             found = await prepared_usages(connection, "telecentras", periods, VILNIUS, tmp_path)
-        assert [len(found[period].hour) for period in periods] == [1, 1, 1]
+        assert [len(found[period].runs.hour) for period in periods] == [1, 1, 1]
         assert list(found) == periods

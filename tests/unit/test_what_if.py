@@ -15,7 +15,8 @@ from billing.hourly import hour_number, read_hourly
 from billing.line import FEE
 from billing.period import Period
 from billing.usage_runs import from_tables, to_tables, usage_runs
-from billing.what_if import period_outcome
+from billing.what_if import PeriodOutcome, period_outcome
+from billing.what_if_table import outcome_from, outcome_table
 
 Drawn = tuple[Month, list[dict[str, Any]], list[dict[str, Any]]]
 
@@ -24,6 +25,19 @@ Drawn = tuple[Month, list[dict[str, Any]], list[dict[str, Any]]]
 def drawn(draw: st.DrawFn) -> Drawn:
     month = draw(st.sampled_from(MONTHS))
     return month, draw(sites(month)), draw(st.lists(events(month), max_size=25))
+
+
+def check_kept(outcome: PeriodOutcome) -> None:
+    """As a table and back an outcome is what it was."""
+    kept = outcome_from(outcome_table(outcome))
+    bills = outcome.bills
+    assert kept.bills.customers == list(bills.customers)
+    assert kept.bills.net.tolist() == bills.net.tolist()
+    assert kept.bills.discounts.tolist() == bills.discounts.tolist()
+    assert kept.bills.floors.tolist() == bills.floors.tolist()
+    assert kept.segments == list(outcome.segments)
+    assert (kept.worth, kept.packages, kept.unpriced) == (outcome.worth, outcome.packages, outcome.unpriced)
+    assert kept.period == outcome.period
 
 
 @examples(60)
@@ -36,6 +50,7 @@ def test_a_what_if_of_the_facts_in_force_is_what_a_close_bills(case: Drawn) -> N
     start, end = period.bounds(facts.operator[-1].zone)
     runs = usage_runs(read_hourly(table, start, end)[0], hour_number(start))
     outcome = period_outcome(from_tables(to_tables(runs)), facts, period)
+    check_kept(outcome)
     assert dict(zip(outcome.bills.customers, outcome.bills.net.tolist(), strict=True)) == told.nets
     for place, customer in enumerate(outcome.bills.customers):
         bill = told.bills[customer]

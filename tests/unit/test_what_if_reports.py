@@ -13,6 +13,7 @@ import pytest
 from rated_bills import facts_for
 from usage_cells import usage_table
 
+from adapters.usage_cache import Prepared
 from adapters.what_if import read_periods, simulated
 from billing.hourly import hour_number, read_hourly
 from billing.period import Period
@@ -41,7 +42,8 @@ def shown() -> Comparison:
     facts, other = facts_for(BASE + NOW, OCTOBER), facts_for(BASE + THEN, OCTOBER)
     start, end = OCTOBER.bounds(facts.operator[-1].zone)
     runs = usage_runs(read_hourly(usage_table(usage), start, end)[0], hour_number(start))
-    return simulated({OCTOBER: runs}, facts, with_tariff(facts, other.tariffs["vilnius"]), {})
+    prepared = Prepared(runs, Path("nowhere"))
+    return simulated({OCTOBER: prepared}, facts, with_tariff(facts, other.tariffs["vilnius"]), {})
 
 
 def test_parts_sum_to_the_whole_on_both_sides(shown: Comparison) -> None:
