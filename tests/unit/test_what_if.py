@@ -1,10 +1,14 @@
-"""What-if equals what a close would bill: every customer's net, over random sites and usage; and its parts sum to it."""
+"""What-if equals what a close would bill: every customer's net, over random sites and usage; and its parts sum to it.
+
+The property has few examples here and many under the `proof` marker.
+"""
 
 from __future__ import annotations
 
 from fractions import Fraction
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from random_sites import MONTHS, Month, events, examples, site_text, sites
@@ -40,9 +44,7 @@ def check_kept(outcome: PeriodOutcome) -> None:
     assert kept.period == outcome.period
 
 
-@examples(60)
-@given(drawn())
-def test_a_what_if_of_the_facts_in_force_is_what_a_close_bills(case: Drawn) -> None:
+def holds_what_a_close_bills(case: Drawn) -> None:
     month, site, usage = case
     period, text = Period.parse(month.name), site_text(site)
     facts, table = facts_for(text, period), usage_table(usage)
@@ -80,3 +82,17 @@ def test_a_what_if_of_the_facts_in_force_is_what_a_close_bills(case: Drawn) -> N
     assert told_by_model == {m: v for m, v in by_model.items() if v}
     assert sum(outcome.worth.by_region.values()) == sum(outcome.worth.by_hour)
     assert outcome.packages == sum(line.amount for line in lines if line.price_base == 1)
+
+
+@examples(60)
+@given(drawn())
+def test_a_what_if_of_the_facts_in_force_is_what_a_close_bills(case: Drawn) -> None:
+    holds_what_a_close_bills(case)
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(1800)
+@examples(4_000)
+@given(drawn())
+def test_four_thousand_what_ifs_are_what_a_close_bills(case: Drawn) -> None:
+    holds_what_a_close_bills(case)
