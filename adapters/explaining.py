@@ -9,7 +9,7 @@ from adapters import answers
 from adapters.postgres.closes import load_closes
 from adapters.postgres.database import Database
 from adapters.postgres.documents import load_adjustments, load_documents
-from adapters.postgres.site import operator_facts
+from adapters.postgres.site import operator_facts, superseded_documents
 from adapters.postgres.usage import usage_table
 from billing.document import Document, to_json
 from billing.rated_again import RatedAgain, rated_again
@@ -41,7 +41,7 @@ async def explained(
 
 
 async def _rated_again(database: Database, document: Document) -> RatedAgain:
-    """The document's month by what is known now, of one snapshot."""
+    """The document's month by what is known now and the versions that it was billed by, of one snapshot."""
     owner, period, customer = document.operator, document.period, document.customer
     async with database.app(owner, snapshot=True) as connection:
         facts = await operator_facts(connection, owner)
@@ -50,4 +50,7 @@ async def _rated_again(database: Database, document: Document) -> RatedAgain:
         adjustments = await load_adjustments(connection, owner, period)
         documents = await load_documents(connection, owner, period=period, customer=customer)
         closes = await load_closes(connection, owner, period=period)
-    return await asyncio.to_thread(rated_again, document, usage, facts, adjustments, documents, closes)
+        former = [each.document for each in await superseded_documents(connection, owner)]
+    return await asyncio.to_thread(
+        rated_again, document, usage, facts, adjustments, documents, closes, former
+    )

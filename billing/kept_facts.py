@@ -17,10 +17,11 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
-from billing.facts import Facts
+from billing.facts import Facts, facts_from_documents
 from billing.holiday import holiday_texts
 from billing.next_documents import Outcome
 from billing.period import Period
@@ -43,17 +44,45 @@ def kept_facts(
         "contracts": sorted(outcome.contracts),
         "holidays": {**{name: list(days) for name, days in fixed.items()}, **holiday_texts(facts)},
         "versions": {
-            f"{each.kind} {version_name(each.id, each.valid_from)}": body_digest(each)
+            _name(each): body_digest(each)
             for each in _in_force_within(facts.documents, period)
             if each.kind in _OF_THE_OPERATOR or (each.kind in _OF_A_CUSTOMER and each.id in billed)
         },
     }
 
 
+@dataclass(frozen=True, slots=True)
+class AsKept:
+    """Facts as a close went by them. `superseded`: versions that are taken from their former text; `lost`: those that
+    say something else now and whose text of then was not kept, so that they stand as they are now.
+    """
+
+    facts: Facts
+    superseded: tuple[str, ...]
+    lost: tuple[str, ...]
+
+
+def as_kept(facts: Facts, former: Iterable[StoredDocument], kept: Mapping[str, str]) -> AsKept:
+    """`facts` with each version in the text that a close kept the digest of, found among the `former` ones that others
+    took the place of. Versions that the close did not go by stay; the holidays are for the caller to add.
+    """
+    now = {_name(each): each for each in facts.documents}
+    changed = {
+        name: digest for name, digest in kept.items() if name not in now or body_digest(now[name]) != digest
+    }
+    then = {name: each for each in former if changed.get(name := _name(each)) == body_digest(each)}
+    known = facts_from_documents({**now, **then}.values()) if then else facts
+    return AsKept(known, tuple(then), tuple(name for name in changed if name not in then))
+
+
 def body_digest(document: StoredDocument) -> str:
     """SHA-256 of the body, in hexadecimal digits."""
     text = json.dumps(document.body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _name(version: StoredDocument) -> str:
+    return f"{version.kind} {version_name(version.id, version.valid_from)}"
 
 
 def _in_force_within(documents: Iterable[StoredDocument], period: Period) -> Iterator[StoredDocument]:

@@ -1,7 +1,8 @@
 """A document's month rated again, and whether what stands on the document comes out of it. Pure.
 
 A document is a bill less what earlier documents asked for, by the usage and the facts of one close. Whoever explains it
-later finds more usage perhaps, or other versions; so each entry is first held against the bill as it is now:
+later finds versions superseded perhaps, and takes their text of then (`billing.kept_facts`); or more usage. So each
+entry is first held against the bill as the month's usage makes it now, by the facts of then:
 
     entry × sign = the bill's quantity and amount now − Σ of the earlier documents      then its working explains it
     anything else                                                                       then only its own figures do
@@ -12,7 +13,7 @@ later finds more usage perhaps, or other versions; so each entry is first held a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -22,21 +23,22 @@ from billing.bill import Bill, make_bill
 from billing.document import ISSUED, Document
 from billing.facts import Facts
 from billing.holiday import with_holidays
-from billing.kept_facts import body_digest
+from billing.kept_facts import as_kept
 from billing.line import Line
 from billing.period import Period
 from billing.ports import PeriodClose
 from billing.preview import of_customer
 from billing.rating import rate
-from billing.site import version_name
+from billing.stored import StoredDocument
 from billing.terms import Terms, TermsRow
 from billing.working import Working, working
 
 
 @dataclass(frozen=True, slots=True)
 class RatedAgain:
-    """What the customer's month comes to now. `earlier`: documents issued before the one that is explained; `close`: the
-    one that drafted it, if any did; `replaced`: versions that it went by and whose text is another now.
+    """What the customer's month comes to now, by the `facts` that the document's close went by. `earlier`: documents
+    issued before the one that is explained; `close`: the one that drafted it, if any did; `superseded`: versions that
+    are taken as they stood then; `replaced`: those that it went by, whose text is another now, and was not kept.
     """
 
     facts: Facts
@@ -45,6 +47,7 @@ class RatedAgain:
     bill: Bill
     earlier: tuple[Document, ...]
     close: PeriodClose | None
+    superseded: tuple[str, ...]
     replaced: tuple[str, ...]
 
 
@@ -80,17 +83,20 @@ def rated_again(
     adjustments: Sequence[Adjustment],
     documents: Sequence[Document],
     closes: Sequence[PeriodClose],
+    former: Sequence[StoredDocument] = (),
 ) -> RatedAgain:
     """The month of `document` by what is known now. `usage` may hold other customers'; `documents` are the customer's of
-    that period, `closes` the period's, both oldest first. The holidays are those that the closes fixed.
+    that period, `closes` the period's, both oldest first. The holidays are those that the closes fixed. `former`:
+    versions that were superseded, as they stood.
     """
     customer, period = document.customer, document.period
-    known = with_holidays(facts, period, closes[-1].holidays if closes else None)
+    close = _close_of(document, closes)
+    then = as_kept(facts, former, {} if close is None else close.facts.get("versions", {}))
+    known = with_holidays(then.facts, period, closes[-1].holidays if closes else None)
     own = of_customer(usage, customer)
     rated = rate(own, known, period)
     made = [each for each in adjustments if each.customer == customer]
     bill = make_bill(customer, period, document.currency, rated.lines.get(customer, ()), known, made)
-    close = _close_of(document, closes)
     return RatedAgain(
         facts=known,
         period=period,
@@ -98,7 +104,8 @@ def rated_again(
         bill=bill,
         earlier=_before(document, documents),
         close=close,
-        replaced=() if close is None else _replaced(facts, close.facts.get("versions", {})),
+        superseded=then.superseded,
+        replaced=then.lost,
     )
 
 
@@ -164,11 +171,3 @@ def _close_of(document: Document, closes: Sequence[PeriodClose]) -> PeriodClose 
         if any(row["id"] == document.id for row in rows):
             return close
     return None
-
-
-def _replaced(facts: Facts, kept: Mapping[str, str]) -> tuple[str, ...]:
-    """Versions that a close went by (`billing.kept_facts`) and that say something else now, or are gone."""
-    now = {
-        f"{each.kind} {version_name(each.id, each.valid_from)}": body_digest(each) for each in facts.documents
-    }
-    return tuple(name for name, digest in kept.items() if now.get(name) != digest)

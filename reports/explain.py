@@ -4,8 +4,8 @@
      {"line": "document", "steps": [{"what": "net", "from": "…", "to": "…"}, …]}]
 
 With its month rated again (`billing.rated_again`) a line is explained from the hours of usage on, by what the tariff's
-and the contract's files state. Where that does not come to the line's own quantity and amount (usage came since, a
-version was superseded) it is said, and the line explained from its own figures; so it is without the month.
+and the contract's files stated when it was billed. Where that does not come to the line's own quantity and amount (usage
+came since) it is said, and the line explained from its own figures; so it is without the month.
 
 Every figure is computed with exact fractions. A line's amount is its rounded product, save on documents that follow
 earlier ones of the period: there it is the difference of rounded amounts (arithmetic rule 10), which steps then say.
@@ -69,7 +69,7 @@ def _usage_line(entry: DocumentLine, document: Document, again: RatedAgain | Non
         yield from _own_figures(entry, document, None)
         return
     standing = line_standing(again, line)
-    # A superseded version keeps its name: what the bill has at another price is not this line.
+    # A version whose text of then is lost keeps its name: what the bill has at another price is not this line.
     made = again.working.lines.get(line.key[:7]) if standing.quantity else None
     worked_out = 0 if made is None else made.quantity
     known = (made is not None or standing.earlier) and worked_out == standing.quantity
@@ -184,9 +184,13 @@ def _close_step(document: Document, again: RatedAgain) -> Step:
     close = again.close
     assert close is not None
     at = f"close {close.number} of {document.period}, {close.closed_at:%Y-%m-%dT%H:%M:%SZ}"
+    if again.superseded:
+        at += f", by what was superseded since: {', '.join(again.superseded)}"
     if again.replaced:
         return step("rated at", at, f"superseded since: {', '.join(again.replaced)}")
     left = difference(again.bill, (*again.earlier, replace(document, state=ISSUED)))
+    if not left.lines and not left.parts and again.superseded:
+        return step("rated at", at, "as the month rated then")
     if not left.lines and not left.parts:
         return step("rated at", at, "as the month rates now")
     return step("rated at", at, "usage and adjustments that came since are not in it")

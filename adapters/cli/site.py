@@ -13,7 +13,7 @@ from adapters.data_folder import now
 from adapters.postgres.site import site_reader, site_store
 from adapters.site_files.apply import Applied, apply_site, check_site, summary
 from adapters.site_files.reading import read_files
-from adapters.site_files.writing import get_documents, to_yaml
+from adapters.site_files.writing import get_documents, get_superseded, superseded_to_yaml, to_yaml
 from metering.refusal import Fault, Refusal
 
 PathsArgument = Annotated[
@@ -49,6 +49,10 @@ def register(app: typer.Typer) -> None:
             async with context.database() as database, site_reader(database) as store:
                 would = summary(await check_site(store, files, now()))
         _warn(context, would.warnings)
+        for each in would.re_rates:
+            context.say(
+                f"note: applied, this would change what {each.period} of {each.operator} comes to, which was closed"
+            )
         odd = f", {counted(len(would.warnings), 'warning')}" if would.warnings else ""
         return Result(would.to_json(), [*_said(would), f"no fault found{odd}; nothing was changed"])
 
@@ -65,9 +69,16 @@ def register(app: typer.Typer) -> None:
         id: Annotated[
             str | None, typer.Argument(metavar="ID", help="One of them. Default: all of the kind.")
         ] = None,
+        superseded: Annotated[
+            bool,
+            typer.Option("--superseded", help="Former versions, whose place others took; when, and why."),
+        ] = False,
     ) -> Result:
         """Print what is declared, as YAML that `tally apply` takes."""
         async with context.database() as database, site_reader(database) as store:
+            if superseded:
+                former = await get_superseded(store, kind, id)
+                return Result({"superseded": former}, superseded_to_yaml(former).rstrip("\n"))
             documents = await get_documents(store, kind, id)
         return Result({"documents": documents}, to_yaml(documents).rstrip("\n"))
 

@@ -23,9 +23,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters.postgres.database import INSTALLATION, Database, see, take_lock
 from adapters.postgres.schema import operator as operator_table
-from adapters.postgres.schema import period_close, site_document, subject
+from adapters.postgres.schema import period_close, site_document, subject, superseded
 from adapters.postgres.schema_base import one_of
-from adapters.site_files.store import Span, Subject
+from adapters.site_files.store import Span, Subject, Superseded
 from billing.facts import Facts, facts_from_documents
 from billing.period import Period
 from billing.stored import StoredDocument
@@ -84,6 +84,13 @@ class PostgresSiteStore:
         for operator in await self._operators():
             await see(self._connection, operator)
             found.extend(await site_documents(self._connection, operator))
+        return found
+
+    async def load_superseded(self) -> Sequence[Superseded]:
+        found: list[Superseded] = []
+        for operator in await self._operators():
+            await see(self._connection, operator)
+            found.extend(await superseded_documents(self._connection, operator))
         return found
 
     async def issued(self, concerned: Collection[str]) -> Mapping[Subject, Span]:
@@ -208,6 +215,29 @@ async def site_documents(connection: AsyncConnection, operator: str) -> list[Sto
             row.places,
         )
         for row in found
+    ]
+
+
+async def superseded_documents(connection: AsyncConnection, operator: str) -> list[Superseded]:
+    """Every version of one operator (or of the installation, `*`) whose place another took, in the order in which that
+    happened. The transaction must be looking at the operator.
+    """
+    columns = superseded.c
+    query = select(superseded).where(columns.operator == operator).order_by(columns.superseded_at)
+    return [
+        Superseded(
+            StoredDocument(
+                row.kind,
+                row.id,
+                operator,
+                None if row.valid_from == date.min else row.valid_from,
+                row.body,
+                row.places,
+            ),
+            row.superseded_at,
+            row.reason,
+        )
+        for row in await connection.execute(query)
     ]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Protocol
 
 from billing.period import Period
@@ -34,11 +34,24 @@ class Span:
     end: date
 
 
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """A version as it stood until another took its place, when that was (an aware instant), and why."""
+
+    document: StoredDocument
+    at: datetime
+    reason: str
+
+
 class SiteStore(Protocol):
     """The installation's site documents, all operators' and the installation's own."""
 
     async def load(self) -> Sequence[StoredDocument]:
         """Every stored version, and the right to be the only apply until the transaction ends."""
+        ...
+
+    async def load_superseded(self) -> Sequence[Superseded]:
+        """Every version whose place another took, each operator's in the order in which that happened."""
         ...
 
     async def issued(self, concerned: Collection[str]) -> Mapping[Subject, Span]:
@@ -66,12 +79,12 @@ class SiteStore(Protocol):
 
 class MemorySiteStore:
     """The twin: the same promises without a database. `operators` shows what `save` registered, `superseded` what it
-    kept: the former version and the reason.
+    kept.
     """
 
     def __init__(self) -> None:
         self.documents: dict[tuple[str, str, str, date | None], StoredDocument] = {}
-        self.superseded: list[tuple[StoredDocument, str]] = []
+        self.superseded: list[Superseded] = []
         self.spans: dict[Subject, Span] = {}
         self.closes: dict[str, list[Period]] = {}
 
@@ -81,6 +94,9 @@ class MemorySiteStore:
 
     async def load(self) -> Sequence[StoredDocument]:
         return list(self.documents.values())
+
+    async def load_superseded(self) -> Sequence[Superseded]:
+        return list(self.superseded)
 
     async def issued(self, concerned: Collection[str]) -> Mapping[Subject, Span]:  # noqa: ARG002 - spans are few
         return dict(self.spans)
@@ -93,5 +109,5 @@ class MemorySiteStore:
             key = (document.operator, document.kind, document.id, document.valid_from)
             former = self.documents.get(key)
             if former is not None and "supersedes" in document.body:
-                self.superseded.append((former, document.body["reason"]))
+                self.superseded.append(Superseded(former, datetime.now(UTC), document.body["reason"]))
             self.documents[key] = document

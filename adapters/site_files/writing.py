@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import UTC
 from typing import Any
 
 import yaml
@@ -69,6 +70,23 @@ async def get_documents(
     return [plain_form(version) for version in chosen]
 
 
+async def get_superseded(
+    store: SiteStore, kind: str | None = None, identity: str | None = None
+) -> list[dict[str, Any]]:
+    """Former versions of the named documents, whose place others took, in the order in which that happened:
+    `{at, reason, document}`, the document in plain form. Refusals: `unknown_kind`, `unknown_id`."""
+    await get_documents(store, kind, identity)
+    return [
+        {
+            "at": f"{each.at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            "reason": each.reason,
+            "document": plain_form(each.document),
+        }
+        for each in sorted(await store.load_superseded(), key=lambda each: each.at)
+        if kind in (None, each.document.kind) and identity in (None, each.document.id)
+    ]
+
+
 def plain_form(version: StoredDocument) -> dict[str, Any]:
     """A version with its kind, ids and days; keys in the order of the kind's tables, whatever JSON made of
     it.
@@ -99,6 +117,14 @@ def _ordered(expected: Type, value: Any) -> Any:
             return _ordered(expected.table, value)
         case _:
             return value
+
+
+def superseded_to_yaml(former: Sequence[dict[str, Any]]) -> str:
+    """What `get_superseded` found, each document below a comment: `# superseded 2026-11-03T09:12:00Z: a wrong price`."""
+    return "---\n".join(
+        f"# superseded {each['at']}: {' '.join(each['reason'].split())}\n{to_yaml([each['document']])}"
+        for each in former
+    )
 
 
 def to_yaml(documents: Sequence[dict[str, Any]]) -> str:

@@ -105,7 +105,8 @@ def test_a_version_that_was_billed_is_only_superseded_and_apply_says_what_to_clo
     story = STORIES["story-supersede-price-down"]
     declare(tally, BASE + story["site"], tmp_path / "site.yaml")
     import_usage(tally, story["story"][0]["usage"], tmp_path / "usage.csv")
-    close(tally)
+    first, _beta = close(tally)
+    before = tally("invoice", "explain", first["id"])["lines"]
     superseding = story["story"][2]["site"]
     kept = [line for line in superseding.splitlines() if not line.startswith(("supersedes", "reason"))]
     edited = tmp_path / "edited.yaml"
@@ -116,5 +117,8 @@ def test_a_version_that_was_billed_is_only_superseded_and_apply_says_what_to_clo
     ran = tally.run("apply", str(said))
     assert ran.exit_code == 0
     assert OCTOBER in ran.stdout + ran.stderr
+    *lines, whole = tally("invoice", "explain", first["id"])["lines"]
+    assert lines == before[:-1], "by the file that it was billed from"
+    assert whole["steps"][0]["to"] == "as the month rated then"
     [found] = close(tally)
     check(found, story["story"][3]["documents"][0])

@@ -133,11 +133,13 @@ async def test_what_was_superseded_is_kept_as_it_stood_with_the_reason(database:
     for correction in corrections:
         async with site_store(database) as store:
             await store.save([replace(TARIFF, body=correction)])
-    async with database.app("telecentras") as connection:
-        query = text("SELECT body, places, reason FROM superseded ORDER BY superseded_at")
-        kept = [tuple(row) for row in await connection.execute(query)]
-    assert kept == [(TARIFF.body, places, "a wrong price"), (corrections[0], {}, "again")]
-    async with site_store(database) as store:
+    async with site_reader(database) as store:
+        kept = await store.load_superseded()
+        assert [(each.document, each.document.places, each.reason) for each in kept] == [
+            (TARIFF, places, "a wrong price"),
+            (replace(TARIFF, body=corrections[0]), {}, "again"),
+        ]
+        assert kept[0].at < kept[1].at
         assert in_order(await store.load()) == in_order([OPERATOR, replace(TARIFF, body=corrections[1])])
 
 

@@ -17,6 +17,7 @@ from usage_cells import site_facts, usage_table
 from billing.document import Document, to_json
 from billing.facts import Facts
 from billing.rated_again import RatedAgain, rated_again
+from billing.stored import StoredDocument
 from reports.explain import explain
 
 SITE = (
@@ -95,6 +96,7 @@ class Month:
     usage: list[dict[str, Any]]
     site: str = SITE
     books: BooksInMemory = field(init=False)
+    former: list[StoredDocument] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.books = BooksInMemory({OPERATOR: BookInMemory(stated(self.site), usage_table(self.usage))})
@@ -109,10 +111,15 @@ class Month:
         [issued] = close(self.books, issue=True)["issued"]
         return self.book.papers[issued["id"]]
 
+    def supersede(self, site: str) -> None:
+        """The site files say something else from now on; what they said is kept."""
+        self.former += stated(self.site).documents
+        self.site = site
+
     def again(self, document: Document) -> RatedAgain:
         """The month as it rates now, for a document of it."""
         documents, usage = list(self.book.papers.values()), usage_table(self.usage)
-        return rated_again(document, usage, stated(self.site), (), documents, self.book.closes)
+        return rated_again(document, usage, stated(self.site), (), documents, self.book.closes, self.former)
 
     def explained(self, document: Document) -> dict[str, dict[str, tuple[str, str]]]:
         """line → what → (from, to)."""

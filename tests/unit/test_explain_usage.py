@@ -162,7 +162,31 @@ def test_the_first_document_says_that_usage_came_since_and_shows_its_own_figures
     assert steps[WHOLE_DOCUMENT]["rated at"][1] == "usage and adjustments that came since are not in it"
 
 
-def test_a_superseded_version_is_named_and_none_of_its_new_figures_shown() -> None:
+def test_a_document_is_explained_by_the_version_that_it_was_billed_from() -> None:
+    books = month(USED[:1], WITHOUT_FLOOR)
+    first = books.close()
+    before = books.explained(first)
+    books.supersede(books.site.replace("price: 1.60", "price: 1.70"))
+    after = books.explained(first)
+    at, came_to = after[WHOLE_DOCUMENT].pop("rated at")
+    assert at.endswith(", by what was superseded since: tariff vilnius")
+    assert came_to == "as the month rated then"
+    del before[WHOLE_DOCUMENT]["rated at"]
+    assert after == before
+
+    second = books.close()
+    third_site = books.site.replace("price: 1.70", "price: 1.80")
+    before = books.explained(second)
+    books.supersede(third_site)
+    after = books.explained(second)
+    assert {line: steps for line, steps in after.items() if line != WHOLE_DOCUMENT} == {
+        line: steps for line, steps in before.items() if line != WHOLE_DOCUMENT
+    }
+    [new] = [entry.id for entry in second.lines if entry.line.quantity == 40_000_000]
+    assert after[new]["list price"][1] == "1.7 EUR per 1000000 tokens", "its own version, not the third"
+
+
+def test_a_former_version_whose_text_was_not_kept_is_named_and_none_of_its_new_figures_shown() -> None:
     books = month(USED[:1], WITHOUT_FLOOR)
     first = books.close()
     books.site = books.site.replace("price: 1.60", "price: 1.70")

@@ -7,11 +7,12 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
+import yaml
 
 from adapters.site_files.apply import Applied, apply_site
 from adapters.site_files.reading import read_files
 from adapters.site_files.store import MemorySiteStore, Span, Subject
-from adapters.site_files.writing import get_documents, to_yaml
+from adapters.site_files.writing import get_documents, get_superseded, superseded_to_yaml, to_yaml
 from billing.facts import facts_from_documents
 from billing.period import Period
 from metering.refusal import Refusal
@@ -71,7 +72,7 @@ def test_a_used_version_is_superseded_by_name_and_the_former_one_is_kept_with_th
     (former,) = [each for each in store.documents.values() if each.kind == "tariff"]
     applied = apply(store, CORRECTED)
     assert (applied.created, applied.changed) == ((), ("tariff/vilnius@2026-10-01",))
-    assert store.superseded == [(former, "the point stood wrong")]
+    assert [(each.document, each.reason) for each in store.superseded] == [(former, "the point stood wrong")]
     (tariff,) = facts_from_documents(store.documents.values()).tariffs["vilnius"]
     assert (tariff.version, str(tariff.rows[0].prices["input"])) == (
         "vilnius@2026-10-01",
@@ -94,6 +95,21 @@ def test_applying_the_same_correction_twice_changes_nothing_and_neither_does_wha
     assert len(store.superseded) == 1
 
 
+def test_former_versions_are_shown_with_when_and_why(store: MemorySiteStore) -> None:
+    before = to_yaml(asyncio.run(get_documents(store, "tariff", "vilnius")))
+    apply(store, CORRECTED)
+    apply(store, CORRECTED.replace("0.04", "0.05").replace("the point", "again the point"))
+    [first, second] = former = asyncio.run(get_superseded(store, "tariff", "vilnius"))
+    assert (first["reason"], first["document"]["prices"][0]["input"]) == ("the point stood wrong", "0.4")
+    assert second["document"]["prices"][0]["input"] == "0.04"
+    shown = superseded_to_yaml(former)
+    assert shown.startswith(f"# superseded {first['at']}: the point stood wrong\n{before}---\n# superseded ")
+    assert len(list(yaml.safe_load_all(shown))) == 2, "comments aside it is YAML"
+    assert asyncio.run(get_superseded(store, "operator")) == []
+    with pytest.raises(Refusal, match="no tariff 'nobody'"):
+        asyncio.run(get_superseded(store, "tariff", "nobody"))
+
+
 def test_a_file_that_no_longer_says_what_it_superseded_says_the_same(store: MemorySiteStore) -> None:
     apply(store, CORRECTED)
     settled = TARIFF.replace("0.40", "0.04")
@@ -112,7 +128,7 @@ def test_a_file_from_before_a_correction_does_not_take_it_back(store: MemorySite
 def test_what_was_superseded_may_be_superseded_again(store: MemorySiteStore) -> None:
     apply(store, CORRECTED)
     apply(store, CORRECTED.replace("0.04", "0.05").replace("the point", "again the point"))
-    assert [reason for _, reason in store.superseded] == [
+    assert [each.reason for each in store.superseded] == [
         "the point stood wrong",
         "again the point stood wrong",
     ]
