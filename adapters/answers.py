@@ -26,7 +26,7 @@ from adapters.postgres.usage_totals import BY, total, usage_totals
 from billing.document import Document, to_json
 from billing.facts import Facts
 from billing.money import format_minor
-from billing.period import Period, midnight
+from billing.period import Period, midnight, within_calendar
 from billing.settlement import settlement_json
 from metering.refusal import Refusal
 
@@ -150,13 +150,15 @@ def _instant(text: str, zone: ZoneInfo, where: str) -> datetime:
 
 
 def read_moment(text: str, zone: ZoneInfo) -> datetime | None:
-    """A day's local midnight, or the time that is written; None for what is neither."""
+    """A day's local midnight, or the time that is written; None for what is neither, or at the calendar's ends."""
     try:
         if len(text) == len("2026-10-05"):
-            return midnight(date.fromisoformat(text), zone)
-        return datetime.fromisoformat(text)
+            day = date.fromisoformat(text)
+            return midnight(day, zone) if within_calendar(day) else None
+        moment = datetime.fromisoformat(text)
     except ValueError:
         return None
+    return moment if within_calendar(moment) else None
 
 
 async def invoices(

@@ -35,9 +35,13 @@ class Period:
         match = _PERIOD.fullmatch(text)
         year, month = (int(match[1]), int(match[2])) if match else (0, 0)
         if not (2000 <= year <= 9998 and 1 <= month <= 12):
-            raise Refusal(
-                "bad_period", f"{text!r} is not a billing period", remedy="write a month as 2026-10"
-            )
+            what, remedy = f"{text!r} is not a billing period", "write a month as 2026-10"
+            if 1 <= month <= 12:
+                what, remedy = (
+                    f"{what}: there are those of the years 2000 to 9998",
+                    "name a month from 2000-01 to 9998-12",
+                )
+            raise Refusal("bad_period", what, remedy=remedy)
         return cls(year, month)
 
     @classmethod
@@ -73,6 +77,11 @@ class Period:
     def bounds(self, zone: ZoneInfo) -> tuple[datetime, datetime]:
         """(start, end) in UTC, end exclusive: the local midnights that begin this month and the next."""
         return midnight(self.first_day, zone), midnight(self.next.first_day, zone)
+
+
+def within_calendar(day: date) -> bool:
+    """Whether a day (or time) has a time in every zone: what Python counts ends with the years 1 and 9999."""
+    return date.min.year < day.year < date.max.year
 
 
 def midnight(day: date, zone: ZoneInfo) -> datetime:

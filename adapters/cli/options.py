@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from billing.period import Period
+from billing.period import Period, within_calendar
 from metering.refusal import Refusal
 
 PeriodOption = Annotated[str | None, typer.Option("--period", metavar="P", help="A calendar month: 2026-10.")]
@@ -51,7 +51,7 @@ def read_time(text: str | None, where: str) -> datetime | None:
         moment = datetime.fromisoformat(text)
     except ValueError:
         moment = None
-    if moment is None or moment.tzinfo is None:
+    if moment is None or moment.tzinfo is None or not within_calendar(moment):
         raise Refusal(
             "bad_time", f"not a time with a zone: {text}", where=where, remedy="2026-10-05T08:00:00Z"
         )

@@ -257,6 +257,8 @@ def test_what_is_not_there_is_not_found(served: Served, path: str, code: str) ->
         ("/v1/settlements/x?by=day", "unknown_parameter"),
         ("/v1/usage?period=2026-13", "bad_period"),
         ("/v1/usage?from=yesterday", "bad_time"),
+        ("/v1/usage?from=0001-01-01", "bad_time"),
+        ("/v1/invoices/preview?customer=acme&until=0001-01-01", "bad_time"),
         ("/v1/invoices?state=paid", "unknown_state"),
         ("/v1/invoices/preview", "bad_request"),
         ("/v1/invoices/preview?customer=acme&until=noon", "bad_time"),

@@ -53,3 +53,11 @@ def test_what_is_no_month_is_refused(text: str) -> None:
     with pytest.raises(Refusal) as refused:
         Period.parse(text)
     assert refused.value.code == "bad_period"
+
+
+@pytest.mark.parametrize("text", ["1969-01", "1999-12", "9999-12"])
+def test_a_month_of_another_age_is_refused_with_the_years_that_there_are(text: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        Period.parse(text)
+    assert "years 2000 to 9998" in refused.value.what
+    assert refused.value.remedy == "name a month from 2000-01 to 9998-12"
