@@ -9,6 +9,8 @@ Everything else is skipped by its type. Headers must lie end to end and fill the
 
 from __future__ import annotations
 
+import re
+
 import pyarrow.parquet as pq
 
 from metering.refusal import Refusal
@@ -16,33 +18,64 @@ from metering.refusal import Refusal
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
 _MAX_DEPTH = 8
 _MAX_PAGES = 4_096
+#: A header as pyarrow writes nearly all: fields 1 to 3, of which 2 and 3 are sizes, then field 5 (a page of data: four
+#: numbers, perhaps statistics that say nothing) or 7 (a dictionary: two numbers, perhaps a flag). It is all that costs
+#: time here, and a regular expression reads it ten times as fast.
+_NUMBER = rb"\x15[\x80-\xff]{0,4}[\x00-\x7f]"
+_SIZE = rb"\x15([\x80-\xff]?[\x80-\xff]?[\x80-\xff]?[\x00-\x7f])"
+_PLAIN = re.compile(
+    _NUMBER
+    + _SIZE
+    + _SIZE
+    + rb"(?:\x2c(?:%b){4}(?:\x1c\x00)?|\x4c(?:%b){2}[\x11\x12]?)\x00\x00" % (_NUMBER, _NUMBER),
+    re.DOTALL,
+)
 
 
 def unpacked_bytes(body: bytes, footer: pq.FileMetaData) -> int:
     """Bytes of all pages when decompressed, page headers included. Refusal `body_format` if headers make no sense."""
     total = 0
     pages = 0
-    for group in range(footer.num_row_groups):
+    for number in range(footer.num_row_groups):
+        group = footer.row_group(number)
         for column in range(footer.num_columns):
-            chunk = footer.row_group(group).column(column)
+            chunk = group.column(column)
             at = chunk.data_page_offset
             if chunk.has_dictionary_page and chunk.dictionary_page_offset:
                 at = min(at, chunk.dictionary_page_offset)
             end = at + chunk.total_compressed_size
             if not 0 < at < end <= len(body):
                 raise _bad("a column lies outside the body")
-            if chunk.num_values != footer.row_group(group).num_rows or chunk.file_path:
+            if chunk.num_values != group.num_rows or chunk.file_path:
                 raise _bad("a column has another number of values than there are rows")
             while at < end:
-                header = _Header(body, at, end)
-                at = header.end + header.compressed
-                total += header.end - header.start + header.unpacked
+                begins, unpacked, packed = _page(body, at, end)
+                total += begins - at + unpacked
+                at = begins + packed
                 pages += 1
                 if pages > _MAX_PAGES:
                     raise _bad(f"more than {_MAX_PAGES} pages")
             if at != end:
                 raise _bad("a page reaches over the end of its column")
     return total
+
+
+def _page(body: bytes, at: int, limit: int) -> tuple[int, int, int]:
+    """Of the page whose header lies at `at`: where its content begins, its size when decompressed and as it lies there."""
+    plain = _PLAIN.match(body, at, limit)
+    if plain is None or (plain[1][0] | plain[2][0]) & 1:  # the last bit is the sign
+        header = _Header(body, at, limit)
+        return header.end, header.unpacked, header.compressed
+    unpacked, packed = _small(plain[1]), _small(plain[2])
+    return plain.end(), unpacked, packed
+
+
+def _small(number: bytes) -> int:
+    """A size in a plain header."""
+    value = 0
+    for place, byte in enumerate(number):
+        value |= (byte & 0x7F) << 7 * place
+    return value >> 1
 
 
 class _Header:

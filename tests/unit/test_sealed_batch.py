@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -13,6 +14,7 @@ from event_examples import CHAT, PUBLIC_KEY, START_US, small_batch, three_events
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metering import pages
 from metering.batch import Seal, check_root, read_body, read_seal
 from metering.body import encode_body
 from metering.event import EVENT_SCHEMA, Event, events_table
@@ -136,6 +138,30 @@ def test_a_body_of_other_columns_is_refused() -> None:
     pq.write_table(pa.table({"sequence": [1, 2, 3]}), sink)
     assert code_of(sealed_as(batch.seal, sink.getvalue()), sink.getvalue()) == "body_format"
     assert code_of(sealed_as(batch.seal, b"PAR1nonsensePAR1"), b"PAR1nonsensePAR1") == "body_format"
+
+
+@given(st.data())
+@settings(max_examples=400, deadline=None)
+def test_a_page_header_is_read_the_same_with_and_without_its_usual_form(data: st.DataObject) -> None:
+    """The regular expression for what pyarrow writes says what the walk through any header says."""
+    number = st.binary(min_size=0, max_size=2).map(lambda high: bytes(byte | 0x80 for byte in high) + b"\x0c")
+    numbers = [b"\x15" + data.draw(number) for _ in range(7)]
+    data_page = b"".join([*numbers[:3], b"\x2c", *numbers[3:], data.draw(st.sampled_from([b"", b"\x1c\0"]))])
+    dictionary = b"".join([*numbers[:3], b"\x4c", *numbers[3:5], data.draw(st.sampled_from([b"", b"\x11"]))])
+    header = bytearray(data.draw(st.sampled_from([data_page, dictionary])) + b"\0\0")
+    for _ in range(data.draw(st.integers(0, 2))):
+        header[data.draw(st.integers(0, len(header) - 1))] = data.draw(st.integers(0, 255))
+
+    def read() -> tuple[int, int, int] | str:
+        try:
+            return pages._page(bytes(header), 0, len(header))
+        except Refusal as refused:
+            return refused.code
+
+    usual = read()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pages, "_PLAIN", re.compile(rb"(?!)"))
+        assert read() == usual
 
 
 def test_a_body_that_unpacks_to_more_than_it_says_is_refused_before_it_is_unpacked(
