@@ -184,9 +184,18 @@ def each(act: Callable[[_T], object], on: Sequence[_T], threads: int) -> None:
         for one in on:
             act(one)
         return
-    with ThreadPoolExecutor(min(threads, len(on)), thread_name_prefix="objects") as pool:
-        for _ in pool.map(act, on):
-            pass
+    left = iter(on)
+
+    def some() -> None:
+        for one in left:  # of a list's iterator each thread takes what the others have not taken
+            act(one)
+
+    count = min(threads, len(on))
+    with ThreadPoolExecutor(count, thread_name_prefix="objects") as pool:
+        for share in [
+            pool.submit(some) for _ in range(count)
+        ]:  # a task a thread: one for each file costs as much as it
+            share.result()
 
 
 @contextlib.contextmanager
