@@ -29,7 +29,7 @@ STAGES: dict[str, list[tuple[str, str]]] = {
     "checks of events": [
         ("metering.body", "_sequence_fault"),
         ("metering.body", "_time_fault"),
-        ("metering.body", "events_fault"),
+        ("metering.body", "_events_fault"),
     ],
     "control totals": [("metering.body", "_totals_fault")],
     "Merkle root": [("billing.inspection", "check_root")],

@@ -6,6 +6,7 @@ else hold, and walk through, hundreds of megabytes several times.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 
@@ -14,8 +15,7 @@ import pyarrow as pa
 
 from billing.cells import cells_of_batch
 from billing.model_sums import ModelSum, model_sums
-from metering.columns import integers
-from metering.event import quantities
+from metering.columns import Column, integers
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,10 @@ class BatchUsage:
     by_model: tuple[ModelSum, ...]
 
 
-def batch_usage(node: str, events: pa.Table) -> BatchUsage:
-    """What the events (EVENT_SCHEMA, in the order of their times) of a node's batch come to."""
-    cells = cells_of_batch(node, events, quantities(events))
+def batch_usage(node: str, events: pa.Table, figures: Mapping[str, Column]) -> BatchUsage:
+    """What the events (EVENT_SCHEMA, in the order of their times) of a node's batch come to; `figures` are their
+    `quantities`."""
+    cells = cells_of_batch(node, events, figures)
     if not events.num_rows:
         return BatchUsage(cells, frozenset(), None, ())
     times = integers(events, "time")

@@ -16,7 +16,9 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from billing.batch_usage import BatchUsage, batch_usage
-from metering.batch import Seal, check_root, peek_seal, read_body, read_seal, seal_hash
+from metering.batch import Seal, check_root, peek_seal, read_events, read_seal, seal_hash, signer_hash
+from metering.columns import Column
+from metering.event import quantities
 from metering.note import key_hash, split_note
 from metering.refusal import Refusal
 
@@ -157,25 +159,31 @@ def inspect(delivery: Delivery, enrolled: Mapping[LaneName, Enrolment], *, with_
     seal = read_seal(delivery.note, enrolment.keys[rank])
     named = seal_hash(delivery.note)
     try:
-        events = read_body(seal, delivery.body) if delivery.events is None else delivery.events
+        events, figures = _events(seal, delivery)
         if with_root or delivery.events is not None:
             check_root(seal, events)
     except Refusal as fault:
         return Inspected(delivery, seal, named, None, fault, key_rank=rank)
     checked = with_root or delivery.events is not None or not seal.events
-    usage = batch_usage(seal.node, events)
+    usage = batch_usage(seal.node, events, figures)
     return Inspected(delivery, seal, named, usage, None, root_checked=checked, key_rank=rank)
+
+
+def _events(seal: Seal, delivery: Delivery) -> tuple[pa.Table, dict[str, Column]]:
+    if delivery.events is None:
+        return read_events(seal, delivery.body)
+    return delivery.events, quantities(delivery.events)
 
 
 def _rank_of_signer(note: bytes, signer: str, enrolment: Enrolment) -> int:
     """Which of the lane's keys the signature names; Refusal `unknown_key` if none of them."""
-    named = signing_key_hash(note)
+    named = signer_hash(note)
     for rank, key in enumerate(enrolment.keys):
-        if key_hash(signer, key).hex() == named:
+        if key_hash(signer, key) == named:
             return rank
     raise Refusal(
         "unknown_key",
-        f"it is signed by the key {named}, which is not enrolled for {signer}",
+        f"it is signed by the key {named.hex()}, which is not enrolled for {signer}",
         remedy="enrol it, and the batch is taken up; or find out who else writes in the lane's name",
     )
 

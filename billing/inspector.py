@@ -18,10 +18,10 @@ from billing.inspection import (
     LaneName,
     claimed_lane,
     inspect_all,
-    signing_key_hash,
 )
 from billing.intake_ports import Ledger, SetAside
 from billing.root_pass import ROOTS_AT_ONCE
+from metering.batch import signer_hash
 from metering.note import key_hash
 from metering.refusal import Refusal
 
@@ -57,8 +57,8 @@ class Inspector:
         enrolment = self._enrolled.get(name)
         if enrolment is None:
             return False
-        named = signing_key_hash(delivery.note)
-        return any(key_hash(str(name), key).hex() == named for key in enrolment.keys)
+        named = signer_hash(delivery.note)
+        return any(key_hash(str(name), key) == named for key in enrolment.keys)
 
     async def _unknown_customers(self, inspected: Sequence[Inspected]) -> dict[str, set[bytes]]:
         """By operator, the customers of these batches that it does not have; none where all are known."""

@@ -37,7 +37,8 @@ def model_sums(events: pa.Table, cells: pa.Table) -> tuple[ModelSum, ...]:
     first, last = np.zeros(len(words), np.int64), np.zeros(len(words), np.int64)
     last[codes] = times  # of a place that is set twice the last one stays
     first[codes[::-1]] = times[::-1]
-    spans = {words[code]: (int(first[code]), int(last[code])) for code in np.unique(codes)}
+    present = np.flatnonzero(np.bincount(codes, minlength=len(words)))
+    spans = {words[code]: (int(first[code]), int(last[code])) for code in present}
     of_cells, models = word_codes(cells, "model")
     sums = np.zeros((len(SUMMED), len(models)), np.int64)
     for place, name in enumerate(SUMMED):

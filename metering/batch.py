@@ -18,7 +18,7 @@ import pyarrow as pa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from metering import canonical, merkle
-from metering.body import check_root, encode_body, events_fault, read_body
+from metering.body import check_root, encode_body, events_fault, read_body, read_events
 from metering.event import Totals, totals
 from metering.refusal import Refusal
 from metering.seal import (
@@ -31,6 +31,7 @@ from metering.seal import (
     read_seal,
     seal_hash,
     sign_seal,
+    signer_hash,
 )
 
 __all__ = [
@@ -44,8 +45,10 @@ __all__ = [
     "make_batch",
     "peek_seal",
     "read_body",
+    "read_events",
     "read_seal",
     "seal_hash",
+    "signer_hash",
 ]
 
 

@@ -22,7 +22,7 @@ decompressed, which must be `rows_bytes` of the seal (pages.py). Measured on one
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 
@@ -43,7 +43,8 @@ from metering.event import (
     QUANTITY_COLUMNS,
     REASONS,
     WORD,
-    totals,
+    Totals,
+    quantities,
 )
 from metering.event_check import NO_WORD, is_word
 from metering.pages import unpacked_bytes
@@ -115,11 +116,17 @@ def read_body(seal: Seal, body: bytes) -> pa.Table:
     unpacks to something else than the seal says), `row_count`, `sequence`, `time_order`, `complete_to`, `bad_event`
     (a quantity out of bounds, an unknown word), `control_totals`.
     """
+    return read_events(seal, body)[0]
+
+
+def read_events(seal: Seal, body: bytes) -> tuple[pa.Table, dict[str, Column]]:
+    """As `read_body`; and the `quantities` of the events, of which the control totals are the sums."""
     where = f"{seal.signer} {seal.epoch}-{seal.number}"
     if len(body) != seal.body_bytes or len(body) > MAX_BODY_BYTES:
         raise _refusal("body_size", f"the body has {len(body)} bytes, the seal says {seal.body_bytes}", where)
     if seal.body_sha256 is None:
-        return EVENT_SCHEMA.empty_table()
+        none = EVENT_SCHEMA.empty_table()
+        return none, quantities(none)
     if sha256(body).hexdigest() != seal.body_sha256:
         raise _refusal("body_digest", "the body is not the one that was sealed: its SHA-256 differs", where)
     try:
@@ -128,15 +135,16 @@ def read_body(seal: Seal, body: bytes) -> pa.Table:
         raise _refusal("body_format", f"the body does not decode: {error}", where) from None
     except Refusal as refused:
         raise _refusal(refused.code, refused.what, where) from None
+    columns = quantities(table)
     fault = (
         _sequence_fault(table, seal)
         or _time_fault(table, seal)
-        or events_fault(table)
-        or _totals_fault(table, seal)
+        or _events_fault(table, columns)
+        or _totals_fault(columns, seal)
     )
     if fault:
         raise _refusal(*fault, where)
-    return table
+    return table, columns
 
 
 def check_root(seal: Seal, table: pa.Table) -> None:
@@ -149,6 +157,12 @@ def check_root(seal: Seal, table: pa.Table) -> None:
 
 def events_fault(table: pa.Table) -> tuple[str, str] | None:
     """What makes one of these events impossible, as (code, words); None if they can all be sealed."""
+    return _events_fault(table, quantities(table))
+
+
+def _events_fault(table: pa.Table, columns: Mapping[str, Column]) -> tuple[str, str] | None:
+    """The same, of events with these `quantities`: what nobody witnessed stands there as completion tokens, of which
+    the same is asked."""
     if not table.num_rows:
         return None
     unknown = [
@@ -165,23 +179,25 @@ def events_fault(table: pa.Table) -> tuple[str, str] | None:
     times = integers(table, "time")
     if times.min() < EARLIEST_TIME_US or times.max() >= END_OF_TIME_US:
         return "bad_event", "an event lies outside 2020 to 2099"
-    columns = {name: figures(table, name)[0] for name in QUANTITY_COLUMNS}
-    for name, column in columns.items():
-        if column.max() > MAX_QUANTITY or column.min() < -MAX_QUANTITY:
+    least = {name: columns[name].min() for name in QUANTITY_COLUMNS}
+    for name in QUANTITY_COLUMNS:
+        if columns[name].max() > MAX_QUANTITY or least[name] < -MAX_QUANTITY:
             return "bad_event", f"{name} is beyond {MAX_QUANTITY}"
     if only_word(table, "kind") == "usage":  # nearly every batch: nothing has to be told apart
-        return _usage_fault(table, columns)
+        return _usage_fault(table, columns, least)
     return _mixed_fault(table, columns)
 
 
-def _usage_fault(table: pa.Table, columns: dict[str, Column]) -> tuple[str, str] | None:
-    """What makes an event of a table of nothing but usage impossible."""
+def _usage_fault(
+    table: pa.Table, columns: Mapping[str, Column], least: Mapping[str, np.int64]
+) -> tuple[str, str] | None:
+    """What makes an event of a table of nothing but usage impossible; `least` figure of each column."""
     if table.column("names").null_count < table.num_rows:
         return "bad_event", "an amendment or void names a request, a usage event does not"
     if table.column("whole_prompt").null_count < table.num_rows:
         return "bad_event", f"whole_prompt is of amendments and their voids, from 0 to {MAX_QUANTITY}"
-    for name, column in columns.items():
-        if column.min() < 0:
+    for name, figure in least.items():
+        if figure < 0:
             return "bad_event", f"{name} of a usage event is negative"
     for part, of_it in _PARTS:
         if (columns[part] > columns[of_it]).any():
@@ -189,7 +205,7 @@ def _usage_fault(table: pa.Table, columns: dict[str, Column]) -> tuple[str, str]
     return None
 
 
-def _mixed_fault(table: pa.Table, columns: dict[str, Column]) -> tuple[str, str] | None:
+def _mixed_fault(table: pa.Table, columns: Mapping[str, Column]) -> tuple[str, str] | None:
     """What makes an event of a table of any kinds impossible."""
     codes, words = word_codes(table, "kind")
     usage, void = _of_kind(codes, words, "usage"), _of_kind(codes, words, "void")
@@ -200,10 +216,10 @@ def _mixed_fault(table: pa.Table, columns: dict[str, Column]) -> tuple[str, str]
         said_of_usage = usage if said is None else said & usage
         if said_of_usage.any() or (prompts < 0).any() or (prompts > MAX_QUANTITY).any():
             return "bad_event", f"whole_prompt is of amendments and their voids, from 0 to {MAX_QUANTITY}"
-    for name, column in columns.items():
-        if (column[usage] < 0).any():
+    for name in QUANTITY_COLUMNS:
+        if (columns[name][usage] < 0).any():
             return "bad_event", f"{name} of a usage event is negative"
-        if (column[void] > 0).any():
+        if (columns[name][void] > 0).any():
             return "bad_event", f"{name} of a void is positive"
     for part, of_it in _PARTS:
         parts, wholes = columns[part], columns[of_it]
@@ -261,8 +277,8 @@ def _time_fault(table: pa.Table, seal: Seal) -> tuple[str, str] | None:
     return None
 
 
-def _totals_fault(table: pa.Table, seal: Seal) -> tuple[str, str] | None:
-    found = totals(table)
+def _totals_fault(columns: Mapping[str, Column], seal: Seal) -> tuple[str, str] | None:
+    found = Totals(**{name: int(column.sum()) for name, column in columns.items()})
     if found == seal.totals:
         return None
     return "control_totals", f"the events sum to {found}, the seal says {seal.totals}"

@@ -266,6 +266,8 @@ def bands(prompt_tokens: Column) -> Column:
     """The prompt band of each of `whole_prompts`: the largest bound b of BANDS with |prompt tokens| > b, else 0."""
     lengths = np.abs(prompt_tokens)
     found = np.zeros(len(lengths), np.int64)
+    if lengths.max(initial=0) <= BANDS[1]:
+        return found
     long = np.flatnonzero(lengths > BANDS[1])  # few are
     bounds = np.array(BANDS, dtype=np.int64)
     found[long] = bounds[np.searchsorted(bounds, lengths[long], side="left") - 1]

@@ -15,6 +15,6 @@ def time_text(time_us: int) -> str:
 
 def time_us_of(text: str) -> int:
     """The instant that `time_text` wrote; ValueError for what is none. Other spellings may pass: write and compare."""
-    return (datetime.strptime(text, _TIME_FORMAT).replace(tzinfo=UTC) - _EPOCH_OF_TIME) // timedelta(
-        microseconds=1
-    )
+    if not text.endswith("Z"):
+        raise ValueError(f"{text!r} is no instant in UTC")
+    return (datetime.fromisoformat(text) - _EPOCH_OF_TIME) // timedelta(microseconds=1)  # a tenth of strptime

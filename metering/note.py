@@ -105,14 +105,19 @@ def open_note(note: bytes, verifiers: Sequence[Verifier]) -> bytes:
         verifier = known.get((signature.name, signature.key_hash))
         if verifier is None:
             continue
-        try:
-            Ed25519PublicKey.from_public_bytes(verifier.public_key).verify(signature.signature, text)
-        except (InvalidSignature, ValueError):
-            raise Refusal("bad_signature", f"the signature of {signature.name} does not hold") from None
+        check_signature(text, signature, verifier.public_key)
         held += 1
     if not held:
         raise Refusal("bad_signature", "no known key signed the note")
     return text
+
+
+def check_signature(text: bytes, signature: Signature, public_key: bytes) -> None:
+    """Refusal `bad_signature` unless this key signed the text."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(signature.signature, text)
+    except (InvalidSignature, ValueError):
+        raise Refusal("bad_signature", f"the signature of {signature.name} does not hold") from None
 
 
 def verifier_key(name: str, public_key: bytes, kind: bytes = _ED25519) -> str:

@@ -127,6 +127,19 @@ def test_cells_that_fold_alike_are_told_apart(given_batches: Batches) -> None:
         assert as_sums(cells_of(tables(given_batches))) == by_hand(given_batches)
 
 
+@given(batches)
+@settings(max_examples=20, deadline=None)
+def test_cells_are_the_same_where_small_keys_do_not_fit_into_one_number(given_batches: Batches) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cells, "_MOST", 3)
+        assert as_sums(cells_of(tables(given_batches))) == by_hand(given_batches)
+
+
+def test_no_cells_make_none() -> None:
+    empty = CELL_SCHEMA.empty_table()
+    assert merged([empty, empty], always=True).num_rows == merged([empty]).num_rows == 0
+
+
 def test_where_nearly_every_event_is_a_cell_rows_stay_as_they_are() -> None:
     """Summing would cost more than it saves; a rebuild asks for one row a cell all the same."""
     usage = Event(
