@@ -8,6 +8,7 @@ faults of their own. What a document means beside others is checked later, in
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -166,20 +167,27 @@ def _sources(
 
 
 def _beside(site_file: str) -> Beside:
-    """Reads files by their paths as seen from the site file; from standard input, as seen from here."""
+    """Reads files by their paths as seen from the site file; from standard input, as seen from here.
+
+    Only from its folder and those below, links followed: whoever writes a site file reads nothing by it that lies
+    elsewhere.
+    """
     folder = Path() if site_file == STANDARD_INPUT else Path(site_file).parent
 
     def read(name: str) -> tuple[str, bytes]:
         file = folder / name
-        if file.exists() and not file.is_file():
-            raise OSError(errno.EINVAL, "not a file", str(file))
+        if not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder)):
+            raise PermissionError(errno.EACCES, "it lies outside the folder of the site file", str(file))
         return str(file), _bounded(file)
 
     return read
 
 
 def _bounded(file: Path) -> bytes:
-    """The file, or more of it than a site file may have, which is then refused: /dev/zero has no end."""
+    """The file, or more of it than a site file may have, which is then refused. OSError of what is no file: a pipe that
+    nobody writes to would be waited for, and devices have no end."""
+    if file.exists() and not file.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(file))
     with file.open("rb") as opened:
         return opened.read(MAX_BYTES + 1)
 

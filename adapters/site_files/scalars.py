@@ -43,7 +43,9 @@ def pattern(name: str, allowed: str, expression: str) -> Scalar:
             raise WrongTextError(f"is not {name}")
         return text
 
-    return Scalar(name, allowed, read, {"type": ["string", "number"], "pattern": f"^{expression}$"})
+    return Scalar(
+        name, allowed, read, {"type": ["string", "number", "boolean"], "pattern": f"^{expression}$"}
+    )
 
 
 def one_of(name: str, *words: str) -> Scalar:
@@ -159,7 +161,7 @@ PERCENT = Scalar(
     "a percentage",
     "0% to 100%, up to 6 decimals, such as 2.5%",
     _percent,
-    {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*%$"},
+    {"type": "string", "pattern": r"^[0-9]+(_[0-9]+)*(\.[0-9]+)?\s*%$"},
 )
 DAYS = whole_number(0, 3660)
 FIRST_NUMBER = whole_number(1, 10**9)

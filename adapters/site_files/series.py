@@ -43,8 +43,9 @@ def load_series(name: str, path: Path, reading: Reading) -> Any:
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines or lines[0].replace(" ", "") != HEADER:
-        found = shorten(lines[0]) if lines else "nothing"
-        reading.fault(path, f"{found} where the header belongs", f"allowed: {HEADER}", f"{file}:1")
+        # What stands there isn't said: it may be a file that whoever applies this one may not read.
+        what = "the first line is not the header of a series"
+        reading.fault(path, what, f"allowed: {HEADER}", f"{file}:1")
         return MISSING
     if not 1 < len(lines) <= MOST_HOURS + 1:
         what = f"{len(lines) - 1:_} hours"

@@ -88,9 +88,12 @@ def _window_name(text: str) -> str:
 
 
 def _file_name(text: str) -> str:
-    if text.startswith("/") or not text.isprintable() or not 0 < len(text.strip()) <= 300:
+    name = text.strip()
+    if name.startswith("/") or not name.isprintable() or not 0 < len(name) <= 300:
         raise WrongTextError("is not the name of a file beside this one")
-    return text.strip()
+    if ".." in name.split("/"):
+        raise WrongTextError("leads out of the folder of this file")
+    return name
 
 
 MODEL_GLOB = pattern(
@@ -135,7 +138,11 @@ WINDOW_NAME = Scalar(
     "a window's name",
     "[a-z0-9][a-z0-9_-]{0,30}, but not base",
     _window_name,
-    {"type": ["string", "number"], "pattern": "^[a-z0-9][a-z0-9_-]{0,30}$", "not": {"const": "base"}},
+    {
+        "type": ["string", "number", "boolean"],
+        "pattern": "^[a-z0-9][a-z0-9_-]{0,30}$",
+        "not": {"const": "base"},
+    },
 )
 FIRST_HOUR = Scalar(
     "the first hour of a series",
@@ -145,9 +152,13 @@ FIRST_HOUR = Scalar(
 )
 SERIES_FILE = Scalar(
     "the name of a file",
-    "a CSV file with the header hour,price, its path as seen from this file",
+    "a CSV file with the header hour,price, its path as seen from this file, in its folder or below",
     _file_name,
-    {"type": "string", "pattern": "^[^/]"},
+    {
+        "type": ["string", "number", "boolean"],
+        "pattern": r"^\s*[^/\s]",
+        "not": {"pattern": r"(^|/)\s*\.\.(/|\s*$)"},
+    },
 )
 CALENDAR = Scalar(
     "a calendar of public holidays",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -258,8 +259,8 @@ HOUR = b"2026-10-01T00:00:00Z,1\n"
     ("csv", "line", "said"),
     [
         (None, 0, "'prices/spot.csv' cannot be read: No such file or directory"),
-        (b"", 1, "nothing where the header belongs"),
-        (b"time;price\n", 1, "'time;price' where the header belongs"),
+        (b"", 1, "the first line is not the header of a series"),
+        (b"time;price\n", 1, "the first line is not the header of a series"),
         (b"hour,price\n", 1, "0 hours"),
         (b"hour,price\n\xff,1\n", 0, "is not UTF-8 text"),
         (b"hour,price\n" + HOUR + HOUR, 3, "2026-10-01T00:00:00Z is out of order, or twice"),
@@ -284,6 +285,54 @@ def test_a_line_of_a_series_that_is_wrong_is_named_with_its_file_and_line(
     assert fault.where == (
         f"{tmp_path / 'prices' / 'spot.csv'}:{line}" if line else f"{tmp_path / 'site.yaml'}:19"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("/etc/passwd", "is not the name of a file beside this one"),
+        ("' /etc/passwd'", "is not the name of a file beside this one"),
+        ("../secret.csv", "leads out of the folder of this file"),
+        ("prices/../../secret.csv", "leads out of the folder of this file"),
+        ("linked.csv", "it lies outside the folder of the site file"),
+        ("away/secret.csv", "it lies outside the folder of the site file"),
+        ("loop.csv", "Too many levels of symbolic links"),
+        ("pipe.csv", "not a regular file"),
+        ("prices", "not a regular file"),
+        ("other.csv", "the first line is not the header of a series"),
+    ],
+)
+def test_a_series_lies_in_the_folder_of_its_site_file_and_no_other_file_is_shown(
+    name: str, said: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (tmp_path / "secret.csv").write_text("PASSWORD=hunter2\n")
+    (folder / "other.csv").write_text("PASSWORD=hunter2\n")
+    (folder / "linked.csv").symlink_to(tmp_path / "secret.csv")
+    (folder / "away").symlink_to(tmp_path)
+    (folder / "loop.csv").symlink_to(folder / "loop.csv")
+    os.mkfifo(folder / "pipe.csv")
+    with pytest.raises(Refusal) as caught:
+        applied_with(None, folder, SPOT.replace("prices/spot.csv", name))
+    (fault,) = caught.value.faults
+    assert said in fault.what
+    assert "hunter2" not in f"{caught.value.what} {fault}"
+
+
+def test_a_link_within_the_folder_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "newest.csv").symlink_to(tmp_path / "prices" / "spot.csv")
+    windows = SPOT.replace("prices/spot.csv", "newest.csv")
+    assert applied_with(b"hour,price\n" + HOUR, tmp_path, windows).documents
+
+
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "site.yaml")
+    found = read_files([tmp_path / "site.yaml", "/dev/zero"])
+    assert [(fault.what, fault.where) for fault in found.faults] == [
+        ("cannot be read: not a regular file", str(tmp_path / "site.yaml")),
+        ("cannot be read: not a regular file", "/dev/zero"),
+    ]
 
 
 def test_every_wrong_line_of_a_series_is_listed_up_to_twenty(tmp_path: Path) -> None:

@@ -105,6 +105,8 @@ windows: [{name: night, hours: 22:00-06:00, factor: 0.5}]
         (", factor: 0.5", ""),
         ("factor: 0.5", "factor: 0.5, series: a.csv, steps: [{factor: 1}]"),
         ("factor: 0.5", "series: a.csv"),
+        ("factor: 0.5", "series: /a.csv, steps: [{factor: 1}]"),
+        ("factor: 0.5", "series: ../a.csv, steps: [{factor: 1}]"),
         ("22:00-06:00", "22:30-06:00"),
         ("name: night", "name: base"),
     ],
@@ -113,6 +115,20 @@ def test_a_structural_mistake_is_marked_in_the_editor(right: str, wrong: str) ->
     assert not refused(TARIFF)
     assert TARIFF.count(right) == 1
     assert refused(TARIFF.replace(right, wrong))
+
+
+@pytest.mark.parametrize(
+    ("right", "legal"),
+    [
+        ("id: t", "id: true"),
+        ("id: t", "id: 7"),
+        ("name: night", "name: true"),
+        ("windows:", "segments: {sme: 1_0%}\nwindows:"),
+        ("factor: 0.5", "series: ' a.csv', steps: [{factor: 1}]"),
+    ],
+)
+def test_what_check_takes_is_not_marked(right: str, legal: str) -> None:
+    assert not refused(TARIFF.replace(right, legal, 1))
 
 
 def test_every_kind_has_its_definition_and_every_key_of_it_a_text() -> None:
