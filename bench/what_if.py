@@ -2,8 +2,8 @@
 
 Demanded: ≤ 25 s cold (usage out of PostgreSQL, prepared, kept and both sides rated), ≤ 1 s after that. The usage is
 made in a database of its own: each customer uses two models on one of two nodes, in hours drawn at random. Warm is
-the second question, with another price; `facts` are in memory both times, as they are in a command once it has read
-them.
+the second question, with another price: the side that holds now was kept by the first. `facts` are in memory both times,
+as they are in a command once it has read them. CPU seconds are of all threads; a busy machine hardly stretches them.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from bench.usage_question import CUSTOMERS, declare
 from billing.facts import Facts
 from billing.period import Period
 from billing.site import Customer, Node, Operator
+from billing.stored import StoredDocument
 from billing.tariff import WEEKDAYS, Contract, Graduated, Plain, PriceRow, Tariff, Tier, Window
 from billing.what_if_compared import Comparison, with_tariff
 
@@ -72,26 +73,28 @@ async def _measured(data: Path, rows: int, customers: int) -> Measured:
         read_s = time.perf_counter() - began
         facts = _facts(operator, customers)
         then = with_tariff(facts, [_with_windows(facts, "0.5")])
-        first_s = _asked(usage, facts, then)[0]
+        first_s, _, comparison = _asked(usage, facts, then)
         read_kib = _peak_kib()
     async with open_database(data, {}) as database:
         began = time.perf_counter()
         usage = await _prepared(database, operator, data / "cache")
         opened_s = time.perf_counter() - began
-    warm_s, comparison = _asked(usage, facts, with_tariff(facts, [_with_windows(facts, "0.7")]))
-    priced_s, _ = _asked(usage, facts, with_tariff(facts, [_dearer(facts)]))
-    graduated_s, _ = _asked(usage, facts, with_tariff(facts, [_graduated(facts)]))
+    asked = {
+        "other windows": _with_windows(facts, "0.7"),
+        "other prices": _dearer(facts),
+        "graduated, 1 customer in 10 beyond its first tier": _graduated(facts),
+        "included units, all used up by nearly everybody": _included(facts),
+    }
+    warm = {name: _asked(usage, facts, with_tariff(facts, [tariff])) for name, tariff in asked.items()}
     found.add("rows", sum(len(each.runs.hour) for each in usage.values()))
     found.add("runs", sum(len(each.runs.customer) for each in usage.values()))
     found.add("customers", len(comparison.customers))
     found.add("cold: read, prepared, kept", read_s, "s")
     found.add("cold, all", read_s + first_s, "s", "≤ 25")
     found.add("warm: cache opened", opened_s, "s")
-    found.add("warm, all, other windows", opened_s + warm_s, "s", "≤ 1")
-    found.add("warm, all, other prices", opened_s + priced_s, "s", "≤ 1")
-    found.add(
-        "warm, all, graduated, 1 customer in 10 beyond its first tier", opened_s + graduated_s, "s", "≤ 1"
-    )
+    for name, (wall_s, cpu_s, _) in warm.items():
+        found.add(f"warm, all, {name}", opened_s + wall_s, "s", "≤ 1")
+        found.add(f"warm, CPU, {name}", cpu_s, "s")
     found.add("cache", sum(path.stat().st_size for path in (data / "cache").rglob("*.arrow")) / 2**20, "MiB")
     found.add("peak of the cold command", (read_kib - began_kib) / 1024, "MiB")
     return found
@@ -115,10 +118,11 @@ async def _prepared(database: Database, operator: str, cache: Path) -> dict[Peri
         return await prepared_usages(connection, operator, YEAR, _ZONE, cache)
 
 
-def _asked(usage: Mapping[Period, Prepared], now: Facts, then: Facts) -> tuple[float, Comparison]:
-    began = time.perf_counter()
+def _asked(usage: Mapping[Period, Prepared], now: Facts, then: Facts) -> tuple[float, float, Comparison]:
+    """Seconds on the clock and of processors, and the answer."""
+    began, began_cpu = time.perf_counter(), time.process_time()
     comparison = simulated(usage, now, then, {})
-    return time.perf_counter() - began, comparison
+    return time.perf_counter() - began, time.process_time() - began_cpu, comparison
 
 
 def _facts(operator: str, customers: int) -> Facts:
@@ -156,7 +160,16 @@ def _facts(operator: str, customers: int) -> Facts:
             name: (Contract(name, "prices", discount=Decimal(10), commitment=10_000),)
             for name in named[::100]
         },
+        documents=tuple(_document(operator, "customer", name) for name in named)
+        + tuple(_document(operator, "contract", name) for name in named[::100]),
     )
+
+
+def _document(operator: str, kind: str, name: str) -> StoredDocument:
+    """About as much text as a site file has of each; it is digested, not read."""
+    address = {"street": "Bandymų g. 12", "city": "Kaunas", "postcode": "44240", "country": "LT"}
+    body = {"name": name, "country": "LT", "vat_id": "LT999990010", "address": address, "language": "lt"}
+    return StoredDocument(kind, name, operator, None, body)
 
 
 def _with_windows(facts: Facts, factor: str) -> Tariff:
@@ -177,6 +190,11 @@ def _graduated(facts: Facts) -> Tariff:
     tiers = Graduated((Tier(130_000, Decimal("1.6")), Tier(None, Decimal("1.2"))))
     rows = tuple(replace(row, prices={**row.prices, "output": tiers}) for row in tariff.rows)
     return replace(tariff, rows=rows)
+
+
+def _included(facts: Facts) -> Tariff:
+    """Free units that nearly each customer uses up within the month."""
+    return replace(facts.tariffs["prices"][0], included={"input": 100_000, "output": 20_000})
 
 
 def _peak_kib() -> int:
