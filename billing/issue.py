@@ -2,6 +2,10 @@
 
 Numbers are taken from the series inside the transaction that issues, so a number exists if and only if its
 document does. Issuing what is issued already changes nothing and succeeds with the number it has.
+
+A close's draft is issued only while the facts say what they said at that close: a version may be changed in place until
+an issued document rests on it, and a document that names a version has to be one that this version's text explains.
+Credit notes that people asked for rest on the invoice that they take back, and on no facts.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from typing import Any
 
 from billing.document import DRAFT, ISSUED, Document
 from billing.facts import Facts
+from billing.kept_facts import changed_since
 from billing.money import format_minor
 from billing.numbering import check_numbering, first_number, pattern, render, series
 from billing.period import Period
@@ -29,7 +34,7 @@ async def issue_documents(
 ) -> list[Document]:
     """Issue the drafts with these ids; what is issued already, by id or number, comes back as it is.
 
-    Refuses (`unknown_document`) as a whole, naming each, what is not there.
+    Refuses as a whole, naming each: `unknown_document`, what is not there; `facts_changed`, drafts to close again.
     """
     async with books.write(operator) as book:
         documents = await book.documents(references=references)
@@ -43,6 +48,7 @@ async def issue_documents(
                 faults=[Fault("no such document", where=name) for name in missing],
             )
         facts = await book.facts()
+        await _check_facts(book, facts, documents)
         issued = await issue_drafts(book, facts, documents, now)
         step("issue")
     step("issue")
@@ -50,14 +56,33 @@ async def issue_documents(
 
 
 async def issue_period(books: Books, operator: str, period: Period, now: datetime) -> list[Document]:
-    """Issue every draft of the period; returns those issued now."""
+    """Issue every draft of the period; returns those issued now. Refuses `facts_changed`."""
     async with books.write(operator) as book:
         drafts = [each for each in await book.documents(period=period) if each.state == DRAFT]
         facts = await book.facts()
+        await _check_facts(book, facts, drafts)
         issued = await issue_drafts(book, facts, drafts, now)
         step("issue")
     step("issue")
     return issued
+
+
+async def _check_facts(book: Book, facts: Facts, documents: Sequence[Document]) -> None:
+    """Refuse drafts of a close that went by other facts than those in force now."""
+    faults: list[Fault] = []
+    for period in sorted({each.period for each in documents if each.state == DRAFT}):
+        close = await book.last_close(period)
+        if close is None:
+            continue
+        made = {row["id"] for row in close.result["drafts"]}
+        customers = {each.customer for each in documents if each.period == period and each.id in made}
+        names = changed_since(facts, period, close.facts, customers) if customers else ()
+        remedy = f"`tally period close {period}` again, and issue what that drafts"
+        faults += [Fault(f"{name} changed since close {close.number}", str(period), remedy) for name in names]
+    if faults:
+        first, more = faults[0], f", and {len(faults) - 1} more" if len(faults) > 1 else ""
+        what = f"drafts of {first.where} rest on facts that are no longer so: {first.what}{more}"
+        raise Refusal("facts_changed", what, where=first.where, remedy=first.remedy, faults=faults)
 
 
 async def issue_drafts(

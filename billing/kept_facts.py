@@ -2,13 +2,17 @@
 
     {"tariffs": ["vilnius@2026-10-01"], "contracts": ["acme"],      versions that priced a line
      "holidays": {"LT": ["2026-10-25", "2026-11-01"]},              days that windows went by, fixed by the first close
-     "versions": {"tariff vilnius@2026-10-01": "9f86d0…", …}}       what was in force, with a digest of its body
+     "versions": {"tariff vilnius@2026-10-01": "9f86d0…", …},       what was in force, with a digest of its body
+     "hours": {"tariff vilnius@2026-10-01": [0, 745]}}              how far price series went, by window; 0: it has none
 
 `versions` holds the operator, its nodes and tariffs, and the customers that have a bill with their contracts. A version
 that was superseded keeps its name, so the digest says by which of the bodies the close went; price series are in the
 body. It is the SHA-256 of the stored body's JSON in UTF-8, keys by code point and no spaces:
 
     {"currency":"EUR","prices":[{"input":"0.4","models":["*"],"output":"1.6"}]}
+
+A series grows day by day in a version that stays the same. With `hours` its text of the close is found in today's: cut
+to so many hours it has the digest that was kept. So a digest alone decides whether the facts are those of the close.
 """
 
 from __future__ import annotations
@@ -16,8 +20,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -39,16 +43,41 @@ def kept_facts(
     kept. Of calendars that no window goes by any more they stay, should one do so again.
     """
     billed = set(outcome.customers)
+    versions = {
+        _name(each): each
+        for each in _in_force_within(facts.documents, period)
+        if each.kind in _OF_THE_OPERATOR or (each.kind in _OF_A_CUSTOMER and each.id in billed)
+    }
     return {
         "tariffs": sorted(outcome.tariffs),
         "contracts": sorted(outcome.contracts),
         "holidays": {**{name: list(days) for name, days in fixed.items()}, **holiday_texts(facts)},
-        "versions": {
-            _name(each): body_digest(each)
-            for each in _in_force_within(facts.documents, period)
-            if each.kind in _OF_THE_OPERATOR or (each.kind in _OF_A_CUSTOMER and each.id in billed)
-        },
+        "versions": {name: body_digest(each) for name, each in versions.items()},
+        "hours": {name: hours for name, each in versions.items() if any(hours := _hours(each))},
     }
+
+
+def changed_since(
+    facts: Facts, period: Period, kept: Mapping[str, Any], customers: Collection[str]
+) -> tuple[str, ...]:
+    """Names of the versions that bills of these customers would rest on today and did not at the close that `kept` these
+    facts, or the reverse: their text is another one, they came into force within the period, or are no longer.
+
+    Nodes and tariffs whose ids were not known then are none of them: no bill goes by a tariff before what is known says
+    so, and usage of a new node is for the next close to find.
+    """
+    digests: Mapping[str, str] = kept.get("versions", {})
+    hours: Mapping[str, Sequence[int]] = kept.get("hours", {})
+    whose = {f"{kind} {customer}" for kind in _OF_A_CUSTOMER for customer in customers}
+    whose |= {_subject(name) for name in digests if name.partition(" ")[0] in _OF_THE_OPERATOR}
+    now = {
+        name: each
+        for each in _in_force_within(facts.documents, period)
+        if _subject(name := _name(each)) in whose
+    }
+    then = {name for name in digests if _subject(name) in whose}
+    same = {name for name, each in now.items() if _with_digest(each, digests.get(name), hours.get(name, ()))}
+    return tuple(sorted((then | set(now)) - same))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +91,21 @@ class AsKept:
     lost: tuple[str, ...]
 
 
-def as_kept(facts: Facts, former: Iterable[StoredDocument], kept: Mapping[str, str]) -> AsKept:
+def as_kept(
+    facts: Facts,
+    former: Iterable[StoredDocument],
+    kept: Mapping[str, str],
+    hours: Mapping[str, Sequence[int]] = {},
+) -> AsKept:
     """`facts` with each version in the text that a close kept the digest of, found among the `former` ones that others
-    took the place of. Versions that the close did not go by stay; the holidays are for the caller to add.
+    took the place of; one that only grew by hours of a series (`hours`, as kept) says the same of what it was used for.
+    Versions that the close did not go by stay; the holidays are for the caller to add.
     """
     now = {_name(each): each for each in facts.documents}
     changed = {
-        name: digest for name, digest in kept.items() if name not in now or body_digest(now[name]) != digest
+        name: digest
+        for name, digest in kept.items()
+        if name not in now or not _with_digest(now[name], digest, hours.get(name, ()))
     }
     then = {name: each for each in former if changed.get(name := _name(each)) == body_digest(each)}
     known = facts_from_documents({**now, **then}.values()) if then else facts
@@ -79,6 +116,36 @@ def body_digest(document: StoredDocument) -> str:
     """SHA-256 of the body, in hexadecimal digits."""
     text = json.dumps(document.body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _hours(version: StoredDocument) -> list[int]:
+    """How many hours the series of each window goes; 0 where it has none."""
+    return [len(window.get("series", {}).get("prices", ())) for window in version.body.get("windows", ())]
+
+
+def _with_digest(version: StoredDocument, digest: str | None, hours: Sequence[int]) -> bool:
+    """Whether a version has the text of that digest, or had it before its series grew beyond so many `hours`."""
+    if body_digest(version) == digest:
+        return True
+    grown = _hours(version)
+    if (
+        len(grown) != len(hours)
+        or not any(grown)
+        or any(n < then for n, then in zip(grown, hours, strict=True))
+    ):
+        return False
+    windows = [
+        {**window, "series": {**window["series"], "prices": window["series"]["prices"][:then]}}
+        if then
+        else window
+        for window, then in zip(version.body["windows"], hours, strict=True)
+    ]
+    return body_digest(replace(version, body={**version.body, "windows": windows})) == digest
+
+
+def _subject(name: str) -> str:
+    """`tariff vilnius` of `tariff vilnius@2026-10-01`; ids hold no "@"."""
+    return name.partition("@")[0]
 
 
 def _name(version: StoredDocument) -> str:

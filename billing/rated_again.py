@@ -91,7 +91,8 @@ def rated_again(
     """
     customer, period = document.customer, document.period
     close = _close_of(document, closes)
-    then = as_kept(facts, former, {} if close is None else close.facts.get("versions", {}))
+    kept = {} if close is None else close.facts
+    then = as_kept(facts, former, kept.get("versions", {}), kept.get("hours", {}))
     known = with_holidays(then.facts, period, closes[-1].holidays if closes else None)
     own = of_customer(usage, customer)
     rated = rate(own, known, period)

@@ -9,12 +9,26 @@ from typing import Any
 
 import pytest
 from books_in_memory import BookInMemory, BooksInMemory
-from small_books import BASE, OPERATOR, add_usage, books_with, close, event
+from small_books import (
+    BASE,
+    NOW,
+    OCTOBER,
+    OPERATOR,
+    TARIFF,
+    add_usage,
+    books_with,
+    close,
+    credit,
+    event,
+    run,
+)
 from usage_cells import site_documents, site_facts, usage_table
 
 from billing import holiday
-from billing.kept_facts import body_digest
+from billing.issue import issue_documents, issue_period
+from billing.kept_facts import as_kept, body_digest
 from billing.period import Period
+from metering.refusal import Refusal
 
 HOLIDAYS_ARE_HALF = (
     BASE
@@ -124,3 +138,83 @@ def test_the_digest_is_of_the_bodys_json_with_sorted_keys() -> None:
     )
     said = '{"currency":"EUR","prices":[{"input":"0.4","models":["*"],"output":"1.6"}]}'
     assert body_digest(document) == hashlib.sha256(said.encode()).hexdigest()
+
+
+def spot(hours: int) -> str:
+    """A tariff whose prices follow a series from October on, so many hours."""
+    prices = ", ".join(["40"] * hours)
+    return (
+        "kind: tariff\nid: vilnius\noperator: telecentras\ncurrency: EUR\nvalid_from: 2026-10-01\n"
+        "prices: [{models: [m], input: 1_000_000, output: 0}]\n"
+        f"windows: [{{name: spot, series: {{file: s.csv, first: 2026-09-30T21:00:00Z, prices: [{prices}]}},"
+        " steps: [{up_to: 50, factor: 0.5}, {factor: 1}]}]\n"
+    )
+
+
+def test_a_draft_is_issued_although_hours_were_added_behind_its_month() -> None:
+    books = BooksInMemory({OPERATOR: BookInMemory(site_facts(BASE + spot(745)), usage_table([event(100)]))})
+    close(books)
+    assert kept(books)["hours"] == {"tariff vilnius@2026-10-01": [745]}
+    books.books[OPERATOR].stated = site_facts(BASE + spot(800))
+    [issued] = run(issue_period(books, OPERATOR, OCTOBER, NOW))
+    assert issued.net == 50_00
+
+
+def test_a_version_that_only_grew_by_hours_is_the_one_that_the_close_went_by() -> None:
+    books = BooksInMemory({OPERATOR: BookInMemory(site_facts(BASE + spot(745)), usage_table([event(100)]))})
+    close(books)
+    then = kept(books)
+    for now, lost in ((745, ()), (800, ()), (700, ("tariff vilnius@2026-10-01",))):
+        found = as_kept(site_facts(BASE + spot(now)), [], then["versions"], then["hours"])
+        assert (found.superseded, found.lost) == ((), lost)
+
+
+@pytest.mark.parametrize(
+    ("changed", "names"),
+    [
+        (BASE + TARIFF.replace("1_000_000", "7_000_000"), ["tariff vilnius"]),
+        (
+            BASE
+            + TARIFF
+            + "---\n"
+            + TARIFF.replace("currency: EUR", "currency: EUR\nvalid_from: 2026-10-20"),
+            ["tariff vilnius@2026-10-20"],
+        ),
+        (
+            BASE + TARIFF + "---\n{kind: contract, customer: acme, tariff: vilnius, discount: 10%}\n",
+            ["contract acme"],
+        ),
+        (BASE.replace("name: Acme UAB", "name: Acme UAB\nsegment: sme") + TARIFF, ["customer acme"]),
+    ],
+)
+def test_a_draft_is_not_issued_once_what_it_rests_on_says_something_else(
+    changed: str, names: list[str]
+) -> None:
+    books = books_with(event(100), event(3, customer="beta"))
+    close(books)
+    books.books[OPERATOR].stated = site_facts(changed)
+    with pytest.raises(Refusal) as refused:
+        run(issue_documents(books, OPERATOR, ["acme.2026-10.1"], NOW))
+    assert refused.value.code == "facts_changed"
+    assert [each.what for each in refused.value.faults] == [f"{name} changed since close 1" for name in names]
+    close(books)
+    assert run(issue_period(books, OPERATOR, OCTOBER, NOW)), "closed again it rests on what is there"
+
+
+def test_what_concerns_another_customer_or_nobody_yet_holds_no_draft_back() -> None:
+    books = books_with(event(100))
+    close(books)
+    other = "---\n{kind: contract, customer: beta, tariff: vilnius, discount: 10%}\n"
+    other += "---\n{kind: node, id: riga-1, operator: telecentras, region: LV-RI}\n---\n"
+    other += TARIFF.replace("id: vilnius", "id: trial")
+    books.books[OPERATOR].stated = site_facts(BASE + TARIFF + other)
+    assert run(issue_period(books, OPERATOR, OCTOBER, NOW))
+
+
+def test_a_credit_note_that_was_asked_for_is_issued_whatever_became_of_the_facts() -> None:
+    books = books_with(event(100))
+    close(books, issue=True)
+    run(credit(books, "acme.2026-10.1", 10_00, issue=False))
+    books.books[OPERATOR].stated = site_facts(BASE + TARIFF.replace("1_000_000", "7_000_000"))
+    [note] = run(issue_period(books, OPERATOR, OCTOBER, NOW))
+    assert (note.kind, note.net) == ("credit_note", 10_00)
