@@ -9,6 +9,7 @@ rests on them. Whoever only reads takes no lock and waits for nobody.
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import date, timedelta
@@ -32,7 +33,28 @@ from billing.stored import StoredDocument
 from metering.identity import new_id
 
 # What each issued document rests on. A tariff or contract version is "id" or "id@day"; ids hold no "@".
+#
+# Most of it prices no line: included units, a commitment that was met, the minimum of days without usage. So it is what
+# the close kept by which a document was drafted, the last one before it was issued: the contracts of its customer, and
+# the tariffs in force then that an operator or a contract has ever named.
 _ISSUED = text("""
+    WITH close AS (
+        SELECT period, number, facts, closed_at, lead(closed_at) OVER (PARTITION BY period ORDER BY number) AS until
+        FROM period_close
+    ), drafted AS (
+        SELECT close.period, close.number, document.customer, max(document.issue_date) AS issue_date
+        FROM document JOIN close ON close.period = document.period AND document.issued_at >= close.closed_at
+            AND (close.until IS NULL OR document.issued_at < close.until)
+        WHERE document.state = 'issued'
+        GROUP BY close.period, close.number, document.customer
+    ), kept AS (
+        SELECT period, number, split_part(name, ' ', 1) AS kind, split_part(split_part(name, ' ', 2), '@', 1) AS id
+        FROM close, jsonb_object_keys(close.facts -> 'versions') AS name
+    ), chosen AS (
+        SELECT CASE kind WHEN 'operator' THEN body ->> 'default_tariff' ELSE body ->> 'tariff' END AS id
+        FROM (SELECT kind, body FROM site_document UNION ALL SELECT kind, body FROM superseded) AS versions
+        WHERE kind IN ('operator', 'contract')
+    )
     SELECT kind, id, min(period) AS first, max(period) AS last, max(issue_date) AS issued FROM (
         SELECT 'operator' AS kind, operator AS id, period, issue_date FROM document WHERE state = 'issued'
         UNION ALL
@@ -45,6 +67,11 @@ _ISSUED = text("""
              LATERAL (VALUES ('tariff', line ->> 'tariff_version'), ('contract', line ->> 'contract_version'))
                  AS used (kind, version)
         WHERE state = 'issued'
+        UNION ALL
+        SELECT kept.kind, kept.id, drafted.period, drafted.issue_date
+        FROM kept JOIN drafted USING (period, number)
+        WHERE (kept.kind = 'contract' AND kept.id = drafted.customer)
+           OR (kept.kind = 'tariff' AND kept.id IN (SELECT id FROM chosen))
         UNION ALL
         -- A commitment asks for money without a line of its contract.
         SELECT 'contract', customer, period, issue_date FROM document
@@ -64,6 +91,13 @@ _KEEP_FORMER = text("""
     INSERT INTO superseded (operator, kind, id, valid_from, superseded_at, valid_until, body, applied_at, places, reason)
     SELECT operator, kind, id, valid_from, :applied_at, valid_until, body, applied_at, places, :reason
     FROM site_document WHERE (operator, kind, id, valid_from) = (:operator, :kind, :id, CAST(:valid_from AS date))
+""")
+
+# Where a version stands is no part of what it says; each row that changes is a leaf of the log, so others are left alone.
+_MOVE = text("""
+    UPDATE site_document SET places = CAST(:places AS jsonb)
+    WHERE (operator, kind, id, valid_from) = (:operator, :kind, :id, CAST(:valid_from AS date))
+      AND places <> CAST(:places AS jsonb)
 """)
 
 
@@ -131,6 +165,22 @@ class PostgresSiteStore:
             await self._ensure_customers(
                 operator, sorted({each.id for each in own if each.kind == "customer"})
             )
+
+    async def save_places(self, documents: Sequence[StoredDocument]) -> None:
+        by_operator = sorted(documents, key=lambda each: each.operator)
+        for operator, group in groupby(by_operator, key=lambda each: each.operator):
+            await see(self._connection, operator)
+            rows = [
+                {
+                    "operator": operator,
+                    "kind": each.kind,
+                    "id": each.id,
+                    "valid_from": each.valid_from or date.min,
+                    "places": json.dumps(dict(each.places)),
+                }
+                for each in group
+            ]
+            await self._connection.execute(_MOVE, rows)
 
     async def _operators(self) -> list[str]:
         """All of them, the installation itself too; the registry is the one table that needs no setting."""

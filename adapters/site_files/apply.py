@@ -76,6 +76,7 @@ async def apply_site(store: SiteStore, files: SiteFiles, now: datetime) -> Appli
     """Apply all of `files` or none of them. Applying them again changes nothing."""
     checked = await check_site(store, files, now)
     await store.save([each.version for each in checked.placed if each.state != "unchanged"])
+    await store.save_places([each.version for each in checked.placed if each.state == "unchanged"])
     return summary(checked)
 
 

@@ -40,6 +40,7 @@ from billing.facts import EVERYWHERE, Facts, facts_from_documents
 from billing.holiday import calendar_days, is_calendar
 from billing.stored import StoredDocument
 from billing.tariff import Contract, PriceRow, Tariff, hidden_row
+from billing.tariff_facts import tariff_from
 from metering.refusal import Fault
 
 
@@ -103,7 +104,8 @@ def _odd_document(placed: Placed, around: Surroundings) -> Iterator[Fault]:
         tariffs = around.tariffs[version.id]
         at = next(at for at, each in enumerate(tariffs) if each.version.valid_from == version.valid_from)
         if not _is_over(placed, tariffs[at].end, around.now):
-            yield from _odd_tariff(tariffs, at, around, place)
+            earlier = _earlier(placed, tariffs[at - 1].version if at else None, around)
+            yield from _odd_tariff(tariffs[at], earlier, around, place)
     elif version.kind == "contract":
         contracts = around.contracts[version.id]
         contract = next(each for each in contracts if each.version.valid_from == version.valid_from)
@@ -116,18 +118,25 @@ def _is_over(placed: Placed, end: date, now: datetime) -> bool:
     return placed.state == "unchanged" and end <= now.date()
 
 
+def _earlier(placed: Placed, before: Tariff | None, around: Surroundings) -> tuple[str, Tariff] | None:
+    """What a tariff's version is held against, by name: the one whose place it takes, else the one `before` it."""
+    if placed.supersedes and placed.former is not None:
+        former = tariff_from(placed.former, around.facts.operator[-1])
+        return f"{former.version} as it is superseded", former
+    return None if before is None else (before.version, before)
+
+
 def _odd_tariff(
-    tariffs: Sequence[Span[Tariff]], at: int, around: Surroundings, place: Place
+    span: Span[Tariff], earlier: tuple[str, Tariff] | None, around: Surroundings, place: Place
 ) -> Iterator[Fault]:
-    tariff, earlier = tariffs[at].version, tariffs[at - 1].version if at else None
-    end = tariffs[at].end
+    tariff, end = span.version, span.end
     yield from odd_rows(tariff.rows, place)
     yield from odd_regions(tariff.rows, around.regions, place, every=True)
     yield from odd_gaps(tariff.rows, place)
     if earlier is not None:
-        yield from odd_beside_earlier(tariff.rows, earlier.rows, earlier.version, place)
+        yield from odd_beside_earlier(tariff.rows, earlier[1].rows, earlier[0], place)
     yield from odd_prices(tariff.rows, tariff.currency, place)
-    references = _rows_before(tariff, earlier) if earlier is not None else {}
+    references = _rows_before(tariff, *earlier) if earlier is not None else {}
     yield from odd_scales(tariff.rows, tariff.currency, place, references)
     calendar = _calendar(tariff, around.now)
     yield from odd_windows(tariff, calendar, around.now, None if end == date.max else end, place)
@@ -170,13 +179,11 @@ def _odd_contract(span: Span[Contract], around: Surroundings, place: Place) -> I
     yield from odd_days_of_contract(span, tariffs, place)
 
 
-def _rows_before(tariff: Tariff, earlier: Tariff) -> Mapping[int, tuple[str, PriceRow]]:
+def _rows_before(tariff: Tariff, name: str, earlier: Tariff) -> Mapping[int, tuple[str, PriceRow]]:
     """For each row the earlier version's row for the same models, regions and prompts."""
     before = {_for_what(row): row for row in reversed(earlier.rows)}
     return {
-        at: (earlier.version, before[_for_what(row)])
-        for at, row in enumerate(tariff.rows)
-        if _for_what(row) in before
+        at: (name, before[_for_what(row)]) for at, row in enumerate(tariff.rows) if _for_what(row) in before
     }
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import date
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date, timedelta
 from zoneinfo import ZoneInfo
 
 from adapters.site_files.store import Span, Subject
@@ -71,7 +71,7 @@ def changes(placed: Sequence[Placed], stored: Sequence[StoredDocument]) -> list[
     takes another's place, and prices with a date."""
     before, after = timelines(stored), timelines(merged(placed, stored))
     zones = zones_of([], stored)
-    found = []
+    found: list[Change] = []
     for each in placed:
         version = each.version
         dated = version.kind in ("tariff", "contract") and version.valid_from is not None
@@ -83,8 +83,35 @@ def changes(placed: Sequence[Placed], stored: Sequence[StoredDocument]) -> list[
         further = further_hours(each.former, version) if each.former is not None else None
         zone = zone_of(version.body, zones.get(version.operator, UTC))
         first = begin(version) if further is None else further.astimezone(zone).date()
-        found.append(Change(version.operator, first, max(ends)))
+        change = Change(version.operator, first, max(ends))
+        if version.kind == "tariff":
+            found += _where_used(version, change, [*before.values(), *after.values()])
+        else:
+            found.append(change)
     return found
+
+
+def _where_used(
+    tariff: StoredDocument, change: Change, known: Iterable[Sequence[StoredDocument]]
+) -> Iterator[Change]:
+    """The days of a tariff's change on which somebody is on it, by default or by contract; a day more at either end, as
+    its days may be another zone's.
+    """
+    for timeline in known:
+        for version in timeline:
+            words = {"operator": "default_tariff", "contract": "tariff"}
+            on_it = version.body.get(words.get(version.kind, "")) == tariff.id
+            if version.operator != tariff.operator or not on_it:
+                continue
+            first = max(change.begin, _moved(begin(version), -1))
+            until = min(change.end, _moved(end(version, timeline), 1))
+            if first < until:
+                yield Change(change.operator, first, until)
+
+
+def _moved(day: date, days: int) -> date:
+    """A day before or after; what has no end keeps none."""
+    return day if day in (date.min, date.max) else day + timedelta(days)
 
 
 def _rests_on(version: StoredDocument) -> Subject:

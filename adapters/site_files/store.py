@@ -8,7 +8,7 @@ transaction ends (no other apply runs beside it), and what `save` wrote is visib
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Protocol
 
@@ -76,6 +76,10 @@ class SiteStore(Protocol):
         """
         ...
 
+    async def save_places(self, documents: Sequence[StoredDocument]) -> None:
+        """Keep where stored versions stand in their files now; nothing else of them changes."""
+        ...
+
 
 class MemorySiteStore:
     """The twin: the same promises without a database. `operators` shows what `save` registered, `superseded` what it
@@ -111,3 +115,8 @@ class MemorySiteStore:
             if former is not None and "supersedes" in document.body:
                 self.superseded.append(Superseded(former, datetime.now(UTC), document.body["reason"]))
             self.documents[key] = document
+
+    async def save_places(self, documents: Sequence[StoredDocument]) -> None:
+        for document in documents:
+            key = (document.operator, document.kind, document.id, document.valid_from)
+            self.documents[key] = replace(self.documents[key], places=document.places)

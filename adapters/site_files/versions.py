@@ -3,21 +3,22 @@
 A document with `valid_from` is that version. Without one it is the first version, which holds from ever,
 where it is the first of its id or where the files state dated versions beside it (a history, as `get`
 writes it). Otherwise it says how things shall be from now on: the same as the version that holds at the
-next local midnight, or a new version from then. So applying a file twice changes nothing, and applying an
-edited one changes tomorrow, never today. One that `supersedes` a version is that version (`superseding`).
+next local midnight, that version with further hours behind its price series, or a new version from then.
+So applying a file twice changes nothing, and applying an edited one changes tomorrow, never today.
+One that `supersedes` a version is that version (`superseding`).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Literal
 from zoneinfo import ZoneInfo
 
-from adapters.site_files.reading import SiteDocument
-from adapters.site_files.superseding import same_content
+from adapters.site_files.reading import STANDARD_INPUT, SiteDocument
+from adapters.site_files.superseding import further_hours, same_content
 from adapters.site_files.tariff_scalars import FIRST
 from billing.site import in_force, version_name
 from billing.stored import StoredDocument
@@ -125,7 +126,11 @@ def _place(
         begun = in_force([_endless(version) for version in timeline], tomorrow)
         newest = begun.version if begun is not None else None
         if newest is not None and same_content(document.body, newest.body):
-            return Placed(document, newest, "unchanged")
+            return Placed(document, _where_it_stands(newest, document), "unchanged")
+        if newest is not None:
+            longer = replace(newest, body=document.body, places=plain_places(document))
+            if further_hours(newest, longer) is not None:
+                return Placed(document, longer, "changed", newest)
         valid_from = tomorrow
     version = StoredDocument(
         document.kind, document.id, operator, valid_from, document.body, plain_places(document)
@@ -134,8 +139,15 @@ def _place(
     if not same:
         return Placed(document, version, "created")
     if same_content(version.body, same[0].body):
-        return Placed(document, same[0], "unchanged")
+        return Placed(document, _where_it_stands(same[0], document), "unchanged")
     return Placed(document, version, "changed", same[0])
+
+
+def _where_it_stands(stored: StoredDocument, document: SiteDocument) -> StoredDocument:
+    """A stored version with the lines at which its file states it now; standard input names none that lasts."""
+    if document.where.startswith(f"{STANDARD_INPUT}:"):
+        return stored
+    return replace(stored, places=plain_places(document))
 
 
 def plain_places(document: SiteDocument) -> dict[str, str]:

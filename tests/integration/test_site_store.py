@@ -143,6 +143,19 @@ async def test_what_was_superseded_is_kept_as_it_stood_with_the_reason(database:
         assert in_order(await store.load()) == in_order([OPERATOR, replace(TARIFF, body=corrections[1])])
 
 
+async def test_where_a_version_stands_is_kept_anew_and_nothing_else_of_it(database: Database) -> None:
+    async with site_store(database) as store:
+        await store.save([OPERATOR, replace(TARIFF, places={"": "site.yaml:1"})])
+    for place in ("site.yaml:2", "site.yaml:2"):
+        async with site_store(database) as store:
+            await store.save_places([replace(TARIFF, places={"": place})])
+    async with site_reader(database) as store:
+        [found] = [each for each in await store.load() if each.kind == "tariff"]
+    assert (found, found.places) == (TARIFF, {"": "site.yaml:2"})
+    async with database.app("telecentras") as connection:
+        assert (await connection.execute(text("SELECT count(*) FROM superseded"))).scalar_one() == 0
+
+
 async def test_what_is_superseded_on_paper_alone_is_stored_and_nothing_is_kept(database: Database) -> None:
     history = replace(TARIFF, body={**TARIFF.body, "supersedes": "first", "reason": "a wrong price"})
     async with site_store(database) as store:

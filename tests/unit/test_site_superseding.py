@@ -34,6 +34,8 @@ currency: EUR
 valid_from: 2026-10-01
 prices: [{models: ["*"], input: 0.40, output: 2}]
 """
+BY_DEFAULT = OPERATOR + "default_tariff: vilnius\n"
+CUSTOMER = "kind: customer\nid: acme\noperator: telecentras\nname: ACME\ncountry: LT\n"
 CORRECTED = TARIFF.replace("0.40", "0.04").replace(
     "valid_from: 2026-10-01", "supersedes: 2026-10-01\nreason: the point stood wrong"
 )
@@ -61,7 +63,7 @@ def use(store: MemorySiteStore) -> None:
 @pytest.fixture
 def store() -> MemorySiteStore:
     store = MemorySiteStore()
-    apply(store, OPERATOR, TARIFF)
+    apply(store, BY_DEFAULT, TARIFF)
     use(store)
     return store
 
@@ -83,6 +85,70 @@ def test_a_used_version_is_superseded_by_name_and_the_former_one_is_kept_with_th
 def test_an_apply_says_which_closed_periods_are_to_be_closed_again(store: MemorySiteStore) -> None:
     assert apply(store, CORRECTED).to_json()["re_rates"] == [{"operator": "telecentras", "period": "2026-10"}]
     assert apply(store, CORRECTED).re_rates == (), "the second time nothing changes"
+
+
+def on_the_tariff_from(day: str) -> MemorySiteStore:
+    """A site without a default tariff, whose only customer is on it from a day."""
+    store = MemorySiteStore()
+    contract = f"kind: contract\ncustomer: acme\ntariff: vilnius\nvalid_from: {day}\n"
+    apply(store, OPERATOR, TARIFF, CUSTOMER, contract)
+    use(store)
+    return store
+
+
+@pytest.mark.parametrize(
+    ("day", "again"), [("2026-10-31", ["2026-10"]), ("2026-11-02", []), ("2026-12-01", [])]
+)
+def test_a_tariff_that_nobody_was_on_in_a_closed_period_changes_nothing_in_it(
+    day: str, again: list[str]
+) -> None:
+    applied = apply(on_the_tariff_from(day), CORRECTED)
+    assert [str(each.period) for each in applied.re_rates] == again
+
+
+def test_a_tariff_that_is_new_and_nobodys_re_rates_nothing(store: MemorySiteStore) -> None:
+    assert apply(store, TARIFF.replace("id: vilnius", "id: other")).re_rates == ()
+
+
+@pytest.mark.parametrize("kind", ["customer", "node"])
+def test_whoever_a_bill_rests_on_is_re_rated_where_superseded(kind: str) -> None:
+    store = MemorySiteStore()
+    node = "kind: node\nid: vilnius-1\noperator: telecentras\nregion: LT-VL\n"
+    apply(store, BY_DEFAULT, TARIFF, CUSTOMER, node)
+    use(store)
+    former = CUSTOMER if kind == "customer" else node
+    changed = former.replace("ACME", "ACME UAB").replace("LT-VL", "LT-KU")
+    applied = apply(store, f"{changed}supersedes: first\nreason: it stood wrong\n")
+    assert [str(each.period) for each in applied.re_rates] == ["2026-09", "2026-10"]
+
+
+def test_a_superseding_version_that_drops_a_model_is_warned_of_beside_the_former(
+    store: MemorySiteStore,
+) -> None:
+    narrower = CORRECTED.replace('["*"]', '["qwen3-*"]')
+    assert any(
+        "as row 1 of vilnius@2026-10-01 as it is superseded did" in each.what
+        for each in apply(store, narrower).warnings
+    )
+
+
+def test_applying_an_unchanged_file_again_moves_its_places_and_nothing_else(tmp_path: Path) -> None:
+    store, file = MemorySiteStore(), tmp_path / "site.yaml"
+
+    def again(text: str) -> Applied:
+        file.write_text(text, encoding="utf-8")
+        return asyncio.run(apply_site(store, read_files([file]), NOON))
+
+    again(f"{OPERATOR}---\n{TARIFF}")
+    before = dict(store.documents)
+    moved = again(f"# a comment\n{OPERATOR}---\n{TARIFF}")
+    assert (moved.created, moved.changed) == ((), ())
+    assert store.documents == before
+    [tariff] = [each for each in store.documents.values() if each.kind == "tariff"]
+    assert tariff.places["prices.1"] == f"{file}:14"
+    apply(store, OPERATOR, TARIFF)
+    [tariff] = [each for each in store.documents.values() if each.kind == "tariff"]
+    assert tariff.places["prices.1"] == f"{file}:14", "standard input is no place that lasts"
 
 
 def test_applying_the_same_correction_twice_changes_nothing_and_neither_does_what_get_writes(
@@ -136,7 +202,7 @@ def test_what_was_superseded_may_be_superseded_again(store: MemorySiteStore) -> 
 
 def test_a_version_without_a_date_is_called_first() -> None:
     store = MemorySiteStore()
-    apply(store, OPERATOR, TARIFF.replace("valid_from: 2026-10-01\n", ""))
+    apply(store, BY_DEFAULT, TARIFF.replace("valid_from: 2026-10-01\n", ""))
     use(store)
     corrected = CORRECTED.replace("supersedes: 2026-10-01", "supersedes: first")
     applied = apply(store, corrected)
@@ -239,6 +305,18 @@ def test_a_version_in_use_grows_by_the_hours_that_follow_what_was_issued(tmp_pat
         with pytest.raises(Refusal) as refused:
             again(other)
         assert "was used by issued documents" in str(refused.value.faults[0])
+
+
+def test_a_version_from_ever_grows_too_and_stays_the_one_that_it_is(tmp_path: Path) -> None:
+    store, file, series = MemorySiteStore(), tmp_path / "site.yaml", tmp_path / "spot.csv"
+    undated = SPOT.replace("valid_from: 2026-10-01\n", "")
+    file.write_text(f"{OPERATOR}---\n{undated}", encoding="utf-8")
+    for count, changed in ((745, ()), (769, ("tariff/vilnius",)), (793, ("tariff/vilnius",))):
+        series.write_text(hours("2026-09-30T21:00:00+00:00", count), encoding="utf-8")
+        assert asyncio.run(apply_site(store, read_files([file]), NOON)).changed == changed
+        use(store)
+    [tariff] = [each for each in store.documents.values() if each.kind == "tariff"]
+    assert len(tariff.body["windows"][0]["series"]["prices"]) == 793
 
 
 def test_hours_that_were_issued_without_a_price_are_not_filled_in_afterwards(tmp_path: Path) -> None:
