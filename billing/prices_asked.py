@@ -14,19 +14,17 @@ from difflib import get_close_matches
 from billing.facts import Facts, tariff_in_force_at
 from billing.holiday import calendar_days, with_holidays
 from billing.period import Period
+from billing.price_changes import LOOK_AHEAD, Change, next_changes
 from billing.prices_in_force import (
-    LOOK_AHEAD,
-    Change,
     RowInForce,
     WindowInForce,
     all_rows,
     holds_in,
     included_in_force,
-    next_changes,
     rows_for_model,
     window_in_force,
 )
-from billing.site import Customer, Operator, in_force_at
+from billing.site import Customer, Operator, Version, in_force_at
 from billing.tariff import Contract, Tariff
 from billing.terms import Terms
 from metering.refusal import Refusal
@@ -73,7 +71,9 @@ def prices_in_force(facts: Facts, question: Question) -> PricesInForce:
         window,
         tuple(rows),
         included_in_force(terms),
-        tuple(next_changes(facts, terms, question.instant, operator.zone)),
+        tuple(
+            next_changes(facts, terms, question.instant, operator.zone, question.customer, question.region)
+        ),
     )
 
 
@@ -133,7 +133,7 @@ def check_region(facts: Facts, rows: Iterable[RowInForce], region: str, instant:
     )
 
 
-def _span(version: Tariff) -> str:
+def _span(version: Version) -> str:
     begins = "from ever" if version.valid_from is None else f"from {version.valid_from}"
     return begins if version.valid_until is None else f"{begins} until {version.valid_until}"
 
@@ -152,8 +152,12 @@ def _agreed(facts: Facts, question: Question, operator: Operator) -> tuple[Custo
         )
     customer = in_force_at(versions, question.instant, operator.zone)
     if customer is None:
+        spans = ", ".join(f"{each.version} {_span(each)}" for each in versions)
         raise Refusal(
-            "unknown_customer", f"customer {question.customer} is not declared then", where="--customer"
+            "unknown_customer",
+            f"customer {question.customer} is not declared then",
+            where="--customer",
+            remedy=f"its versions: {spans}",
         )
     contract = in_force_at(facts.contracts.get(question.customer, ()), question.instant, operator.zone)
     declared = in_force_at(facts.operator, question.instant, operator.zone)

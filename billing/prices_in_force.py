@@ -7,24 +7,21 @@ meter then costs (rule 6: unit price = list price × factor, packages aside). Pu
     vilnius@2026-10-01, window night × 0.5
     tariff:1  output  tier 1 up to 50,000,000   list 1.60   0.80
 
-`next_changes` looks ahead: from when another window, or another version, holds.
+`billing.price_changes` looks ahead: from when on that is otherwise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from itertools import groupby
-from zoneinfo import ZoneInfo
 
 from billing.facts import Facts
 from billing.hourly import hour_instant, hour_number
 from billing.line import BASE_WINDOW, NO_FACTOR
 from billing.money import format_price
-from billing.period import midnight
-from billing.site import Version
 from billing.tariff import (
     METERS,
     PROMPT_BANDS,
@@ -36,13 +33,10 @@ from billing.tariff import (
     glob_matches,
 )
 from billing.terms import Terms, matching_row
-from billing.window import holds, window_at, window_table
+from billing.window import holds, window_at
 
 PARENTS: Mapping[str, str] = {"cached_input": "input", "reasoning": "output"}
 """What a meter without a price of its own counts as (rule 3)."""
-
-LOOK_AHEAD = timedelta(days=400)
-"""How far a change is looked for: a window of one day of the year is found."""
 
 COUNTED, FREE, NOT_PRICED = "counted", "free", "not_priced"
 
@@ -100,14 +94,6 @@ class RowInForce:
     regions: tuple[str, ...] = ()
     prompt_over: int | None = None
     prompt_up_to: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """From `at` on other prices hold; `what` says why, for a person."""
-
-    at: datetime
-    what: str
 
 
 def window_in_force(tariff: Tariff, facts: Facts, instant: datetime) -> WindowInForce:
@@ -225,41 +211,6 @@ def included_in_force(terms: Terms) -> dict[str, tuple[int, str]]:
     if terms.contract is not None:
         found |= {meter: (units, terms.contract.version) for meter, units in terms.contract.included.items()}
     return {meter: found[meter] for meter in METERS if meter in found}
-
-
-def next_changes(facts: Facts, terms: Terms, instant: datetime, zone: ZoneInfo) -> list[Change]:
-    """The next change of versions and, where it comes before that, of windows; soonest first.
-
-    `zone` is the operator's, in which contracts begin and end; `facts.holidays` reaches as far as LOOK_AHEAD.
-    """
-    versions = sorted(_version_changes(facts, terms, instant, zone), key=lambda change: change.at)
-    found = [change for change in versions if change.at == versions[0].at]
-    end = min([instant + LOOK_AHEAD, *(change.at for change in found)])
-    window = _window_change(terms.tariff, facts, instant, end)
-    return [window, *found] if window else found
-
-
-def _version_changes(facts: Facts, terms: Terms, instant: datetime, zone: ZoneInfo) -> Iterator[Change]:
-    for tariff in facts.tariffs[terms.tariff.id]:
-        yield from _edges(tariff, "tariff", tariff.version, instant, tariff.zone)
-    if terms.contract is not None:
-        for contract in facts.contracts[terms.contract.customer]:
-            yield from _edges(contract, "contract", contract.version, instant, zone)
-
-
-def _edges(version: Version, kind: str, name: str, instant: datetime, zone: ZoneInfo) -> Iterator[Change]:
-    for day, happens in ((version.valid_from, "begins"), (version.valid_until, "ends")):
-        if day is not None and (at := midnight(day, zone)) > instant:
-            yield Change(at, f"{kind} {name} {happens}")
-
-
-def _window_change(tariff: Tariff, facts: Facts, instant: datetime, end: datetime) -> Change | None:
-    first = hour_number(instant)
-    [codes] = window_table([tariff], facts, first, hour_number(end) - 1).codes.tolist()
-    for hour, code in enumerate(codes, first):
-        if code != codes[0]:
-            return Change(hour_instant(hour), window_text(window_in_force(tariff, facts, hour_instant(hour))))
-    return None
 
 
 def window_text(window: WindowInForce) -> str:

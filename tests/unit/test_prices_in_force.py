@@ -242,6 +242,61 @@ def test_until_the_next_change_each_hour_has_the_same_window_and_from_then_on_an
         instant += timedelta(hours=1)
 
 
+CHANGING = (
+    SITE.replace("default_tariff: vilnius", "default_tariff: vilnius\nvalid_until: 2029-01-01")
+    + """
+---
+{kind: node, id: vilnius-1, operator: telecentras, region: LT-KA, valid_from: 2027-03-01}
+---
+{kind: contract, customer: walk-in, tariff: vilnius, valid_from: 2027-02-01, valid_until: 2027-05-01}
+---
+{kind: customer, id: walk-in, operator: telecentras, name: Walk In, country: LT, segment: sme, valid_from: 2027-04-01}
+---
+{kind: operator, id: telecentras, name: AB Pavyzdys, country: LT, currency: EUR, timezone: Europe/Vilnius,
+ default_tariff: other, valid_from: 2027-06-01}
+---
+{kind: customer, id: walk-in, operator: telecentras, name: Walk In, country: LT, segment: sme,
+ valid_from: 2027-07-01, valid_until: 2027-08-01}
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("at", "change"),
+    [
+        ("2027-01-15", "contract walk-in@2027-02-01 begins"),
+        ("2027-02-15", "node vilnius-1 is in LT-KA instead of LT-VL"),
+        ("2027-03-15", "customer walk-in is in segment sme instead of none, for that whole month"),
+        ("2027-04-15", "contract walk-in@2027-02-01 ends"),
+        ("2027-05-15", "telecentras's default tariff is other instead of vilnius"),
+    ],
+)
+def test_a_customers_next_change_is_whichever_version_comes_next(at: str, change: str) -> None:
+    facts = with_holidays_ahead(site_facts(CHANGING), datetime.fromisoformat(f"{at}T00:00Z"), {})
+    instant = datetime.fromisoformat(f"{at}T00:00Z")
+    asked = prices_in_force(facts, Question("vilnius", instant, customer="walk-in"))
+    assert [each.what for each in asked.changes] == [change]
+
+
+def test_only_nodes_of_the_region_asked_for_change_its_prices() -> None:
+    instant = datetime(2027, 2, 15, tzinfo=UTC)
+    facts = with_holidays_ahead(site_facts(CHANGING), instant, {})
+    said = {
+        region: [
+            each.what for each in prices_in_force(facts, Question("vilnius", instant, region=region)).changes
+        ]
+        for region in ("LT-VL", "IT-RM")
+    }
+    assert said == {"LT-VL": ["node vilnius-1 is in LT-KA instead of LT-VL"], "IT-RM": []}
+
+
+def test_a_customer_whose_declaration_has_ended_is_refused_with_its_versions() -> None:
+    facts, instant = site_facts(CHANGING), datetime(2027, 9, 1, tzinfo=UTC)
+    with pytest.raises(Refusal) as refused:
+        prices_in_force(facts, Question("vilnius", instant, customer="walk-in"))
+    assert "walk-in@2027-07-01 from 2027-07-01 until 2027-08-01" in refused.value.remedy
+
+
 def test_the_last_version_knows_no_change() -> None:
     found = answer("2027-05-01T00:00+03:00")
     assert found["changes"] == []
@@ -265,7 +320,7 @@ def test_a_customers_rows_come_first_with_its_discounts_and_what_is_free() -> No
 def test_before_its_contract_a_customer_has_the_tariffs_prices() -> None:
     found = answer("2026-10-19T15:00+03:00", model="qwen3-32b", region="LT-VL", customer="acme")
     assert found["contract_version"] is None
-    assert found["changes"][1]["what"] == "tariff vilnius@2027-01-01 begins"
+    assert found["changes"][1]["what"] == "contract acme@2026-10-20 begins"
 
 
 def test_what_is_not_there_is_refused_with_what_is() -> None:
