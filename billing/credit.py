@@ -90,7 +90,9 @@ def _check(document: Document, documents: Sequence[Document], amount: int, reaso
     if not reason.strip():
         raise Refusal("reason_missing", f"why {name} is credited is not said", remedy="give a reason")
     if amount <= 0:
-        raise Refusal("bad_amount", "a credit is more than 0", remedy="name the net amount to credit")
+        raise Refusal(
+            "bad_amount", "a credit is more than 0", where="--net", remedy="name the net amount to credit"
+        )
     left = remaining_of_invoices(documents)[document.id]
     if amount > left:
         of, remains = format_minor(amount, document.currency), format_minor(left, document.currency)

@@ -21,8 +21,12 @@ from reports.explain_figures import Step
 _COLUMNS = 80
 _WIDEST_NAME = 22
 _GAP = 2
-# A whole number that stands alone; behind these words it is a document's.
-_QUANTITY = re.compile(r"(?<![\w.,:@/-])(?<!on )(?<!takes )\d{5,}(?![\w.:@/-]|,\d)")
+# A whole number that stands alone, of four digits (which may be a year) only before a unit; behind these words it is a
+# document's.
+_QUANTITY = re.compile(
+    r"(?<![\w.,:@/])(?<![\w.,:@/]-)(?<!on )(?<!takes )"
+    r"(?:\d{5,}(?![\w.:@/-]|,\d)|\d{4}(?= (?:token|request|second|package)s\b))"
+)
 
 
 def explain_text(content: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> str:

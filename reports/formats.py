@@ -39,7 +39,7 @@ def media_type(paper: str, format: str) -> str:
         raise Refusal(
             "unknown_format",
             f"a {paper} can't be written as {format!r}",
-            where="format",
+            where="--format",
             remedy=f"one of: {', '.join(formats)}",
         )
     return formats[format]

@@ -13,7 +13,7 @@ from adapters.cli import invoice_preview
 from adapters.cli.document_text import document_text
 from adapters.cli.files import writing
 from adapters.cli.framework import Context, Result, command, table
-from adapters.cli.options import CustomerOption, OperatorOption, PeriodOption, read_period
+from adapters.cli.options import CustomerOption, OperatorOption, PeriodOption, about, read_period
 from adapters.cli.progress import progress_bar
 from adapters.cli.wiring import make_books
 from adapters.data_folder import DataFolder, now
@@ -138,12 +138,14 @@ def register(app: typer.Typer) -> None:
             )
         async with context.database() as database:
             found = await answers.find_document(database, reference)
+            with about("--net"):
+                minor = None if net is None else parse_amount(net, found.currency)
             note = await credit_invoice(
                 make_books(DataFolder(context.data), database),
                 found.operator,
                 found.id,
                 now(),
-                net=None if net is None else parse_amount(net, found.currency),
+                net=minor,
                 reissue=reissue,
                 reason=reason,
                 by="cli",

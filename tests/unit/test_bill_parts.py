@@ -131,6 +131,17 @@ def test_a_minimum_is_the_average_of_the_days_tariffs() -> None:
     )  # 21 × 31.00 ÷ 31 − 0.01
 
 
+def test_a_tariffs_day_may_begin_on_the_day_before_or_after_the_operators() -> None:
+    day = date(2026, 10, 11)
+    behind = [replace(TARIFF, timezone="America/New_York")]
+    behind.append(replace(behind[0], valid_from=day, minimum=3100))
+    assert floor([line(1)], facts(tariffs=behind)) == ("Minimum charge", 1999), "from the 12th in Vilnius"
+    ahead = [replace(TARIFF, timezone="Pacific/Kiritimati")]
+    ahead.append(replace(ahead[0], valid_from=day, minimum=3100))
+    of = replace(facts(tariffs=ahead), operator=(replace(OPERATOR, timezone="Pacific/Pago_Pago"),))
+    assert floor([line(1)], of) == ("Minimum charge", 2199), "from the 10th in Pago Pago"
+
+
 def test_a_commitment_stands_in_for_the_minimum_on_its_days_without_usage_too() -> None:
     of = facts(
         [replace(CONTRACT, valid_from=date(2026, 10, 11), commitment=100_000)], [replace(TARIFF, minimum=500)]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 
 import pytest
-from priced_month import SITE, USED, WITHOUT_FLOOR, Month, month, used
+from priced_month import SITE, USED, WITHOUT_FLOOR, Month, month, stated, used
+from usage_cells import usage_table
 
 from billing.document import CREDIT_NOTE, Document, to_json
 from billing.draft import reference
+from billing.rated_again import rated_again
 from reports.explain import NOT_WORKED_OUT, WHOLE_DOCUMENT, explain
+from reports.explain_figures import step
 from reports.explain_text import explain_text
 
 Steps = dict[str, dict[str, tuple[str, str]]]
@@ -186,6 +190,19 @@ def test_a_document_is_explained_by_the_version_that_it_was_billed_from() -> Non
     assert after[new]["list price"][1] == "1.7 EUR per 1000000 tokens", "its own version, not the third"
 
 
+def test_drafts_were_not_asked_for_before_and_holidays_are_those_of_the_close() -> None:
+    books = month(USED[:1], WITHOUT_FLOOR)
+    document = books.close()
+    draft = replace(document, id="acme.2026-10.0", number=None, state="draft")
+    last = books.book.closes[-1]
+    fixed = replace(last, facts={**last.facts, "holidays": {"LT": ["2026-10-09"]}})
+    again = rated_again(
+        document, usage_table(books.usage), stated(books.site), (), [draft, document], [fixed]
+    )
+    assert again.earlier == ()
+    assert again.facts.holidays["LT"] == {date(2026, 10, 9)}
+
+
 def test_a_former_version_whose_text_was_not_kept_is_named_and_none_of_its_new_figures_shown() -> None:
     books = month(USED[:1], WITHOUT_FLOOR)
     first = books.close()
@@ -250,6 +267,17 @@ def test_the_text_fits_eighty_columns_and_parts_thousands() -> None:
     assert "it held 40,000,000" in " ".join(text.split())
     assert "→ 15,000,000 tokens" in text
     assert "500.00 × 21 ÷ 31" in text
+
+
+def test_negative_quantities_and_those_of_four_digits_are_parted_too_and_years_are_not() -> None:
+    steps = [
+        step("usage", "taken back in the year 2025, 5000 tokens before", "-999900 tokens"),
+        step("less", "3 − -4999990 on TLC-2026-000001", "1 token"),
+    ]
+    content = {"lines": [], "number": "TLC-2026-000001"}
+    text = explain_text(content, [{"line": WHOLE_DOCUMENT, "steps": steps}])
+    for said in ("-999,900 tokens", "-4,999,990 on TLC-2026-000001", "year 2025, 5,000 tokens"):
+        assert said in text
 
 
 def test_a_row_for_long_prompts_says_which_prompts_were_long_and_which_were_not() -> None:

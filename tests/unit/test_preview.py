@@ -49,6 +49,13 @@ def test_a_preview_asks_only_for_what_is_beyond_the_issued_documents() -> None:
     assert [each["number"] for each in shown["supplements"]] == ["INV-2026-000001"]
 
 
+def test_what_was_credited_to_another_customer_is_no_part_of_a_preview() -> None:
+    books = books_with(event(100), event(50, customer="beta"))
+    close(books, issue=True)
+    run(credit(books, "beta.2026-10.1", 1000))
+    assert (previewed(books).bill.net, previewed(books, "beta").bill.net) == (10_000, 4_000)
+
+
 def test_usage_taken_back_is_previewed_as_the_credit_note_that_it_would_make() -> None:
     books = books_with(event(100))
     close(books, issue=True)
