@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from adapters.site_files.reading import SiteDocument
-from adapters.site_files.schema import near_miss
+from adapters.site_files.schema import allowed_words, near_miss
 from adapters.site_files.tariff_references import check_amounts, check_once_fees
 from adapters.site_files.versions import Placed, begin, end, identity_of, merged, shown, timelines
 from billing.stored import StoredDocument
@@ -19,6 +19,11 @@ from billing.tariff_facts import price_rows
 from metering.refusal import Fault
 
 FIXED_FOR_EVER = ("timezone", "country", "currency")
+
+NEAR_MISSES = 20
+"""Undeclared ids for which a similar one is looked for: each is held against every declared one, so that the
+time would go with the square of a file of ten thousand mistakes.
+"""
 
 
 class Declared:
@@ -30,16 +35,34 @@ class Declared:
             self._owners[version.kind][version.id].add(version.operator)
         for document in documents:
             self._owners[document.kind][document.id].add(document.operator)
+        self._ids: dict[tuple[str, str | None], list[str]] = {}
+        self._remedies: dict[tuple[str, str | None, str], str] = {}
 
     def owners(self, kind: str, identity: str) -> frozenset[str]:
         return frozenset(self._owners[kind].get(identity, ()))
 
-    def ids(self, kind: str, operator: str | None = None) -> list[str]:
-        return sorted(
-            identity
-            for identity, owners in self._owners[kind].items()
-            if operator is None or operator in owners
-        )
+    def remedy(self, kind: str, operator: str | None, identity: str) -> str:
+        """What to do about an id that is not declared (of `operator`, where that matters); the first NEAR_MISSES of
+        them are told which one is meant perhaps.
+        """
+        known = self._known(kind, operator)
+        if not known:
+            return f"declare it: kind: {kind}"
+        asked = (kind, operator, identity)
+        if asked not in self._remedies:
+            if len(self._remedies) == NEAR_MISSES:
+                return allowed_words(known)
+            self._remedies[asked] = near_miss(identity, known)
+        return self._remedies[asked]
+
+    def _known(self, kind: str, operator: str | None) -> list[str]:
+        if (kind, operator) not in self._ids:
+            self._ids[kind, operator] = sorted(
+                identity
+                for identity, owners in self._owners[kind].items()
+                if operator is None or operator in owners
+            )
+        return self._ids[kind, operator]
 
 
 def check_references(
@@ -128,9 +151,7 @@ def _refer(
     what = f"{key}: {kind} {identity} is not declared"
     if owners:
         what = f"{key}: {kind} {identity} belongs to operator {min(owners)}, not to {operator}"
-    known = declared.ids(kind, operator)
-    remedy = near_miss(identity, known) if known else f"declare it: kind: {kind}"
-    faults.append(Fault(what, document.place(*path), remedy))
+    faults.append(Fault(what, document.place(*path), declared.remedy(kind, operator, identity)))
 
 
 def _check_apart(document: SiteDocument, other: str, declared: Declared, faults: list[Fault]) -> None:

@@ -13,7 +13,7 @@ checks can name lines too.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -190,8 +190,12 @@ def _read_table(expected: Table, node: Node, path: Path, reading: Reading) -> An
 def near_miss(word: str, known: list[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     hint = f"did you mean {close[0]}? " if close else ""
+    return f"{hint}{allowed_words(known)}"
+
+
+def allowed_words(known: Sequence[str]) -> str:
     shown = [*known[:40], "…"] if len(known) > 40 else known
-    return f"{hint}allowed: {', '.join(shown)}"
+    return f"allowed: {', '.join(shown)}"
 
 
 def shorten(text: str) -> str:

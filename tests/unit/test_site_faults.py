@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from adapters.site_files.apply import apply_site
 from adapters.site_files.reading import read_files
+from adapters.site_files.references import NEAR_MISSES
 from adapters.site_files.store import MemorySiteStore
 from metering.refusal import Refusal
 
@@ -289,3 +291,25 @@ def test_a_vat_number_with_wrong_check_digits_is_warned_of_and_taken(tmp_path: P
 def test_every_fault_text_is_one_line(tmp_path: Path) -> None:
     for _, said in faults_of(MISTAKES + '---\nkind: "a\\nb"\n', tmp_path):
         assert re.search(r"[\r\n]", said) is None
+
+
+def test_a_file_of_thousands_of_undeclared_ids_is_refused_soon_and_the_first_are_told_what_is_meant() -> None:
+    operator = "{kind: operator, id: t, name: A, country: LT, currency: EUR, timezone: Europe/Vilnius}"
+    tariff = (
+        "{kind: tariff, id: v, operator: t, currency: EUR, prices: [{models: ['*'], input: 1, output: 1}]}"
+    )
+    customers = [
+        f"{{kind: customer, id: customer-{n}, operator: t, name: N, country: LT}}" for n in range(2000)
+    ]
+    contracts = [f"{{kind: contract, customer: costumer-{n}, tariff: v}}" for n in range(2000)]
+    text = "\n---\n".join([operator, tariff, *customers, *contracts]).encode()
+    files = read_files(["-"], lambda: text)
+    began = time.process_time()
+    with pytest.raises(Refusal) as refused:
+        asyncio.run(apply_site(MemorySiteStore(), files, NOW))
+    assert time.process_time() - began < 5
+    remedies = [fault.remedy for fault in refused.value.faults]
+    assert len(remedies) == 2000
+    hinted = [remedy for remedy in remedies if remedy.startswith("did you mean customer-")]
+    assert hinted == remedies[:NEAR_MISSES]
+    assert all(remedy.startswith("allowed: customer-0, ") for remedy in remedies[NEAR_MISSES:])
