@@ -68,10 +68,14 @@ _ISSUED = text("""
                  AS used (kind, version)
         WHERE state = 'issued'
         UNION ALL
-        SELECT kept.kind, kept.id, drafted.period, drafted.issue_date
-        FROM kept JOIN drafted USING (period, number)
-        WHERE (kept.kind = 'contract' AND kept.id = drafted.customer)
-           OR (kept.kind = 'tariff' AND kept.id IN (SELECT id FROM chosen))
+        SELECT 'contract', drafted.customer, period, issue_date
+        FROM drafted JOIN kept USING (period, number)
+        WHERE kept.kind = 'contract' AND kept.id = drafted.customer
+        UNION ALL
+        SELECT 'tariff', kept.id, period, issue_date
+        FROM kept JOIN (SELECT period, number, max(issue_date) AS issue_date FROM drafted GROUP BY period, number)
+            AS issuing USING (period, number)
+        WHERE kept.kind = 'tariff' AND kept.id IN (SELECT id FROM chosen)
         UNION ALL
         -- A commitment asks for money without a line of its contract.
         SELECT 'contract', customer, period, issue_date FROM document

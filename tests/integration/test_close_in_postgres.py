@@ -21,6 +21,8 @@ from adapters.postgres.database import Database
 from adapters.postgres.journal import trial_balance
 from adapters.postgres.schema import hourly_usage, subject
 from adapters.postgres.site import site_store
+from adapters.site_files.apply import Applied, apply_site
+from adapters.site_files.reading import read_files
 from adapters.site_files.store import Subject
 from billing import holiday
 from billing.close import close_period, close_periods
@@ -31,6 +33,7 @@ from billing.period import Period
 from billing.ports import Books
 from billing.run_settlement import run_settlement
 from billing.settlement import settlement_json
+from metering.refusal import Refusal
 
 pytestmark = pytest.mark.anyio
 
@@ -245,3 +248,54 @@ async def test_a_contract_is_held_fast_by_its_commitment_although_no_line_names_
     async with site_store(database) as store:
         issued = await store.issued([OPERATOR])
     assert issued[Subject(OPERATOR, "contract", "beta")].first == date(2026, 10, 1)
+
+
+ONLY_IN_THE_MINIMUM = """---
+kind: tariff
+id: {id}
+operator: telecentras
+currency: EUR
+minimum: {minimum}
+prices: [{{models: ["*"], input: 400.00, output: 1600.00}}]
+"""
+
+
+async def applied(database: Database, site: str) -> Applied:
+    async with site_store(database) as store:
+        return await apply_site(store, read_files(["-"], site.encode), NOW)
+
+
+async def test_what_a_bill_rests_on_without_a_line_of_it_is_held_fast_too(database: Database) -> None:
+    operator, rest = SITE.split("---", 1)
+    from_the_16th = operator.replace(
+        "default_tariff: vilnius", "default_tariff: later\nvalid_from: 2026-10-16"
+    )
+    later, trial = (ONLY_IN_THE_MINIMUM.format(id=name, minimum="10.00") for name in ("later", "trial"))
+    contract = """---
+kind: contract
+customer: beta
+tariff: vilnius
+valid_from: 2026-10-31
+included: {input: 2_000_000}
+commitment: 1.00
+"""
+    await applied(database, f"{operator}---{rest}---\n{from_the_16th}{later}{trial}{contract}")
+    await use(database, [event("acme", 100, 100), event("beta", 100, 1000)])
+    row = await close_period(PostgresBooks(database, lambda: NOW), OPERATOR, OCTOBER, NOW, issue=True)
+    assert [(each["customer"], each["net"]) for each in row["issued"]] == [("acme", "5.16"), ("beta", "4.87")]
+
+    for changed, held in (
+        (
+            ONLY_IN_THE_MINIMUM.format(id="later", minimum="99.00") + "valid_from: 2026-10-01\n",
+            "tariff/later",
+        ),
+        (contract.replace("1.00", "900.00"), "contract/beta@2026-10-31"),
+    ):
+        with pytest.raises(Refusal) as refused:
+            await applied(database, changed)
+        assert refused.value.faults[0].what == f"{held} was used by issued documents and can't be changed"
+    corrected = contract.replace("valid_from: ", "supersedes: ").replace("1.00", "900.00")
+    said = await applied(database, corrected + "reason: it was agreed so\n")
+    assert [str(each.period) for each in said.re_rates] == ["2026-10"]
+    tried = ONLY_IN_THE_MINIMUM.format(id="trial", minimum="99.00") + "valid_from: 2026-10-01\n"
+    assert (await applied(database, tried)).created == ("tariff/trial@2026-10-01",), "nobody was ever on it"
