@@ -70,7 +70,7 @@ def encode_body(table: pa.Table) -> tuple[bytes, int]:
     with event_writer(sink, BODY_FORMAT) as writer:
         writer.write_table(as_parquet(table), row_group_size=max(table.num_rows, 1))
     body = sink.getvalue()
-    return body, unpacked_bytes(body, pq.read_metadata(pa.BufferReader(body)))
+    return body, unpacked_bytes(body)
 
 
 @contextmanager
@@ -249,7 +249,7 @@ def _decode(seal: Seal, body: bytes) -> pa.Table:
     )
     if not file.schema_arrow.remove_metadata().equals(EVENT_SCHEMA):
         raise Refusal("body_format", "the body's columns are not those of an event")
-    if unpacked_bytes(body, footer) != seal.rows_bytes:
+    if unpacked_bytes(body) != seal.rows_bytes:
         raise Refusal("body_format", "the body does not unpack to as many bytes as the seal says")
     table = file.read(use_threads=False)
     table.validate(full=True)
