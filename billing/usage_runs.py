@@ -14,7 +14,7 @@ no tariff, no facts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,26 @@ class UsageRuns:
         """One quantity of all rows, 64 bits wide; None where all are 0."""
         kept = self.quantities.get(name)
         return None if kept is None else kept.astype(np.int64)
+
+
+class LazyQuantities(Mapping[str, Integers]):
+    """Quantities by name, made when first asked for: most facts price few of them."""
+
+    def __init__(self, make: Callable[[str], Integers]) -> None:
+        self._make, self._made = make, dict[str, Integers]()
+
+    def __getitem__(self, name: str) -> Integers:
+        if name not in QUANTITIES:
+            raise KeyError(name)
+        if name not in self._made:
+            self._made[name] = self._make(name)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(QUANTITIES)
+
+    def __len__(self) -> int:
+        return len(QUANTITIES)
 
 
 def usage_runs(hourly: Hourly, first: int) -> UsageRuns:

@@ -3,8 +3,8 @@
 The arithmetic is rating's own (`placing`, `window`, `filling`, `meters`, `charges`, `charged_lines`), fed with less. Of a
 customer whose bill no order of hours can change, all hours of a run that lie in one window under one set of facts are one
 sum, and a period has some ten thousand such sums where it has millions of rows. Order shows only where units are included
-and used up, where a graduated pool leaves its first tier, or where a quantity is negative; those customers' rows are rated
-one by one.
+and used up, where a graduated pool leaves its first tier, or where a quantity is negative; of those customers there is a
+sum for what lies between two hours in which a pool turns (`billing.what_if_condensed`).
 
     runs × stretches → price rows;  hours → windows;  rows → sums by (run, window) → who needs order → charges → bills
 
@@ -16,7 +16,7 @@ Beside bills there is what usage is worth before any rounding, by model, region 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -37,10 +37,10 @@ from billing.tariff import METERS
 from billing.terms import stretches
 from billing.unpriced import Unpriced
 from billing.unpriced_usage import unpriced_among
-from billing.usage_runs import UsageRuns
-from billing.what_if_worth import Worth, WorthSum
+from billing.usage_runs import LazyQuantities, UsageRuns
+from billing.what_if_condensed import condensed
+from billing.what_if_worth import Cells, Worth, WorthSum
 from billing.window import WindowTable, window_table
-from metering.event import QUANTITIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +82,10 @@ def period_outcome(
     rows, rules = view.placed.rows, meter_rules(view.placed.rows)
     pricings = [meter_pricing(meter, rows, included.get(meter), len(usage.models)) for meter in METERS]
     ordered = _need_order(usage, view, rules, pricings)
-    hourly, placed, kept = view.hourly, view.placed, np.arange(len(view.hourly.hours))
+    hourly, placed, cells = view.hourly, view.placed, Cells(np.zeros(len(view.hourly.hours), np.bool_), None)
     if ordered.any():
-        hourly, placed, kept = _with_rows_of(ordered, usage, view)
-    worth = WorthSum(usage, view, hourly, placed, kept, hours.of_day(zone), currency)
+        hourly, placed, cells = _with_condensed(ordered, usage, view, rules, pricings)
+    worth = WorthSum(usage, view, hourly, placed, cells, hours.of_day(zone), currency)
     charged: list[Charges] = []
     uncovered: list[tuple[Integers, Integers]] = []
     for filling in fillings(hourly, placed, view.windows):
@@ -174,26 +174,6 @@ def _view(
     )
 
 
-class _Lazy(Mapping[str, Integers]):
-    """Quantities by name, made when first asked for: most facts price few of them."""
-
-    def __init__(self, make: Callable[[str], Integers]) -> None:
-        self._make, self._made = make, dict[str, Integers]()
-
-    def __getitem__(self, name: str) -> Integers:
-        if name not in QUANTITIES:
-            raise KeyError(name)
-        if name not in self._made:
-            self._made[name] = self._make(name)
-        return self._made[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(QUANTITIES)
-
-    def __len__(self) -> int:
-        return len(QUANTITIES)
-
-
 def _sums_by_cell(usage: UsageRuns, column: Integers, count: int) -> Mapping[str, Integers]:
     """Each quantity summed by run and column."""
     columns = int(column.max()) + 1
@@ -207,7 +187,7 @@ def _sums_by_cell(usage: UsageRuns, column: Integers, count: int) -> Mapping[str
             cell.append(usage.run.astype(np.int64) * columns + column[usage.hour])
         return sums(cell[0], values, count)
 
-    return _Lazy(made)
+    return LazyQuantities(made)
 
 
 def _of_runs(usage: UsageRuns, hours: Integers, quantities: Mapping[str, Integers]) -> Hourly:
@@ -262,19 +242,26 @@ def _need_order(usage: UsageRuns, view: View, rules: MeterRules, pricings: Seque
     return found
 
 
-def _with_rows_of(ordered: Flags, usage: UsageRuns, view: View) -> tuple[Hourly, Placed, Integers]:
-    """The sums of the other customers, followed by these ones' rows; and the places of those sums."""
-    kept = np.flatnonzero(~ordered[view.hourly.customer])
-    rows = np.flatnonzero(np.repeat(ordered, np.diff(usage.starts)))
-    run, hour = usage.run[rows].astype(np.int64), usage.hour[rows].astype(np.int64)
+def _with_condensed(
+    ordered: Flags, usage: UsageRuns, view: View, rules: MeterRules, pricings: Sequence[MeterPricing]
+) -> tuple[Hourly, Placed, Cells]:
+    """The sums of the other customers, followed by these ones' condensed; and where each row of usage went."""
+    of_sums = ordered[view.hourly.customer]
+    kept = np.flatnonzero(~of_sums)
+    found = condensed(ordered, usage, view, rules, pricings)
+    cell_of_sum = np.cumsum(~of_sums) - 1
+    cell_of_row = cell_of_sum[usage.run.astype(np.int64) * view.columns + view.column[usage.hour]]
+    cell_of_row[found.rows] = found.sum_of_row + len(kept)
+    run, hour = found.run, found.hour
 
-    def both(of_sums: Any, of_rows: Any) -> Any:
-        return np.concatenate([of_sums[kept], of_rows])
+    def both(of_sums: Any, of_condensed: Any) -> Any:
+        return np.concatenate([of_sums[kept], of_condensed])
 
     def quantity(name: str) -> Any:
         values = usage.quantities.get(name)
-        of_rows = np.zeros(len(rows), np.int64) if values is None else values[rows].astype(np.int64)
-        return both(view.hourly.quantities[name], of_rows)
+        of_rows = found.rows[:0] if values is None else values[found.rows].astype(np.int64)
+        places = found.sum_of_row[: len(of_rows)]
+        return both(view.hourly.quantities[name], sums(places, of_rows, len(run)))
 
     hourly = replace(
         view.hourly,
@@ -284,14 +271,14 @@ def _with_rows_of(ordered: Flags, usage: UsageRuns, view: View) -> tuple[Hourly,
         model=both(view.hourly.model, usage.model[run]),
         outcome=both(view.hourly.outcome, usage.outcome[run]),
         band=both(view.hourly.band, usage.band[run]),
-        quantities=_Lazy(quantity),
+        quantities=LazyQuantities(quantity),
     )
-    at = run * view.stretches + view.stretch[hour]
-    of_rows = _taken(view.at_stretch, at)
+    of_runs = _taken(view.at_stretch, run * view.stretches + view.stretch[hour])
     placed = replace(
         view.placed,
-        row=both(view.placed.row, of_rows.row),
-        billed=both(view.placed.billed, of_rows.billed),
-        case=both(view.placed.case, of_rows.case),
+        row=both(view.placed.row, of_runs.row),
+        billed=both(view.placed.billed, of_runs.billed),
+        case=both(view.placed.case, of_runs.case),
     )
-    return hourly, placed, kept
+    alone = np.concatenate([np.zeros(len(kept), np.bool_), found.turning])
+    return hourly, placed, Cells(alone, cell_of_row)

@@ -2,12 +2,12 @@
 
 A line's amount is rounded once, so parts of lines have no amounts; they have a worth, quantity × unit price. Worth is
 counted in one unit for all prices, a power of ten of the minor unit's, small enough that each unit price is a whole number
-of it; sums are then sums of integers. Of a customer whose bill needs no order every row of one run and column has one price
-a meter, so a row's worth is linear in its quantities:
+of it; sums are then sums of integers. Rows that were rated as one sum have one price a meter, so a row's worth is linear
+in its quantities:
 
     input = prompt − cached at 40, cached at 10:      worth = 40 × prompt + (10 − 40) × cached
 
-The others' rows have a worth tier by tier. Packages have none: what they cost depends on the pool alone.
+Hours in which a pool turns have a worth tier by tier. Packages have none: what they cost depends on the pool alone.
 """
 
 from __future__ import annotations
@@ -15,24 +15,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from fractions import Fraction
-from math import lcm
 from typing import Protocol
 
 import numpy as np
 
 from billing import price_graduated, price_volume
-from billing.charged_lines import list_price
 from billing.charges import NO_TIER, MeterPricing
 from billing.filling import Filling
 from billing.hourly import Flags, Hourly, Integers, distinct, sums
 from billing.included import free_units
-from billing.money import exact_product, minor_per_unit
 from billing.placing import Placed
-from billing.tariff import METERS, PRICE_BASE, Graduated, Package, Plain, Volume
-from billing.terms import TermsRow
+from billing.tariff import METERS
 from billing.usage_runs import UsageRuns
+from billing.what_if_units import Units
 from billing.window import WindowTable
 
 _CHUNK_ROWS = 1 << 17
@@ -68,11 +64,28 @@ class Worth:
         return Fraction(sum(self.by_hour), self.per_minor)
 
 
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """What each row of usage is part of: `of_row` is a place in the rated usage, None for run × columns + column of the
+    view. `alone`: by such place, whether it is of one hour in which a pool turns, so that it may lie in several tiers.
+    """
+
+    alone: Flags
+    of_row: Integers | None
+
+    def of(self, usage: UsageRuns, view: Seen, part: slice) -> Integers:
+        """What the rows of usage in `part` are part of."""
+        if self.of_row is not None:
+            return self.of_row[part]
+        found: Integers = usage.run[part] * np.int64(view.columns) + view.column[usage.hour[part]]
+        return found
+
+
 class WorthSum:
     """Worth as it is summed up, filling by filling.
 
-    `hourly` and `placed` begin with the sums of `view` at the places `kept`; what follows them are rows of customers that
-    need order. `of_day`: the local hour of each hour of the period.
+    `hourly` and `placed` are what is rated, `cells` says of which rows of usage. `of_day`: the local hour of each hour of
+    the period.
     """
 
     def __init__(
@@ -81,14 +94,14 @@ class WorthSum:
         view: Seen,
         hourly: Hourly,
         placed: Placed,
-        kept: Integers,
+        cells: Cells,
         of_day: Integers,
         currency: str,
     ) -> None:
         self._usage, self._view, self._hourly, self._placed = usage, view, hourly, placed
-        self._kept, self._of_day = kept, of_day
-        self._units = _Units(placed.rows, view.windows, currency)
-        self._places, self._place_of_cell = _places(view.placed)
+        self._cells, self._of_day = cells, of_day
+        self._units = Units(placed.rows, view.windows, currency)
+        self._places, self._place_of_cell = _places(placed)
         self._table = [0] * (len(self._places) * HOURS)
         self._priced: dict[str, Integers] = {}
 
@@ -97,15 +110,15 @@ class WorthSum:
         if not quantity.any():
             return
         of_meter = _OfMeter(quantity, filling, pricing, self._units)
-        unit = self._priced.setdefault(pricing.meter, np.zeros(len(self._view.placed.row), self._units.dtype))
-        of_sums = np.flatnonzero(filling.at < len(self._kept))
-        unit[self._kept[filling.at[of_sums]]] = of_meter.unit[of_sums]
-        of_rows = np.flatnonzero(filling.at >= len(self._kept))
-        if len(of_rows):
-            at = filling.at[of_rows]
+        unit = self._priced.setdefault(pricing.meter, np.zeros(len(self._placed.row), self._units.dtype))
+        alone = self._cells.alone[filling.at]
+        unit[filling.at] = np.where(alone, 0, of_meter.unit)
+        of_hours = np.flatnonzero(alone)
+        if len(of_hours):
+            at = filling.at[of_hours]
             key = _place_of_case(self._placed, self._places)[self._placed.case[at]] * HOURS
             key += self._of_day[self._hourly.hours[at] - self._usage.first]
-            self._add(key, of_meter.values()[of_rows])
+            self._add(key, of_meter.values()[of_hours])
 
     def _add(self, key: Integers, value: Integers) -> None:
         totals = np.zeros(len(self._table), object)
@@ -117,8 +130,11 @@ class WorthSum:
 
     def worth(self) -> Worth:
         """All of it, once every filling was added."""
-        coefficients = _coefficients(self._priced, self._view.placed)
-        for key, value in _of_runs(self._usage, self._view, coefficients, self._place_of_cell, self._of_day):
+        coefficients = _coefficients(self._priced, self._placed)
+        found = _of_runs(
+            self._usage, self._view, self._cells, coefficients, self._place_of_cell, self._of_day
+        )
+        for key, value in found:
             self._add(key[: len(self._table)], value[: len(self._table)])
         return _summed(self._table, self._places, self._units.per_minor)
 
@@ -145,61 +161,10 @@ def _summed(table: list[int], places: Sequence[tuple[str, str]], per_minor: int)
     return Worth(per_minor, by_model, by_region, by_hour)
 
 
-class _Units:
-    """Unit prices as whole numbers of 1/`per_minor` minor units."""
-
-    def __init__(self, rows: Sequence[TermsRow], windows: WindowTable, currency: str) -> None:
-        self._rows, self._windows, self._currency = rows, windows, currency
-        self._tariff_of = windows.tariff_of(rows)
-        exact = {
-            minor_per_unit(exact_product(price, window.factor), PRICE_BASE, currency)
-            for row, tariff in zip(rows, self._tariff_of.tolist(), strict=True)
-            for price in _listed(row)
-            for window in windows.windows[tariff]
-        }
-        self.per_minor = lcm(*(below for _, below in exact))
-        #: No unit price is above this.
-        self.most = max((above * (self.per_minor // below) for above, below in exact), default=0)
-        #: Python's integers where unit prices are that large, or that fine.
-        self.dtype: type = np.int64 if self.most < 2**40 else object
-
-    def of(self, meter: str, row: Integers, tier: Integers, window: Integers) -> Integers:
-        """The unit price of each (price row, tier, window code); 0 where no window covers the hour."""
-        lowest = min(int(window.min(initial=0)), 0)
-        width, deep = int(window.max(initial=0)) + 1 - lowest, int(tier.max(initial=0)) + 1
-        keys, at = distinct((row * deep + tier) * width + (window - lowest), len(self._rows) * deep * width)
-        units: list[int] = []
-        for key in keys.tolist():
-            rest, code = divmod(key, width)
-            of_row, of_tier = divmod(rest, deep)
-            units.append(self._unit(meter, of_row, of_tier, code + lowest))
-        return np.array(units, self.dtype)[at] if len(keys) else np.zeros(0, self.dtype)
-
-    def _unit(self, meter: str, row: int, tier: int, window: int) -> int:
-        pricing = self._rows[row].pricing(meter)
-        if window < 0 or pricing is None or isinstance(pricing, Package):
-            return 0
-        named = self._windows.windows[int(self._tariff_of[row])][window]
-        price = exact_product(list_price(pricing, tier), named.factor)
-        above, below = minor_per_unit(price, PRICE_BASE, self._currency)
-        return above * (self.per_minor // below)
-
-
-def _listed(row: TermsRow) -> Iterator[Decimal]:
-    for pricing in row.row.prices.values():
-        match pricing:
-            case Plain():
-                yield pricing.price
-            case Graduated() | Volume():
-                yield from (tier.price for tier in pricing.tiers)
-            case Package():
-                pass
-
-
 class _OfMeter:
     """One meter of the rows of a filling: the unit price of each that has one alone, and what each is worth."""
 
-    def __init__(self, quantity: Integers, filling: Filling, pricing: MeterPricing, units: _Units) -> None:
+    def __init__(self, quantity: Integers, filling: Filling, pricing: MeterPricing, units: Units) -> None:
         self._pricing, self._units, self._row = pricing, units, filling.row
         self._customer = filling.groups.customer[filling.group]
         self._window = filling.groups.window[filling.group]
@@ -214,7 +179,8 @@ class _OfMeter:
         self._rest = np.where(windowed, rest, 0)
         tier = np.where(pricing.graduated[filling.row], 1, NO_TIER)
         self._volume(tier)
-        #: Of sums of customers that need no order: all of a row is free, or none, and in one tier.
+        self._graduated(tier)
+        #: Of what has no turn within it: all of a row is free, or none, and in one tier.
         self.unit = np.where(
             filling.billed & ~free & windowed, units.of(pricing.meter, self._row, tier, self._window), 0
         )
@@ -225,19 +191,30 @@ class _OfMeter:
         if int(np.abs(rest).max(initial=0)) * self._units.most >= _SAFE:
             rest = rest.astype(object)
         found = self.unit * rest
-        chosen, pool, row = self._pools(self._pricing.graduated[self._row] & (self._rest != 0))
-        if not len(chosen):
-            return found
-        found[chosen] = 0
-        order = np.argsort(pool, kind="stable")
-        chosen, pool = chosen[order], pool[order]
-        for tier, parts in price_graduated.quantities(pool, self._rest[chosen], self._pricing.bounds[row]):
+        found[self._pricing.graduated[self._row]] = 0
+        for tier, chosen, parts in self._tiers():
             used = np.flatnonzero(parts)
             at = chosen[used]
             of_tier = np.full(len(at), tier, np.int64)
             unit = self._units.of(self._pricing.meter, self._row[at], of_tier, self._window[at])
             found[at] += parts[used].astype(rest.dtype) * unit
         return found
+
+    def _graduated(self, tier: Integers) -> None:
+        """The tier of rows that lie in one beyond their pool's first, into `tier`."""
+        for number, at, parts in self._tiers():
+            whole = at[(parts == self._rest[at]) & (parts != 0)]
+            tier[whole] = number
+
+    def _tiers(self) -> Iterator[tuple[int, Integers, Integers]]:
+        """(tier, places of graduated rows, what of each lies in it)."""
+        chosen, pool, row = self._pools(self._pricing.graduated[self._row] & (self._rest != 0))
+        if len(chosen):
+            order = np.argsort(pool, kind="stable")
+            chosen, pool = chosen[order], pool[order]
+            upper = self._pricing.bounds[row]
+            for tier, parts in price_graduated.quantities(pool, self._rest[chosen], upper):
+                yield tier, chosen, parts
 
     def _volume(self, tier: Integers) -> None:
         """The tier of volume pools, into `tier`."""
@@ -290,6 +267,7 @@ def _coefficients(priced: Mapping[str, Integers], placed: Placed) -> dict[str, I
 def _of_runs(
     usage: UsageRuns,
     view: Seen,
+    cells: Cells,
     coefficients: Mapping[str, Integers],
     place_of_cell: Integers,
     of_day: Integers,
@@ -303,7 +281,7 @@ def _of_runs(
     for start in range(0, len(usage.hour) if worthy else 0, _CHUNK_ROWS):
         part = slice(start, start + _CHUNK_ROWS)
         hour = usage.hour[part].astype(np.int64)
-        cell = usage.run[part] * np.int64(view.columns) + view.column[hour]
+        cell = cells.of(usage, view, part)
         value = np.zeros(len(hour), kind)
         for name, values in worthy.items():
             value += usage.quantities[name][part] * values[cell].astype(kind, copy=False)
