@@ -90,11 +90,13 @@ _ISSUED = text("""
     GROUP BY kind, id
 """)
 
-# What a version replaces that `supersedes` it, as it is stored; nothing where there is no such version.
+# What a version replaces that `supersedes` it, as it is stored; nothing where there is no such version. Each correction has
+# a reason of its own: a version that has its former's is that one with more hours of a series.
 _KEEP_FORMER = text("""
     INSERT INTO superseded (operator, kind, id, valid_from, superseded_at, valid_until, body, applied_at, places, reason)
     SELECT operator, kind, id, valid_from, :applied_at, valid_until, body, applied_at, places, :reason
     FROM site_document WHERE (operator, kind, id, valid_from) = (:operator, :kind, :id, CAST(:valid_from AS date))
+        AND body ->> 'reason' IS DISTINCT FROM :reason
 """)
 
 # Where a version stands is no part of what it says; each row that changes is a leaf of the log, so others are left alone.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from adapters.site_files.findings import odd_things
-from adapters.site_files.issued import changes, check_issued
+from adapters.site_files.issued import agreed_after_billing, changes, check_issued
 from adapters.site_files.reading import SiteFiles, faults_to_json, in_order, refuse_faults
 from adapters.site_files.references import check_references
 from adapters.site_files.scalars import ID, WrongTextError
@@ -63,11 +63,12 @@ async def check_site(store: SiteStore, files: SiteFiles, now: datetime) -> Check
     placed = place_versions(files.documents, stored, now, faults)
     check_references(files.documents, placed, stored, faults)
     concerned = {each.version.operator for each in placed if each.state != "unchanged"}
-    if concerned:
-        check_issued(placed, stored, await store.issued(concerned), faults)
-    warnings = in_order([*files.warnings, *odd_things(placed, stored, faults, now)])
+    issued = await store.issued(concerned) if concerned else {}
+    check_issued(placed, stored, issued, faults)
+    odd = [*odd_things(placed, stored, faults, now), *agreed_after_billing(placed, issued)]
+    warnings = in_order([*files.warnings, *odd])
     refuse_faults(faults, warnings)
-    days = changes(placed, stored)
+    days = changes(placed, stored, issued)
     closed = await store.closed({change.operator for change in days}) if days else {}
     return Checked(tuple(placed), tuple(warnings), re_rates(days, closed))
 

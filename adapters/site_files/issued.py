@@ -66,15 +66,43 @@ def _only_later(
     return further is not None and further >= midnight(issued_until, zone)
 
 
-def changes(placed: Sequence[Placed], stored: Sequence[StoredDocument]) -> list[Change]:
+def agreed_after_billing(placed: Sequence[Placed], issued: Mapping[Subject, Span]) -> list[Fault]:
+    """A warning of each contract that begins among days that its customer was billed for without it."""
+    odd: list[Fault] = []
+    for each in placed:
+        version = each.version
+        span = issued.get(Subject(version.operator, "customer", version.id))
+        if (
+            version.kind != "contract"
+            or each.state != "created"
+            or span is None
+            or begin(version) >= span.end
+        ):
+            continue
+        since = "from ever" if version.valid_from is None else f"from {version.valid_from}"
+        last = span.end - timedelta(days=1)
+        what = (
+            f"{shown(version)} holds {since}, and its customer was billed for {span.first} to {last} already"
+        )
+        remedy = f"`valid_from: {span.end}` or later, unless the next close of those months shall bill the difference"
+        odd.append(Fault(what, each.document.where, remedy))
+    return odd
+
+
+def changes(
+    placed: Sequence[Placed], stored: Sequence[StoredDocument], issued: Mapping[Subject, Span]
+) -> list[Change]:
     """Which days are rated otherwise than before, of every version that somebody put into the past on purpose: one that
-    takes another's place, and prices with a date."""
+    takes another's place, prices with a date, and a first contract without one. `issued`: days that documents speak
+    about."""
     before, after = timelines(stored), timelines(merged(placed, stored))
     zones = zones_of([], stored)
     found: list[Change] = []
     for each in placed:
         version = each.version
         dated = version.kind in ("tariff", "contract") and version.valid_from is not None
+        if each.state == "created" and version.kind == "contract" and not dated:
+            found += _from_ever(version, after[identity_of(version)], issued)
         if each.state == "unchanged" or version.kind not in RATED_BY or not (dated or each.supersedes):
             continue
         identity = identity_of(version)
@@ -89,6 +117,19 @@ def changes(placed: Sequence[Placed], stored: Sequence[StoredDocument]) -> list[
         else:
             found.append(change)
     return found
+
+
+def _from_ever(
+    contract: StoredDocument, timeline: Sequence[StoredDocument], issued: Mapping[Subject, Span]
+) -> Iterator[Change]:
+    """The days on which a contract without a first day changes something: those that its customer was billed for; all,
+    where it asks for money without usage."""
+    until = end(contract, timeline)
+    span = issued.get(Subject(contract.operator, "customer", contract.id))
+    if "fees" in contract.body or "commitment" in contract.body:
+        yield Change(contract.operator, begin(contract), until)
+    elif span is not None:
+        yield Change(contract.operator, span.first, min(until, span.end))
 
 
 def _where_used(

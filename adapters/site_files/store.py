@@ -69,7 +69,8 @@ class SiteStore(Protocol):
 
     async def save(self, documents: Sequence[StoredDocument]) -> None:
         """Add versions, replacing those with the same operator, kind, id and `valid_from`. What a version that
-        `supersedes` replaces is kept beside it, with its reason, for ever.
+        `supersedes` replaces is kept beside it, with its reason, for ever; each correction has a reason of its own, so
+        one that has its former's is that version with more hours.
 
         A new operator enters the registry, a new customer gets its random subject id; both keep theirs for
         ever.
@@ -112,7 +113,12 @@ class MemorySiteStore:
         for document in documents:
             key = (document.operator, document.kind, document.id, document.valid_from)
             former = self.documents.get(key)
-            if former is not None and "supersedes" in document.body:
+            takes_its_place = "supersedes" in document.body
+            if (
+                former is not None
+                and takes_its_place
+                and former.body.get("reason") != document.body["reason"]
+            ):
                 self.superseded.append(Superseded(former, datetime.now(UTC), document.body["reason"]))
             self.documents[key] = document
 

@@ -47,6 +47,16 @@ def same_content(stated: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
     return stated == stored or ("supersedes" not in stated and stated == _without_reason(stored))
 
 
+def with_reason(stated: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """What a document states, with what the stored version superseded and why, where it says nothing of that."""
+    kept = (
+        {}
+        if "supersedes" in stated
+        else {key: stored[key] for key in ("supersedes", "reason") if key in stored}
+    )
+    return {**stated, **kept}
+
+
 def _without_reason(body: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in body.items() if key not in ("supersedes", "reason")}
 

@@ -18,7 +18,7 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 from adapters.site_files.reading import STANDARD_INPUT, SiteDocument
-from adapters.site_files.superseding import further_hours, same_content
+from adapters.site_files.superseding import further_hours, same_content, with_reason
 from adapters.site_files.tariff_scalars import FIRST
 from billing.site import in_force, version_name
 from billing.stored import StoredDocument
@@ -46,7 +46,10 @@ class Placed:
 
     @property
     def supersedes(self) -> bool:
-        return self.former is not None and "supersedes" in self.version.body
+        """Whether it takes its former's place; one that only grows by hours of a series, or is new, does not."""
+        if self.former is None or "supersedes" not in self.version.body:
+            return False
+        return further_hours(self.former, self.version) is None
 
 
 def identity_of(version: StoredDocument) -> Identity:
@@ -128,7 +131,9 @@ def _place(
         if newest is not None and same_content(document.body, newest.body):
             return Placed(document, _where_it_stands(newest, document), "unchanged")
         if newest is not None:
-            longer = replace(newest, body=document.body, places=plain_places(document))
+            longer = replace(
+                newest, body=with_reason(document.body, newest.body), places=plain_places(document)
+            )
             if further_hours(newest, longer) is not None:
                 return Placed(document, longer, "changed", newest)
         valid_from = tomorrow
@@ -140,6 +145,9 @@ def _place(
         return Placed(document, version, "created")
     if same_content(version.body, same[0].body):
         return Placed(document, _where_it_stands(same[0], document), "unchanged")
+    longer = replace(version, body=with_reason(version.body, same[0].body))
+    if further_hours(same[0], longer) is not None:
+        return Placed(document, longer, "changed", same[0])
     return Placed(document, version, "changed", same[0])
 
 
@@ -174,9 +182,19 @@ def _is_there(document: SiteDocument, timeline: Sequence[StoredDocument], faults
 
 
 def _check_correction(placed: Placed, faults: list[Fault]) -> None:
-    """A file from before a correction doesn't take it back: that would go unsaid."""
-    former = placed.former
-    if former is None or "supersedes" not in former.body or "supersedes" in placed.version.body:
+    """A file from before a correction doesn't take it back, and one that is edited after it doesn't correct again: both
+    would go unsaid. Each correction has a reason of its own."""
+    former, body = placed.former, placed.version.body
+    if former is None or "supersedes" not in former.body:
+        return
+    if "supersedes" in body:
+        if placed.supersedes and body["reason"] == former.body["reason"]:
+            what = f"{shown(former)} took another's place already for that reason, and said something else"
+            remedy = (
+                "leave `supersedes` and `reason` out, and prices change from the next midnight or `valid_from`; "
+                f"or give the reason for which {former.body['supersedes']} is corrected again"
+            )
+            faults.append(Fault(what, placed.document.place("reason"), remedy))
         return
     what = f"{shown(former)} took another's place ({former.body['reason']}), and this is not what it says"
     said = f"`supersedes: {former.body['supersedes']}` and `reason: …`"

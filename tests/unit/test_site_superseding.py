@@ -200,6 +200,22 @@ def test_what_was_superseded_may_be_superseded_again(store: MemorySiteStore) -> 
     ]
 
 
+def test_a_file_that_still_says_supersedes_does_not_correct_again_under_the_old_reason(
+    store: MemorySiteStore,
+) -> None:
+    apply(store, CORRECTED)
+    assert refusals(store, CORRECTED.replace("0.04", "0.05")) == [
+        "-:6: tariff/vilnius@2026-10-01 took another's place already for that reason, and said something else "
+        "(leave `supersedes` and `reason` out, and prices change from the next midnight or `valid_from`; "
+        "or give the reason for which 2026-10-01 is corrected again)"
+    ]
+    dearer = CORRECTED.replace("0.04", "0.05").replace(
+        "supersedes: 2026-10-01\nreason: the point stood wrong\n", ""
+    )
+    assert apply(store, dearer).created == ("tariff/vilnius@2026-11-23",)
+    assert len(store.superseded) == 1
+
+
 def test_a_version_without_a_date_is_called_first() -> None:
     store = MemorySiteStore()
     apply(store, BY_DEFAULT, TARIFF.replace("valid_from: 2026-10-01\n", ""))
@@ -270,6 +286,39 @@ def test_a_contract_that_begins_in_a_closed_period_says_so_too(store: MemorySite
     assert [str(each.period) for each in apply(store, customer, contract).re_rates] == ["2026-10"]
 
 
+BETA = "kind: customer\nid: beta\noperator: telecentras\nname: Beta\ncountry: LT\n"
+AGREED = "kind: contract\ncustomer: beta\ntariff: vilnius\n"
+
+
+def test_a_first_contract_that_holds_from_ever_names_the_months_that_its_customer_was_billed_for(
+    store: MemorySiteStore,
+) -> None:
+    apply(store, BETA)
+    store.spans[Subject("telecentras", "customer", "beta")] = Span(date(2026, 10, 1), date(2026, 11, 1))
+    for day, since in (("", "holds from ever"), ("valid_from: 2026-10-15\n", "holds from 2026-10-15")):
+        trial = MemorySiteStore()
+        trial.documents, trial.spans, trial.closes = dict(store.documents), store.spans, store.closes
+        applied = apply(trial, f"{AGREED}{day}discount: 10%\n")
+        assert [str(each.period) for each in applied.re_rates] == ["2026-10"]
+        (odd,) = applied.warnings
+        assert f"{since}, and its customer was billed for 2026-10-01 to 2026-10-31 already" in odd.what
+        assert odd.remedy.startswith("`valid_from: 2026-11-01` or later")
+    later = apply(store, f"{AGREED}valid_from: 2026-11-01\ndiscount: 10%\n")
+    assert (later.re_rates, later.warnings) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("agreed", "months"),
+    [("discount: 10%", []), ("commitment: 100.00", ["2026-09", "2026-10"])],
+)
+def test_a_contract_of_somebody_who_was_never_billed_changes_closed_months_only_where_it_asks_for_money_alone(
+    agreed: str, months: list[str], store: MemorySiteStore
+) -> None:
+    applied = apply(store, BETA, f"{AGREED}{agreed}\n")
+    assert [str(each.period) for each in applied.re_rates] == months
+    assert applied.warnings == ()
+
+
 # -- series ----------------------------------------------------------------------------------------------------------
 
 
@@ -317,6 +366,29 @@ def test_a_version_from_ever_grows_too_and_stays_the_one_that_it_is(tmp_path: Pa
         use(store)
     [tariff] = [each for each in store.documents.values() if each.kind == "tariff"]
     assert len(tariff.body["windows"][0]["series"]["prices"]) == 793
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_a_version_that_took_anothers_place_grows_by_hours_too_and_corrects_nothing_by_it(
+    said: bool, tmp_path: Path
+) -> None:
+    store, file, series = MemorySiteStore(), tmp_path / "site.yaml", tmp_path / "spot.csv"
+    undated = f"{OPERATOR}---\n{SPOT}".replace("valid_from: 2026-10-01\n", "")
+    correction = undated.replace("factor: 0.6", "factor: 0.7") + "supersedes: first\nreason: a slip\n"
+
+    def again(text: str, hours_known: int) -> Applied:
+        file.write_text(text, encoding="utf-8")
+        series.write_text(hours("2026-09-30T21:00:00+00:00", hours_known), encoding="utf-8")
+        return asyncio.run(apply_site(store, read_files([file]), NOON))
+
+    again(undated, 745)
+    use(store)
+    assert again(correction, 745).changed == ("tariff/vilnius",)
+    settled = correction if said else correction.partition("supersedes: ")[0]
+    assert again(settled, 769).changed == ("tariff/vilnius",)
+    (tariff,) = [each for each in store.documents.values() if each.kind == "tariff"]
+    assert (tariff.body["reason"], len(tariff.body["windows"][0]["series"]["prices"])) == ("a slip", 769)
+    assert [each.reason for each in store.superseded] == ["a slip"], "nothing more was corrected"
 
 
 def test_hours_that_were_issued_without_a_price_are_not_filled_in_afterwards(tmp_path: Path) -> None:
