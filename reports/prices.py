@@ -8,7 +8,8 @@ has none for that hour.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -139,34 +140,63 @@ def _local(value: datetime, zone: ZoneInfo) -> str:
 
 # -- for a person --------------------------------------------------------------------------------------------------
 
-COLUMNS = ("row", "models", "regions", "prompts", "meter", "how", "list price", "factor", "price", "where")
-FIGURES = ("list price", "factor", "price")
+WIDTH = 80
+_COLUMNS = ("meter", "how", "list price", "factor", "price")
+_FIGURES = ("list price", "factor", "price")
 
 
-def price_lines(document: Json) -> Iterator[Sequence[str]]:
-    """A line a meter and tier under COLUMNS; what a row says once stands in its first line."""
-    for row in document["prices"]:
-        said = [
-            row["price_row"] or "none",
-            " ".join(row["models"]) or "no row prices it",
-            " ".join(row["in_regions"] or row["regions"]) or "all",
-            _prompts(row),
-        ]
-        lines = [
-            line for meter in row["meters"] for line in _meter_lines(meter, document["window"]["factor"])
-        ]
-        for number, line in enumerate(lines or [("", "", "", "", "")]):
-            yield (
-                *(said if number == 0 else [""] * len(said)),
-                *line,
-                (row["place"] or "") if number == 0 else "",
-            )
+def price_text(document: Json) -> list[str]:
+    """What a person reads, in 80 columns: which versions hold, a block of lines for each price row, what else counts."""
+    said = [*_wrapped(price_head(document)), ""]
+    blocks = [
+        (_row_head(row), list(_row_lines(row, document["window"]["factor"]))) for row in document["prices"]
+    ]
+    cells = [_COLUMNS, *(line for _, lines in blocks for line in lines)]
+    widths = [max(len(line[place]) for line in cells) for place in range(len(_COLUMNS))]
+    if blocks:
+        said.append(_aligned(_COLUMNS, widths))
+    for head, lines in blocks:
+        said += _wrapped([head])
+        said += [_aligned(line, widths) for line in lines]
+    return [*said, "", *_wrapped(price_foot(document))]
 
 
-def _prompts(row: Json) -> str:
+def _row_head(row: Json) -> str:
+    """`tariff:2: qwen3-* in LT-VL, prompts to 128,000 [tariff.yaml:12]`."""
+    if row["price_row"] is None:
+        return f"{' '.join(row['in_regions']) or 'everywhere'}: no row prices it"
+    regions = " ".join(row["in_regions"] or row["regions"])
     over, up_to = row["prompt_over"], row["prompt_up_to"]
-    parts = [f"over {over:,}"] if over else []
-    return " ".join([*parts, f"to {up_to:,}"] if up_to else parts) or "all"
+    prompts = [f"over {over:,}"] if over else []
+    prompts += [f"to {up_to:,}"] if up_to else []
+    said = f"{row['price_row']}: {' '.join(row['models'])}"
+    said += f" in {regions}" if regions else ""
+    said += f", prompts {' '.join(prompts)}" if prompts else ""
+    return said + _stands(row["place"])
+
+
+def _row_lines(row: Json, factor: str | None) -> Iterator[Sequence[str]]:
+    """A line a meter and tier, under _COLUMNS."""
+    for meter in row["meters"]:
+        yield from _meter_lines(meter, factor)
+
+
+def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
+    cells = (
+        cell.rjust(width) if column in _FIGURES else cell.ljust(width)
+        for column, cell, width in zip(_COLUMNS, line, widths, strict=True)
+    )
+    return f"  {'  '.join(cells)}".rstrip()
+
+
+def _wrapped(lines: Iterable[str]) -> list[str]:
+    return [
+        part
+        for line in lines
+        for part in textwrap.wrap(
+            line, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+        )
+    ]
 
 
 def _meter_lines(meter: Json, factor: str | None) -> Iterator[tuple[str, str, str, str, str]]:

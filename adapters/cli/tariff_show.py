@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from adapters.cli.framework import Context, Result, command, table
+from adapters.cli.framework import Context, Result, command
 from adapters.cli.options import CustomerOption, OperatorOption
+from adapters.cli.tables import printable
 from adapters.data_folder import now
 from adapters.prices import tariff_show
 from billing.prices_asked import Question
-from reports.prices import COLUMNS, FIGURES, price_foot, price_head, price_lines
+from reports.prices import price_text
 
 
 def register(group: typer.Typer) -> None:
@@ -47,14 +48,4 @@ def register(group: typer.Typer) -> None:
         question = Question(tariff, moment, model, region, customer)
         async with context.database() as database:
             document = await tariff_show(database, operator, question, at, moment)
-        lines = list(price_lines(document))
-        shown = [
-            column
-            for place, column in enumerate(COLUMNS)
-            if column in ("row", "meter") or any(line[place] for line in lines)
-        ]
-        rows = [
-            [cell for column, cell in zip(COLUMNS, line, strict=True) if column in shown] for line in lines
-        ]
-        prices = table(None, shown, rows, right=FIGURES)
-        return Result(document, [*price_head(document), prices, *price_foot(document)])
+        return Result(document, [printable(line) for line in price_text(document)])

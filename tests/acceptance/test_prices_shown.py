@@ -75,7 +75,9 @@ def test_the_prices_of_an_hour_are_said_with_their_row_window_and_place(tally: T
             "what": "no window, factor 1",
         }
     ]
-    said = tally.run(*line).stdout
+    shown = tally.run(*line).stdout
+    assert max(len(each) for each in shown.splitlines() if str(site) not in each) <= 80
+    said = " ".join(shown.split())
     assert f"window night (mon tue wed thu fri sat sun holiday 22:00-06:00) [{site}:17]: factor 0.5" in said
     assert "next: 2026-10-25 06:00:00+02:00: no window, factor 1" in said
 

@@ -18,7 +18,7 @@ from billing.facts import Facts
 from billing.prices_asked import Question, prices_in_force, with_holidays_ahead
 from billing.prices_in_force import window_in_force
 from metering.refusal import Refusal
-from reports.prices import price_foot, price_head, price_lines, prices_json
+from reports.prices import price_foot, price_head, price_text, prices_json
 
 SITE = """
 kind: operator
@@ -347,18 +347,25 @@ def test_a_region_that_a_row_names_may_be_asked_for_before_a_node_is_there() -> 
     assert [row["price_row"] for row in found["prices"]] == ["tariff:1", "tariff:2", "tariff:3"]
 
 
-def test_a_person_reads_a_line_for_each_meter_and_tier() -> None:
-    found = answer("2026-10-07T23:30+03:00", model="qwen3-32b", region="LT-VL")
-    assert list(price_lines(found))[:5] == [
-        (
-            *("tariff:2", "qwen3-*", "LT-VL", "to 128,000"),
-            *("input", "plain", "0.4", "0.5", "0.2", ""),
-        ),
-        ("", "", "", "", "cached_input", "plain", "0.1", "0.5", "0.05", ""),
-        ("", "", "", "", "output", "graduated 1: up to 50,000,000", "1.6", "0.5", "0.8", ""),
-        ("", "", "", "", "", "graduated 2: over 50,000,000", "1.2", "0.5", "0.6", ""),
-        ("", "", "", "", "reasoning", "counted as output", "", "", "", ""),
+def test_a_person_reads_a_block_for_each_row_with_a_line_for_each_meter_and_tier() -> None:
+    text = price_text(answer("2026-10-07T23:30+03:00", model="qwen3-32b", region="LT-VL"))
+    at = next(number for number, line in enumerate(text) if line.startswith("  meter"))
+    assert [" ".join(line.split()) for line in text[at : at + 7]] == [
+        "meter how list price factor price",
+        "tariff:2: qwen3-* in LT-VL, prompts to 128,000",
+        "input plain 0.4 0.5 0.2",
+        "cached_input plain 0.1 0.5 0.05",
+        "output graduated 1: up to 50,000,000 1.6 0.5 0.8",
+        "graduated 2: over 50,000,000 1.2 0.5 0.6",
+        "reasoning counted as output",
     ]
+    assert len({len(line) for line in text[at + 2 : at + 6]}) == 1, "figures end in one column"
+
+
+def test_whatever_is_asked_is_read_in_eighty_columns() -> None:
+    for asked in ({}, {"model": "qwen3-32b"}, {"model": "qwen3-32b", "customer": "acme"}):
+        text = price_text(answer("2026-10-25T03:30+03:00", None, **asked))
+        assert max(map(len, text)) <= 80, text
 
 
 def keys_of(value: object) -> set[str]:
