@@ -18,7 +18,7 @@ from adapters.site_files.scalars import ID, WrongTextError
 from adapters.site_files.schema import shorten
 from adapters.site_files.store import SiteStore
 from adapters.site_files.superseding import ReRate, re_rates
-from adapters.site_files.versions import Placed, place_versions, shown
+from adapters.site_files.versions import Placed, check_not_taken_back, place_versions, shown
 from billing.stored import StoredDocument
 from metering.refusal import Fault, Refusal
 
@@ -61,6 +61,8 @@ async def check_site(store: SiteStore, files: SiteFiles, now: datetime) -> Check
     stored = await store.load()
     faults = list(files.faults)
     placed = place_versions(files.documents, stored, now, faults)
+    if any(each.supersedes for each in placed):
+        check_not_taken_back(placed, await store.load_superseded(), faults)
     check_references(files.documents, placed, stored, faults)
     concerned = {each.version.operator for each in placed if each.state != "unchanged"}
     issued = await store.issued(concerned) if concerned else {}

@@ -18,6 +18,7 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 from adapters.site_files.reading import STANDARD_INPUT, SiteDocument
+from adapters.site_files.store import Superseded
 from adapters.site_files.superseding import further_hours, same_content, with_reason
 from adapters.site_files.tariff_scalars import FIRST
 from billing.site import in_force, version_name
@@ -200,6 +201,23 @@ def _check_correction(placed: Placed, faults: list[Fault]) -> None:
     said = f"`supersedes: {former.body['supersedes']}` and `reason: …`"
     remedy = f"is this file older? `tally get {former.kind} {former.id}` shows it; else say {said} again"
     faults.append(Fault(what, placed.document.where, remedy))
+
+
+def check_not_taken_back(
+    placed: Sequence[Placed], superseded: Sequence[Superseded], faults: list[Fault]
+) -> None:
+    """A correction that was itself corrected is no correction any more: its file, applied again, is an older one."""
+    known: dict[tuple[Identity, date | None], list[Superseded]] = defaultdict(list)
+    for former in superseded:
+        known[identity_of(former.document), former.document.valid_from].append(former)
+    for each in placed:
+        version = each.version
+        befores = known.get((identity_of(version), version.valid_from), []) if each.supersedes else []
+        before = next((before for before in befores if before.document.body == version.body), None)
+        if before is not None:
+            what = f"{shown(version)} said this until {before.at:%Y-%m-%d}, when another took its place ({before.reason})"
+            remedy = f"is this file older? `tally get {version.kind} {version.id}` shows what holds; else name a new reason"
+            faults.append(Fault(what, each.document.place("reason"), remedy))
 
 
 def _twice(first: SiteDocument, second: SiteDocument) -> Fault:

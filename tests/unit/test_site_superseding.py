@@ -161,6 +161,16 @@ def test_applying_the_same_correction_twice_changes_nothing_and_neither_does_wha
     assert len(store.superseded) == 1
 
 
+def test_a_correction_that_was_corrected_is_not_taken_for_a_new_one(store: MemorySiteStore) -> None:
+    again = CORRECTED.replace("0.04", "0.05").replace("the point", "again the point")
+    apply(store, CORRECTED)
+    apply(store, again)
+    [said] = refusals(store, CORRECTED)
+    assert "when another took its place (again the point stood wrong)" in said
+    assert apply(store, CORRECTED.replace("the point", "after all the point")).changed
+    assert len(store.superseded) == 3
+
+
 def test_former_versions_are_shown_with_when_and_why(store: MemorySiteStore) -> None:
     before = to_yaml(asyncio.run(get_documents(store, "tariff", "vilnius")))
     apply(store, CORRECTED)
