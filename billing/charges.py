@@ -81,18 +81,6 @@ def meter_pricing(
     )
 
 
-def charges(
-    meter: str,
-    quantity: Integers,
-    filling: Filling,
-    rows: Sequence[TermsRow],
-    included: Integers | None,
-    models: int,
-) -> Iterator[Charges]:
-    """The charges of one meter, of which each row of `filling` has a `quantity`; the rest as `meter_pricing` has it."""
-    return charges_under(meter_pricing(meter, rows, included, models), quantity, filling)
-
-
 def charges_under(pricing: MeterPricing, quantity: Integers, filling: Filling) -> Iterator[Charges]:
     """The charges of one meter, of which each row of `filling` has a `quantity`.
 

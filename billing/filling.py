@@ -63,12 +63,6 @@ def fillings(hourly: Hourly, placed: Placed, windows: WindowTable) -> Iterator[F
         yield _ordered(at[placed.row[at] >= 0], hourly, placed, windows, ranks, tariff_of)
 
 
-def in_filling_order(hourly: Hourly, placed: Placed, windows: WindowTable) -> Filling:
-    """All usage that a row prices at once, ordered and grouped."""
-    at = np.flatnonzero(placed.row >= 0)
-    return _ordered(at, hourly, placed, windows, _ranks(placed), windows.tariff_of(placed.rows))
-
-
 def _ranks(placed: Placed) -> Integers:
     return np.array([row.rank for row in placed.rows], np.int64)
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from billing.hourly import Flags, Hourly, Integers
-from billing.placing import Placed
 from billing.tariff import METERS
 from billing.terms import TermsRow
 
@@ -36,11 +35,6 @@ def meter_rules(rows: Sequence[TermsRow]) -> MeterRules:
     priced = [row.prices() for row in rows] + [(False,) * len(METERS)]
     generated = [row.terms.tariff.bill_output == "generated" for row in rows] + [False]
     return MeterRules(np.array(priced, np.bool_), np.array(generated, np.bool_))
-
-
-def meter_quantity(meter: str, hourly: Hourly, placed: Placed, at: Integers) -> Integers:
-    """The quantity of one meter in the rows `at` of usage."""
-    return Metered(hourly, meter_rules(placed.rows), at, placed.row[at]).quantity(meter)
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from itertools import groupby
 from billing.facts import Facts
 from billing.hourly import hour_instant, hour_number
 from billing.line import BASE_WINDOW, NO_FACTOR
-from billing.money import format_price
+from billing.money import exact_product, format_price
 from billing.tariff import (
     METERS,
     PROMPT_BANDS,
@@ -202,7 +202,7 @@ def _tiers(pricing: Pricing, factor: Decimal | None) -> Iterator[TierInForce]:
         else [(tier.up_to, tier.price) for tier in pricing.tiers]
     )
     for up_to, price in steps:
-        yield TierInForce(up_to, price, None if factor is None else price * factor)
+        yield TierInForce(up_to, price, None if factor is None else exact_product(price, factor))
 
 
 def included_in_force(terms: Terms) -> dict[str, tuple[int, str]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from billing.line import NO_FACTOR
-from billing.money import format_price
+from billing.money import exact_product, format_price
 from billing.prices_in_force import COUNTED, FREE, NOT_PRICED, MeterInForce, holds_in, meters_in_force
 from billing.tariff import PriceRow, Tariff, Window
 from reports import figures
@@ -156,7 +156,7 @@ class _Writing:
         factors = (NO_FACTOR, *(_factor(window) for window in window_columns(self.tariff)))
         prices = {
             meter.meter: [
-                [tier.list_price * (NO_FACTOR if meter.size else factor) for factor in factors]
+                [exact_product(tier.list_price, NO_FACTOR if meter.size else factor) for factor in factors]
                 for tier in meter.tiers
             ]
             for meter in meters

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from datetime import date
 
 from adapters.site_files.reading import SiteDocument
 from adapters.site_files.schema import allowed_words, near_miss
 from adapters.site_files.tariff_references import check_amounts, check_once_fees
-from adapters.site_files.versions import Placed, begin, end, identity_of, merged, shown, timelines
+from adapters.site_files.versions import Identity, Placed, begin, end, identity_of, merged, shown, timelines
 from billing.stored import StoredDocument
 from billing.tariff import METERS, PriceRow, hidden_row
 from billing.tariff_facts import price_rows
@@ -194,8 +195,16 @@ def _check_contract_rows(
 ) -> None:
     """A contract's row hides the first tariff row whose glob matches its own glob's text, and must price
     every meter that this one prices, unless it says `only: true`. Asked of every pair of versions that hold
-    at the same time."""
+    at the same time. Each version is parsed once, however many contracts are on a tariff."""
     known = timelines(merged(placed, stored))
+    parsed: dict[tuple[Identity, date | None], tuple[PriceRow, ...]] = {}
+
+    def rows(version: StoredDocument) -> tuple[PriceRow, ...]:
+        key = identity_of(version), version.valid_from
+        if key not in parsed:
+            parsed[key] = price_rows(version.body)
+        return parsed[key]
+
     in_files = {(identity_of(each.version), each.version.valid_from): each.document for each in placed}
     for (operator, kind, _), contracts in known.items():
         for contract in contracts if kind == "contract" else ():
@@ -208,18 +217,18 @@ def _check_contract_rows(
                 ]
                 begins = max(begin(contract), begin(tariff))
                 if any(documents) and begins < min(end(contract, contracts), end(tariff, tariffs)):
-                    _check_pair(contract, tariff, documents, faults)
+                    _check_pair((contract, rows(contract)), (tariff, rows(tariff)), documents, faults)
 
 
 def _check_pair(
-    contract: StoredDocument,
-    tariff: StoredDocument,
+    priced_contract: tuple[StoredDocument, tuple[PriceRow, ...]],
+    priced_tariff: tuple[StoredDocument, tuple[PriceRow, ...]],
     documents: Sequence[SiteDocument | None],
     faults: list[Fault],
 ) -> None:
+    (contract, contract_rows), (tariff, tariff_rows) = priced_contract, priced_tariff
     of_contract, of_tariff = documents
-    tariff_rows = price_rows(tariff.body)
-    for at, row in enumerate(price_rows(contract.body)):
+    for at, row in enumerate(contract_rows):
         for glob in () if row.only else row.models:
             hidden = hidden_row(tariff_rows, glob)
             lacking = [] if hidden is None else _lacking(row, hidden)

@@ -233,3 +233,14 @@ def test_the_holidays_are_left_out_where_no_window_asks_for_them() -> None:
     tariff = tariff_of()
     assert "Public holidays in" not in said(tariff=replace(tariff, windows=tariff.windows[:1]))
     assert date(2026, 12, 24) in price_sheet().holidays
+
+
+def test_a_price_in_a_window_has_all_the_digits_that_are_billed() -> None:
+    page = said(
+        tariff=tariff_of(
+            RICH.replace("factor: 0.5}", "factor: 0.333333}").replace(
+                "input: 0.40", "input: 123456789012.123456789012"
+            )
+        )
+    )
+    assert "41,152,221,851.778148221851736996" in page

@@ -416,3 +416,11 @@ def test_factors_are_exact() -> None:
         for meter in row["meters"]:
             for tier in meter["tiers"]:
                 assert Decimal(tier["unit_price"]) == Decimal(tier["list_price"]) * Decimal("0.5")
+
+
+def test_a_unit_price_is_the_one_that_is_billed_to_its_last_digit() -> None:
+    night = datetime.fromisoformat("2026-10-07T23:30+03:00")
+    long = SITE.replace("input: 0.60, output: 2.40", "input: 123456789012.123456789012, output: 2.40")
+    facts = with_holidays_ahead(site_facts(long.replace("factor: 0.5", "factor: 0.333333")), night, {})
+    found = prices_json(prices_in_force(facts, Question("vilnius", night, model="qwen3-32b", region="LT-VL")))
+    assert prices(found)["tariff:1", "input"] == ["41152221851.778148221851736996"]

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
+from adapters.site_files import references
 from adapters.site_files.apply import add_private_customers, apply_site
 from adapters.site_files.reading import read_files
 from adapters.site_files.store import MemorySiteStore, Span, Subject
 from adapters.site_files.writing import get_documents, to_yaml
 from billing.facts import facts_from_documents, tariff_in_force_at
 from billing.site import in_force, in_force_at
-from billing.tariff import Plain
+from billing.tariff import Plain, PriceRow
+from billing.tariff_facts import price_rows
 from metering.refusal import Refusal
 
 NOON = datetime(2026, 11, 22, 10, tzinfo=UTC)  # 12:00 in Vilnius
@@ -242,6 +246,23 @@ class TestContractRows:
         more = tariff("0.40").replace("output: 2", "output: 2\n    cached_input: 0.1")
         (said,) = refusals(store, more)
         assert said.startswith("-:6: row 1 of contract/acme hides row 1 of tariff/vilnius@2026-11-23")
+
+    def test_a_tariff_is_read_once_however_many_contracts_are_on_it(
+        self, store: MemorySiteStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read: list[int] = []
+
+        def counted(body: Mapping[str, Any]) -> tuple[PriceRow, ...]:
+            read.append(1)
+            return price_rows(body)
+
+        monkeypatch.setattr(references, "price_rows", counted)
+        customers = [
+            f"kind: customer\nid: c{n}\noperator: telecentras\nname: C\ncountry: LT\n" for n in range(5)
+        ]
+        row = "{models: ['qwen3-*'], input: 0.3, output: 1}"
+        apply(store, *customers, *(contract(row).replace("acme", f"c{n}") for n in range(5)))
+        assert len(read) == 5 + 1
 
     def test_versions_that_never_hold_together_are_not_compared(self, store: MemorySiteStore) -> None:
         apply(store, contract("{models: ['qwen3-*'], input: 0.3, output: 1}", valid_until="2026-11-23"))
