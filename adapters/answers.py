@@ -205,7 +205,7 @@ async def find_document(database: Database, reference: str, operator: str | None
             "which_operator",
             f"several operators have a document {reference}: {owners}",
             where=reference,
-            remedy="use its id",
+            remedy="use its id, or name the operator",
         )
     return found[0]
 

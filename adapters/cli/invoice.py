@@ -64,10 +64,10 @@ def register(app: typer.Typer) -> None:
         return _listed([answers.short(document) for document in found])
 
     @command(group, "show", path="invoice show", example="tally invoice show acme.2026-10.1")
-    async def show(context: Context, reference: ReferenceArgument) -> Result:
+    async def show(context: Context, reference: ReferenceArgument, operator: OperatorOption = None) -> Result:
         """One document with its lines."""
         async with context.database() as database:
-            document = to_json(await answers.find_document(database, reference))
+            document = to_json(await answers.find_document(database, reference, operator))
         return Result(document, document_text(document))
 
     invoice_preview.register(group)
@@ -77,10 +77,11 @@ def register(app: typer.Typer) -> None:
         context: Context,
         reference: ReferenceArgument,
         line: Annotated[str | None, typer.Option("--line", metavar="N", help="Only this line.")] = None,
+        operator: OperatorOption = None,
     ) -> Result:
         """Each step from tokens to cents, and which file, version and row a price came from."""
         async with context.database() as database:
-            document, explanation = await explained(database, reference, line=line)
+            document, explanation = await explained(database, reference, operator, line)
         return Result(explanation, explain_text(document, explanation["lines"]))
 
     @command(group, "issue", path="invoice issue", example="tally invoice issue --period 2026-10")
@@ -127,6 +128,7 @@ def register(app: typer.Typer) -> None:
             bool, typer.Option("--reissue", help="With --full: the next close bills it again, corrected.")
         ] = False,
         issue: IssueOption = False,
+        operator: OperatorOption = None,
     ) -> Result:
         """Credit an issued invoice: record the adjustment and draft its credit note at once."""
         if (net is None) != full or (reissue and not full):
@@ -137,7 +139,7 @@ def register(app: typer.Typer) -> None:
                 remedy="--net N, or --full [--reissue]",
             )
         async with context.database() as database:
-            found = await answers.find_document(database, reference)
+            found = await answers.find_document(database, reference, operator)
             with about("--net"):
                 minor = None if net is None else parse_amount(net, found.currency)
             note = await credit_invoice(

@@ -245,6 +245,14 @@ def test_a_small_difference_waits_and_comes_with_the_next() -> None:
     assert close(books, issue=True)["issued"][0]["net"] == "5.00"
 
 
+def test_a_period_in_which_nothing_waits_is_left_alone_when_the_years_last_one_is_closed() -> None:
+    books = books_with(event(100), event(2, month=12), operator="smallest_document: 1.00")
+    close(books, issue=True)
+    add_usage(books, event(100), event(2, month=12), event(7, day=8))  # late, and nobody closed October again
+    row = close(books, period=Period(2026, 12), now=datetime(2027, 1, 2, tzinfo=UTC), issue=True)
+    assert row["earlier"] == []
+
+
 def test_what_waits_is_drafted_when_the_years_last_period_is_closed() -> None:
     books = books_with(event(4), event(2, month=12), operator="smallest_document: 5.00")
     close(books)
