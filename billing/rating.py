@@ -82,7 +82,7 @@ def rate(usage: pa.Table, facts: Facts, period: Period) -> Rated:
     columns = line_columns(charged, placed.rows, windows, hourly.models, currency)
     return Rated(
         lines=RatedLines(hourly.customers, _present(hourly), columns, dict(_fees(facts, period, currency))),
-        unpriced=unpriced_among(hourly, placed, windows, *_joined(uncovered)),
+        unpriced=unpriced_among(hourly, placed, *_joined(uncovered)),
         tokens=_tokens(charged),
         late=late,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from billing.period import Period
@@ -12,7 +12,10 @@ from metering.refusal import Fault, Refusal
 
 @dataclass(frozen=True, slots=True)
 class Unpriced:
-    """Usage that no price covers; it stops the close. `tokens` is the quantity (seconds of audio_seconds)."""
+    """Usage that no price covers; it stops the close. `tokens` is the quantity (seconds of audio_seconds).
+
+    `where` and `remedy`: as `billing.unpriced_reason` says them of the first hour.
+    """
 
     model: str
     meter: str
@@ -20,6 +23,8 @@ class Unpriced:
     tokens: int
     first_hour: datetime
     why: str
+    where: str = field(default="", compare=False)
+    remedy: str = field(default="", compare=False)
 
 
 def unpriced_refusal(operator: str, period: Period, unpriced: Sequence[Unpriced]) -> Refusal:
@@ -28,11 +33,13 @@ def unpriced_refusal(operator: str, period: Period, unpriced: Sequence[Unpriced]
         "unpriced",
         f"{operator}: usage in {period} that no price covers",
         where=operator,
-        remedy="add a price for it to the tariff or contract, from the hour named on",
+        remedy="each of the faults says what would give it a price; apply that, then close again",
         faults=[
             Fault(
                 f"{each.tokens} of {each.meter} for model {each.model!r} from {_instant(each.first_hour)}"
-                f" in region {each.region!r}: {each.why}"
+                f" in region {each.region!r}: {each.why}",
+                each.where or operator,
+                each.remedy,
             )
             for each in unpriced
         ],

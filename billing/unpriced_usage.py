@@ -11,35 +11,27 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from billing.filling import Filling
 from billing.hourly import Flags, Hourly, Integers, distinct, hour_instant, sums
 from billing.meters import Metered, meter_rules
 from billing.placing import Placed
 from billing.tariff import METERS, Package
-from billing.terms import NO_PRICE_ROW, Terms
+from billing.terms import Terms
 from billing.unpriced import Unpriced
-from billing.window import WindowTable
+from billing.unpriced_reason import Reason, no_meter, no_row, no_series_hour, no_terms
 
 _MUST_BE_PRICED = ("input", "output", "audio_seconds")
 """Meters that a row can't leave out where there is usage; the others add to their parent or are free."""
 
 
-def unpriced_usage(
-    hourly: Hourly, placed: Placed, filling: Filling, windows: WindowTable
-) -> tuple[Unpriced, ...]:
-    """What has no price, by model, meter, region and reason."""
-    return unpriced_among(hourly, placed, windows, *filling.uncovered())
-
-
 def unpriced_among(
-    hourly: Hourly, placed: Placed, windows: WindowTable, uncovered: Integers, code: Integers
+    hourly: Hourly, placed: Placed, uncovered: Integers, code: Integers
 ) -> tuple[Unpriced, ...]:
-    """`unpriced_usage`, where it is known already which places of usage are in hours that a series does not cover
-    (`uncovered`), and the window codes there.
+    """What has no price, by model, meter, region and reason. `uncovered`: places of usage in hours that a series does
+    not cover; `code`: the window codes there.
     """
     rules = meter_rules(placed.rows)
     generated = np.array([_bills_generated(terms) for terms, _, _ in placed.cases], np.bool_)
-    found: dict[tuple[str, str, str, str], tuple[int, int]] = {}
+    found: dict[tuple[str, str, str, str], tuple[int, int, Reason]] = {}
     for meter in METERS:
         priced, packaged = _pricing_flags(meter, placed)
         if meter in hourly.quantities and not hourly.quantities[meter].any():
@@ -51,15 +43,20 @@ def unpriced_among(
         codes = np.concatenate([np.zeros(len(lacking), np.int64), code[outside]])
         quantity = Metered(hourly, rules, at, placed.row[at], generated[placed.case[at]]).quantity(meter)
         used = np.flatnonzero(quantity)
-        for why, total, hour in _of_meter(
-            meter, at[used], codes[used], quantity[used], hourly, placed, windows
+        for (model, region, reason), total, hour in _of_meter(
+            meter, at[used], codes[used], quantity[used], hourly, placed
         ):
-            before, earliest = found.get(why, (0, hour))
-            found[why] = before + total, min(earliest, hour)
+            kind = model, meter, region, reason.why
+            before, earliest, first = found.get(kind, (0, hour, reason))
+            found[kind] = before + total, min(earliest, hour), first if earliest <= hour else reason
     return tuple(
-        Unpriced(model, meter, region, total, hour_instant(hour), why)
-        for (model, meter, region, why), (total, hour) in sorted(found.items())
+        Unpriced(model, meter, region, total, hour_instant(hour), why, reason.where, reason.remedy)
+        for (model, meter, region, why), (total, hour, reason) in sorted(found.items(), key=_kind)
     )
+
+
+def _kind(found: tuple[tuple[str, str, str, str], object]) -> tuple[str, str, str, str]:
+    return found[0]
 
 
 def _bills_generated(terms: Terms | str) -> bool:
@@ -87,9 +84,8 @@ def _of_meter(
     quantity: Integers,
     hourly: Hourly,
     placed: Placed,
-    windows: WindowTable,
-) -> Iterator[tuple[tuple[str, str, str, str], int, int]]:
-    """((model, meter, region, why), quantity, first hour) of rows `at`; `codes`: below 0 in an uncovered hour."""
+) -> Iterator[tuple[tuple[str, str, Reason], int, int]]:
+    """((model, region, reason), quantity, first hour) of rows `at`; `codes`: below 0 in an uncovered hour."""
     keys, place = distinct(hourly.customer[at] * len(placed.cases) + placed.case[at])
     owed = sums(place, quantity, len(keys))[place] != 0
     at, codes, quantity = at[owed], codes[owed], quantity[owed]
@@ -101,13 +97,10 @@ def _of_meter(
     np.minimum.at(first, name, hourly.hours[at])
     for (case, row, code), total, hour in zip(names.tolist(), totals.tolist(), first.tolist(), strict=True):
         terms, region, model = placed.cases[case]
-        yield (model, meter, region, _why(terms, row, code, meter, placed, windows)), total, hour
-
-
-def _why(terms: Terms | str, row: int, code: int, meter: str, placed: Placed, windows: WindowTable) -> str:
-    if isinstance(terms, str):
-        return terms
-    if code < 0:
-        return windows.why_uncovered(terms.tariff.version, code)
-    source = terms.contract_version or terms.tariff.version
-    return f"{source}: {NO_PRICE_ROW if row < 0 else f'{placed.rows[row].name} has no price for {meter}'}"
+        if isinstance(terms, str):
+            reason = no_terms(terms)
+        elif code < 0:
+            reason = no_series_hour(terms.tariff, -1 - code, hour)
+        else:
+            reason = no_row(terms, model, region) if row < 0 else no_meter(placed.rows[row], meter)
+        yield (model, region, reason), total, hour

@@ -108,7 +108,7 @@ def period_outcome(
         segments=segments,
         worth=worth.worth(),
         packages=sum(lines.amount[packaged[lines.price]].tolist()) if len(packaged) else 0,
-        unpriced=unpriced_among(hourly, placed, view.windows, *_joined(uncovered)),
+        unpriced=unpriced_among(hourly, placed, *_joined(uncovered)),
     )
 
 

@@ -58,11 +58,6 @@ class WindowTable:
         places = {tariff.version: place for place, tariff in enumerate(self.tariffs)}
         return np.array([places[row.tariff_version] for row in rows], np.int64)
 
-    def why_uncovered(self, version: str, code: int) -> str:
-        """Why usage in an hour of that code (−1 − w) has no price."""
-        tariff = next(tariff for tariff in self.tariffs if tariff.version == version)
-        return f"the series of window {tariff.windows[-1 - code].name} has no price for that hour"
-
 
 def window_table(tariffs: Sequence[Tariff], facts: Facts, first: int, last: int) -> WindowTable:
     """Windows of every tariff version in the hours `first` to `last`, both included (numbers since 1970)."""

@@ -122,7 +122,6 @@ def test_an_hour_without_a_price_in_the_series_is_uncovered_though_a_later_windo
     hour = hour_number(datetime(2026, 11, 4, 12, tzinfo=UTC))
     table = window_table([of], facts(of), hour, hour)
     assert table.codes.tolist() == [[-2]]
-    assert table.why_uncovered("t", -2) == "the series of window spot has no price for that hour"
 
 
 def test_a_table_has_a_code_for_every_hour_of_every_version() -> None:
