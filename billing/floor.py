@@ -22,7 +22,7 @@ from billing.line import FEE, UNBILLED, Line
 from billing.money import round_half_away
 from billing.period import Period, midnight
 from billing.site import Version, in_force
-from billing.tariff import Contract
+from billing.tariff import Contract, Tariff
 
 FLOOR_PART = "floor"
 COMMITMENT = "Commitment"
@@ -86,13 +86,28 @@ def _of_day(contracts: Sequence[Contract], day: date, facts: Facts, *, used: boo
     contract = in_force(contracts, day)
     if contract is not None and contract.commitment is not None:
         return contract.commitment, 0
-    return None, _minimum(facts, day, contract.tariff if contract else None) if used else 0
+    tariff = _tariff(facts, day, contract.tariff if contract else None) if used else None
+    return None, tariff.minimum or 0 if tariff else 0
 
 
-def _minimum(facts: Facts, day: date, agreed: str | None) -> int:
-    """The minimum of the tariff that was `agreed`, or of the default one, as the operator's `day` begins."""
+def minimum_tariffs(customer: str, period: Period, facts: Facts) -> list[Tariff]:
+    """The tariff versions whose minimum counts on days of the period, where something was used; in their order."""
+    contracts = facts.contracts.get(customer, ())
+    found: list[Tariff] = []
+    for number in range(period.days):
+        day = period.first_day + timedelta(days=number)
+        contract = in_force(contracts, day)
+        if contract is not None and contract.commitment is not None:
+            continue
+        tariff = _tariff(facts, day, contract.tariff if contract else None)
+        if tariff is not None and tariff.minimum is not None and tariff not in found:
+            found.append(tariff)
+    return found
+
+
+def _tariff(facts: Facts, day: date, agreed: str | None) -> Tariff | None:
+    """The tariff that was `agreed`, or the default one, as the operator's `day` begins."""
     operator = in_force(facts.operator, day)
     name = agreed or (operator.default_tariff if operator else None)
     versions = facts.tariffs.get(name or "", ())
-    tariff = tariff_in_force_at(versions, midnight(day, facts.operator[-1].zone))
-    return tariff.minimum or 0 if tariff else 0
+    return tariff_in_force_at(versions, midnight(day, facts.operator[-1].zone))

@@ -49,6 +49,16 @@ class Seen(Protocol):
     def windows(self) -> WindowTable: ...
 
 
+_READ = {
+    "input": {"prompt_tokens", "cached_tokens"},
+    "cached_input": {"cached_tokens"},
+    "output": {"completion_tokens", "generated_tokens", "reasoning_tokens", "generated_reasoning_tokens"},
+    "reasoning": {"reasoning_tokens", "generated_reasoning_tokens"},
+    **{name: {name} for name in ("requests", "audio_seconds")},
+}
+"""Quantities that a meter is counted from. Their sums may be 0 in every cell, and yet some hours be worth something."""
+
+
 @dataclass(frozen=True, slots=True)
 class Worth:
     """Sums of worth in 1/`per_minor` of the minor unit."""
@@ -107,8 +117,8 @@ class WorthSum:
 
     def add(self, quantity: Integers, filling: Filling, pricing: MeterPricing) -> None:
         """Adds what one meter of a filling is worth, of which each row has a `quantity`."""
-        if not quantity.any():
-            return
+        if _READ[pricing.meter].isdisjoint(self._usage.quantities):
+            return  # most have no audio, and no price for it
         of_meter = _OfMeter(quantity, filling, pricing, self._units)
         unit = self._priced.setdefault(pricing.meter, np.zeros(len(self._placed.row), self._units.dtype))
         alone = self._cells.alone[filling.at]

@@ -17,7 +17,7 @@ from billing.bill import segment_of
 from billing.bill_part import BillPart
 from billing.document import Document
 from billing.fees import MONTHLY, days_in_force
-from billing.floor import FLOOR_PART, floor_days, was_used
+from billing.floor import FLOOR_PART, floor_days, minimum_tariffs, was_used
 from billing.line import FEE, Line
 from billing.money import format_minor, round_half_away
 from billing.rated_again import RatedAgain, Standing, part_standing
@@ -123,14 +123,12 @@ def _floor(part: BillPart, again: RatedAgain) -> Iterator[Step]:
 
 
 def _places(again: RatedAgain) -> Iterator[str]:
-    """Where commitments and minimums are stated, of the versions that hold on days of the period or price its lines."""
+    """Where commitments and minimums are stated, of the versions that hold on days of the period."""
     contracts = again.facts.contracts.get(again.bill.customer, ())
     in_force = days_in_force(contracts, again.period)
     for contract in contracts:
         if in_force[contract.version] and contract.commitment is not None:
             yield contract_words(contract, "commitment")
-    priced_by = {line.tariff_version for line in again.bill.lines}
-    for versions in again.facts.tariffs.values():
-        for tariff in versions:
-            if tariff.minimum is not None and tariff.version in priced_by:
-                yield tariff_words(tariff, "minimum")
+    if was_used(again.bill.lines):
+        for tariff in minimum_tariffs(again.bill.customer, again.period, again.facts):
+            yield tariff_words(tariff, "minimum")

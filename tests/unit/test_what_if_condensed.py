@@ -78,3 +78,25 @@ def test_hours_between_turns_are_one_sum_and_bills_and_hours_are_exact(
     fourth = (50 * input_at + 10 * 300) * per_token
     last = (20 * input_at + 70 * 200) * per_token
     assert (by_hour[12], by_hour[15], by_hour[18]) == (30 * 100 * per_token, fourth, last)
+
+
+def test_an_hour_that_a_later_one_takes_back_is_worth_what_it_is_whoever_else_used_anything() -> None:
+    at = datetime(2026, 10, 5, 3, tzinfo=UTC)
+    taken = [
+        {
+            "time": at + timedelta(hours=hour),
+            "customer": "acme",
+            "node": "vilnius-1",
+            "model": "m",
+            "prompt_tokens": tokens,
+        }
+        for hour, tokens in ((0, 10**9), (4, -(10**9)))
+    ]
+    plain = TARIFF.split("prices:")[0] + "prices: [{models: ['*'], input: 1, output: 1}]\n"
+    facts = facts_for(BASE + plain, OCTOBER)
+    start, end = OCTOBER.bounds(facts.operator[-1].zone)
+    for others in ([], [{**taken[0], "customer": "beta", "time": at.replace(hour=12), "prompt_tokens": 1}]):
+        runs = usage_runs(read_hourly(usage_table([*taken, *others]), start, end)[0], hour_number(start))
+        worth = period_outcome(runs, facts, OCTOBER).worth
+        told = {hour: Fraction(value, worth.per_minor) for hour, value in enumerate(worth.by_hour) if value}
+        assert (told[6], told[10]) == (100_000, -100_000)

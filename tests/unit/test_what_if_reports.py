@@ -8,6 +8,7 @@ from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from rated_bills import facts_for
@@ -58,6 +59,20 @@ def test_parts_sum_to_the_whole_on_both_sides(shown: Comparison) -> None:
 
 def test_nights_are_half_as_dear_then_and_days_dearer(shown: Comparison) -> None:
     assert [pair.change < 0 for pair in shown.by_hour] == [hour < 6 or hour >= 22 for hour in range(24)]
+
+
+def test_both_sides_go_by_the_holidays_that_the_months_close_fixed() -> None:
+    holiday = NOW + "holidays: LT\nwindows: [{name: free, days: [holiday], factor: 0}]\n"
+    facts, start = facts_for(BASE + holiday, OCTOBER), OCTOBER.bounds(ZoneInfo("Europe/Vilnius"))[0]
+    hourly = read_hourly(
+        usage_table([event(10, prompt_tokens=10_000_000)]), *OCTOBER.bounds(facts.operator[-1].zone)
+    )
+    usage = {OCTOBER: Prepared(usage_runs(hourly[0], hour_number(start)), Path("nowhere"))}
+    nets = [
+        simulated(usage, facts, facts, fixed).parts["net"]
+        for fixed in ({}, {OCTOBER: {"LT": ["2026-10-05"]}})
+    ]
+    assert [(pair.now, pair.then) for pair in nets] == [(400, 400), (100, 100)]  # the minimum
 
 
 def test_json_has_net_amounts_in_cents_and_worth_exactly(shown: Comparison) -> None:
