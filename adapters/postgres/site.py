@@ -142,7 +142,11 @@ class PostgresSiteStore:
         spans: dict[Subject, Span] = {}
         for operator in operators:
             await see(self._connection, operator)
-            for row in await self._connection.execute(_ISSUED):
+            # How many keys a close keeps is unknown to the planner, which would compare each with each.
+            await self._connection.execute(text("SET LOCAL enable_nestloop = off"))
+            rows = (await self._connection.execute(_ISSUED)).all()
+            await self._connection.execute(text("SET LOCAL enable_nestloop = on"))
+            for row in rows:
                 owner = INSTALLATION if row.kind == "party" else operator
                 key = Subject(owner, row.kind, row.id)
                 span = _span(row.first, row.last, row.issued)
