@@ -126,7 +126,7 @@ async def _checked(
     placed = place_versions(files.documents, stored, now, faults)
     check_references(files.documents, placed, stored, faults)
     warnings = [*files.warnings, *odd_things(placed, stored, faults, now)]
-    refuse_faults(faults)
+    refuse_faults(faults, warnings)
     return [each.version for each in placed], tuple(warnings)
 
 

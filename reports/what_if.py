@@ -108,7 +108,9 @@ def what_if_sections(currency: str, shown: Comparison) -> Iterator[Section]:
 
     def row(name: str, pair: Pair) -> tuple[str, ...]:
         said = (format_minor(round_half_away(each), currency) for each in (pair.now, pair.then, pair.change))
-        return (name, *said, percent_text(pair) or "")
+        # What rounding comes to is a rest of some cents: a percent of it says nothing.
+        percent = None if name == _NAMES["rounding"] else percent_text(pair)
+        return (name, *said, percent or "")
 
     def section(title: str, what: str, rows: Sequence[tuple[str, Pair]]) -> Section:
         return title, (what, "now", "then", "change", "%"), [row(*each) for each in rows]

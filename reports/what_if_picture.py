@@ -11,6 +11,7 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import Any
+from xml.sax.saxutils import escape
 
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -28,6 +29,11 @@ _LONGEST = 22
 _MOST_PERIODS = 36
 _FEWEST_PLACES = 6
 """Side by side a panel has room for so many at least: the bars of a single period are no wider than that."""
+
+_PANELS = (
+    "Four panels: net revenue by period, now and then; worth of usage by hour of day, now and then; change of worth "
+    "by model and region; customers whose bills change most."
+)
 
 KINDS = {".svg": "svg", ".png": "png"}
 
@@ -53,9 +59,8 @@ def what_if_picture(title: str, currency: str, shown: Comparison, kind: str) -> 
         net = shown.parts["net"]
         said = percent_text(net)
         change = f" ({'+' if net.change > 0 else ''}{said}%)" if said else ""
-        figure.suptitle(
-            f"{title}\nnet {_text(net.now, currency)} → {_text(net.then, currency)} {currency}{change}"
-        )
+        totals = f"net {_text(net.now, currency)} → {_text(net.then, currency)} {currency}{change}"
+        figure.suptitle(f"{title}\n{totals}")
         _beside(
             panels[0][0],
             f"Net revenue by period, {currency}",
@@ -71,11 +76,16 @@ def what_if_picture(title: str, currency: str, shown: Comparison, kind: str) -> 
         held = io.BytesIO()
         if kind == "svg":
             canvas: Any = FigureCanvasSVG(figure)
-            canvas.print_svg(held, metadata={"Date": None})
-        else:
-            canvas = FigureCanvasAgg(figure)
-            canvas.print_png(held, metadata={"Software": None})
+            canvas.print_svg(held, metadata={"Date": None, "Title": title})
+            return _described(held.getvalue(), f"{totals}. {_PANELS}")
+        canvas = FigureCanvasAgg(figure)
+        canvas.print_png(held, metadata={"Software": None})
         return held.getvalue()
+
+
+def _described(svg: bytes, text: str) -> bytes:
+    """The picture with a `<desc>` after its `<title>`, for who can't see it; matplotlib writes only the title."""
+    return svg.replace(b"</title>", b"</title>\n <desc>" + escape(text).encode() + b"</desc>", 1)
 
 
 def _beside(axes: Any, title: str, rows: Sequence[tuple[str, Pair]], currency: str) -> None:

@@ -13,7 +13,7 @@ from adapters.cli.files import check_writable, writing
 from adapters.cli.framework import Context, Result, command, table
 from adapters.cli.options import OperatorOption, about
 from adapters.data_folder import now
-from adapters.site_files.reading import read_files
+from adapters.site_files.reading import faults_to_json, read_files
 from adapters.what_if import read_periods, what_if
 from reports.what_if import what_if_json, what_if_sections
 
@@ -74,6 +74,7 @@ def register(group: typer.Typer) -> None:
         document = what_if_json(
             asked.operator, asked.currency, asked.tariff, asked.replaced, asked.put, shown
         )
+        document["warnings"] = faults_to_json(asked.warnings)
         for side, found in (("now", shown.unpriced_now), ("then", shown.unpriced_then)):
             if found:
                 context.say(

@@ -69,7 +69,7 @@ def refuse_faults(faults: Sequence[Fault], warnings: Sequence[Fault] = ()) -> No
     count = "1 fault" if len(listed) == 1 else f"{len(listed)} faults"
     raise Refusal(
         "bad_site_files",
-        f"{count} in site files; nothing was applied",
+        f"{count} in site files; nothing was changed",
         where=listed[0].where,
         remedy="mend each line that is listed",
         faults=listed,

@@ -8,6 +8,7 @@ from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -101,6 +102,20 @@ def test_the_picture_is_the_same_bytes_each_time_and_asks_for_nothing_from_elsew
         assert drawn.startswith(begins)
         assert drawn == what_if_picture("telecentras", "EUR", shown, kind)
         assert b'href="http' not in drawn
+
+
+def test_a_picture_says_in_words_what_it_shows(shown: Comparison) -> None:
+    drawn = what_if_picture("a & b, tariff vilnius", "EUR", shown, "svg").decode()
+    root = ElementTree.fromstring(drawn)
+    named = {child.tag.rpartition("}")[2]: child.text or "" for child in root}
+    assert named["title"] == "a & b, tariff vilnius"
+    assert named["desc"].startswith("net ")
+    assert "customers whose bills change most" in named["desc"]
+
+
+def test_what_rounding_comes_to_has_no_percent(shown: Comparison) -> None:
+    rows = [row for _, _, rows in what_if_sections("EUR", shown) for row in rows]
+    assert {row[-1] for row in rows if row[0] == "rounding of lines"} == {""}
 
 
 def test_a_picture_has_a_suffix_that_is_known() -> None:
