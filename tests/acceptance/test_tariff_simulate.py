@@ -122,7 +122,9 @@ def test_usage_and_facts_that_came_since_are_in_the_next_answer(tally: Tally) ->
     for name in ("now", "then"):
         assert Decimal(second["net"][name]) - Decimal(first["net"][name]) == Decimal("2.00")
 
-    (tally.folder / "now.yaml").write_text(NOW.replace("0.40", "0.80") + AGAIN)
+    (tally.folder / "now.yaml").write_text(
+        NOW.replace("0.40", "0.80") + "supersedes: first\nreason: input costs more\n"
+    )
     tally("apply", "now.yaml")
     third = simulate(tally, periods=("2026-10",))
     assert Decimal(third["net"]["now"]) > Decimal(second["net"]["now"])
