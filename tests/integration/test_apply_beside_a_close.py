@@ -143,7 +143,9 @@ async def test_who_looks_changes_nothing_or_is_another_operator_does_not_wait_fo
     async with asyncio.timeout(5):
         async with site_reader(database) as store:
             checked = await check_site(store, read_files(["-"], CHEAPER_OCTOBER.encode), NOW)
-        assert [each.state for each in checked.placed] == ["created"], "nothing is issued yet for one who looks"
+        assert [each.state for each in checked.placed] == ["created"], (
+            "nothing is issued yet for one who looks"
+        )
         assert (await applied(database, SITE)).created == ()
         async with site_store(database) as store:
             assert await add_private_customers(store, "telecentras", ["trace_1"]) == ("trace_1",)

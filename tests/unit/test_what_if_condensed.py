@@ -99,4 +99,4 @@ def test_an_hour_that_a_later_one_takes_back_is_worth_what_it_is_whoever_else_us
         runs = usage_runs(read_hourly(usage_table([*taken, *others]), start, end)[0], hour_number(start))
         worth = period_outcome(runs, facts, OCTOBER).worth
         told = {hour: Fraction(value, worth.per_minor) for hour, value in enumerate(worth.by_hour) if value}
-        assert (told[6], told[10]) == (100_000, -100_000)
+        assert [told[6], told[10]] == [100_000, -100_000]
