@@ -24,7 +24,7 @@ STORY = (
     *("database prepare", "apply", "check", "get", "tariff schema", "tariff show", "tariff sheet"),
     *("import file", "usage", "streams"),
     *("period close", "period list", "period show", "reconcile"),
-    *("invoice list", "invoice show", "invoice explain", "invoice preview"),
+    *("invoice list", "invoice show", "invoice explain", "invoice preview", "tariff simulate"),
     *(
         "invoice issue",
         "invoice render",

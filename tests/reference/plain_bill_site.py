@@ -52,7 +52,8 @@ class Site:
     def __init__(self, text: str) -> None:
         by_kind: dict[str, dict[str, list[Version]]] = defaultdict(lambda: defaultdict(list))
         for each in filter(None, yaml.load_all(text, _LOADER)):
-            by_kind[each["kind"]][each["customer"] if each["kind"] == "contract" else each["id"]].append(each)
+            named = {"contract": "customer", "share": "operator"}.get(each["kind"], "id")
+            by_kind[each["kind"]][each[named]].append(each)
         self.versions = {
             kind: {name: sorted(each, key=begin) for name, each in of_kind.items()}
             for kind, of_kind in by_kind.items()

@@ -12,7 +12,7 @@ import billing
 MODULES = sorted(Path(next(iter(billing.__path__))).glob("**/*.py"))
 _FLOAT_TYPES = {"float", "float16", "float32", "float64", "longdouble", "double", "Float32", "Float64"}
 _WHOLE = {"gcd", "lcm"}  # of `math`, these make whole numbers of whole numbers
-_FLOAT_FUNCTIONS = {"true_divide", "divide", "mean", "average", "bincount", "sqrt", "random"}
+_FLOAT_FUNCTIONS = {"true_divide", "divide", "mean", "average", "sqrt", "random"}
 
 
 def floats_in(source: str) -> list[str]:
@@ -26,6 +26,12 @@ def floats_in(source: str) -> list[str]:
                 found.append(f"{node.lineno}: true division")
             case ast.Name(id=name) | ast.Attribute(attr=name) if name in _FLOAT_TYPES | _FLOAT_FUNCTIONS:
                 found.append(f"{node.lineno}: {name}")
+            case ast.Call(func=ast.Attribute(attr="bincount"), args=args, keywords=named) if len(
+                args
+            ) > 1 or any(
+                each.arg == "weights" for each in named
+            ):  # without weights it counts, in whole numbers
+                found.append(f"{node.lineno}: bincount with weights")
             case ast.Import(names=names) if any(each.name in ("math", "statistics") for each in names):
                 found.append(f"{node.lineno}: a module that works on floats")
             case ast.ImportFrom(module="math" | "statistics", names=names) if not _WHOLE.issuperset(
@@ -50,7 +56,8 @@ def test_no_module_of_billing_makes_a_float(path: Path) -> None:
         "x /= 2",
         "float(x)",
         "pa.float64()",
-        "np.bincount(a)",
+        "np.bincount(a, b)",
+        "np.bincount(a, weights=b)",
         "import math",
         "from math import log",
     ],
