@@ -92,6 +92,10 @@ def test_documents_and_zero_bills_are_all_customers_with_usage(road: Road) -> No
 
 def test_every_customers_net_is_that_of_an_independent_bill_to_the_cent(road: Road) -> None:
     plain = plain_nets(real_trace.example_site(), real_trace.events(), OCTOBER)
+    under_contract = {customer: plain.pop(customer) for customer in ("acme", "river-institute")}
+    assert under_contract == {"acme": 0, "river-institute": 0}, (
+        "who used nothing and owes nothing has no document"
+    )
 
     billed = {draft["customer"]: _cents(draft["net"]) for draft in road.drafted["drafts"]}
     billed |= dict.fromkeys(road.drafted["zero"], 0)
