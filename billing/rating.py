@@ -82,7 +82,7 @@ def rate(usage: pa.Table, facts: Facts, period: Period) -> Rated:
     columns = line_columns(charged, placed.rows, windows, hourly.models, currency)
     return Rated(
         lines=RatedLines(hourly.customers, _present(hourly), columns, dict(_fees(facts, period, currency))),
-        unpriced=unpriced_among(hourly, placed, *_joined(uncovered)),
+        unpriced=unpriced_among(hourly, placed, uncovered),
         tokens=_tokens(charged),
         late=late,
     )
@@ -105,12 +105,6 @@ def _fees(facts: Facts, period: Period, currency: str) -> Iterator[tuple[str, tu
     for customer, contracts in facts.contracts.items():
         if days_in_force(contracts, period):
             yield customer, tuple(fee_lines(contracts, period, currency))
-
-
-def _joined(uncovered: Sequence[tuple[Integers, Integers]]) -> tuple[Integers, Integers]:
-    nothing = np.zeros(0, np.int64)
-    at, code = ([nothing, *(each[side] for each in uncovered)] for side in (0, 1))
-    return np.concatenate(at), np.concatenate(code)
 
 
 def _tokens(charged: Iterable[Charges]) -> dict[str, int]:

@@ -7,7 +7,7 @@ terms) needs no price.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -24,11 +24,13 @@ _MUST_BE_PRICED = ("input", "output", "audio_seconds")
 
 
 def unpriced_among(
-    hourly: Hourly, placed: Placed, uncovered: Integers, code: Integers
+    hourly: Hourly, placed: Placed, fillings: Iterable[tuple[Integers, Integers]]
 ) -> tuple[Unpriced, ...]:
-    """What has no price, by model, meter, region and reason. `uncovered`: places of usage in hours that a series does
-    not cover; `code`: the window codes there.
+    """What has no price, by model, meter, region and reason. `fillings`: of each the places of usage in hours that a
+    series does not cover, and the window codes there (`Filling.uncovered`).
     """
+    nothing = np.zeros(0, np.int64)
+    uncovered, code = (np.concatenate(each) for each in zip((nothing, nothing), *fillings, strict=True))
     rules = meter_rules(placed.rows)
     generated = np.array([_bills_generated(terms) for terms, _, _ in placed.cases], np.bool_)
     found: dict[tuple[str, str, str, str], tuple[int, int, Reason]] = {}

@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 
@@ -28,19 +27,18 @@ from billing.charged_lines import line_columns
 from billing.charges import Charges, MeterPricing, charges_under, meter_pricing
 from billing.facts import Facts
 from billing.filling import fillings
-from billing.hourly import Flags, Hourly, Integers, distinct, hour_instant, hour_number, sums
+from billing.hourly import Flags, Hourly, Integers, distinct, hour_number, sums
 from billing.included import included_by_meter
 from billing.meters import Metered, MeterRules, meter_rules
 from billing.period import Period
-from billing.placing import Placed, place
+from billing.placing import Placed
 from billing.tariff import METERS
-from billing.terms import stretches
 from billing.unpriced import Unpriced
 from billing.unpriced_usage import unpriced_among
 from billing.usage_runs import LazyQuantities, UsageRuns
 from billing.what_if_condensed import condensed
+from billing.what_if_view import Hours, View, taken, view_of
 from billing.what_if_worth import Cells, Worth, WorthSum
-from billing.window import WindowTable, window_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +74,8 @@ def period_outcome(
     shared = shared or Shared()
     zone, currency = facts.operator[-1].zone, facts.operator[-1].currency
     start, end = period.bounds(zone)
-    hours = _Hours(hour_number(start), hour_number(end))
-    view = _view(usage, facts, period, zone, hours, shared)
+    hours = Hours(hour_number(start), hour_number(end))
+    view = view_of(usage, facts, period, zone, hours, shared.sums)
     included = included_by_meter(usage.customers, facts, hours.end - 1, zone)
     rows, rules = view.placed.rows, meter_rules(view.placed.rows)
     pricings = [meter_pricing(meter, rows, included.get(meter), len(usage.models)) for meter in METERS]
@@ -108,112 +106,8 @@ def period_outcome(
         segments=segments,
         worth=worth.worth(),
         packages=sum(lines.amount[packaged[lines.price]].tolist()) if len(packaged) else 0,
-        unpriced=unpriced_among(hourly, placed, *_joined(uncovered)),
+        unpriced=unpriced_among(hourly, placed, uncovered),
     )
-
-
-def _joined(uncovered: Sequence[tuple[Integers, Integers]]) -> tuple[Integers, Integers]:
-    nothing = np.zeros(0, np.int64)
-    at, code = ([nothing, *(each[side] for each in uncovered)] for side in (0, 1))
-    return np.concatenate(at), np.concatenate(code)
-
-
-@dataclass(frozen=True, slots=True)
-class _Hours:
-    first: int
-    end: int
-
-    def of_day(self, zone: ZoneInfo) -> Integers:
-        """The local hour of each hour's start, 0 to 23."""
-        return np.array(
-            [hour_instant(hour).astimezone(zone).hour for hour in range(self.first, self.end)], np.int64
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """A period's usage as some facts see it: `column` of each hour, alike in stretch and windows; and a row for each run
-    and column, in this order (run × columns + column), with its sums."""
-
-    column: Integers
-    columns: int
-    stretch: Integers
-    hourly: Hourly
-    placed: Placed
-    at_stretch: Placed
-    stretches: int
-    windows: WindowTable
-
-
-def _view(
-    usage: UsageRuns, facts: Facts, period: Period, zone: ZoneInfo, hours: _Hours, shared: Shared
-) -> View:
-    starts = np.array(stretches(facts, *period.bounds(zone), zone), np.int64)
-    stretch = np.searchsorted(starts, np.arange(hours.first, hours.end), side="right") - 1
-    by_stretch = place(_of_runs(usage, starts, {}), facts, period, zone)
-    tariffs = list({row.tariff_version: row.terms.tariff for row in by_stretch.rows}.values())
-    windows = window_table(tariffs, facts, hours.first, hours.end - 1)
-    alike, first, column = np.unique(
-        np.vstack([stretch[None, :], windows.codes]), axis=1, return_index=True, return_inverse=True
-    )
-    column = column.reshape(-1)
-    of_column = alike[0]
-    runs, count = len(usage.customer), len(first)
-    quantities = shared.sums.setdefault(column.tobytes(), _sums_by_cell(usage, column, runs * count))
-    hourly = _of_runs(usage, hours.first + first, quantities)
-    at = (np.arange(runs)[:, None] * len(starts) + of_column[None, :]).reshape(-1)
-    return View(
-        column,
-        count,
-        stretch,
-        hourly,
-        _taken(by_stretch, at),
-        by_stretch,
-        len(starts),
-        windows,
-    )
-
-
-def _sums_by_cell(usage: UsageRuns, column: Integers, count: int) -> Mapping[str, Integers]:
-    """Each quantity summed by run and column."""
-    columns = int(column.max()) + 1
-    cell: list[Integers] = []
-
-    def made(name: str) -> Integers:
-        values = usage.quantity(name)
-        if values is None:
-            return np.zeros(count, np.int64)
-        if not cell:
-            cell.append(usage.run.astype(np.int64) * columns + column[usage.hour])
-        return sums(cell[0], values, count)
-
-    return LazyQuantities(made)
-
-
-def _of_runs(usage: UsageRuns, hours: Integers, quantities: Mapping[str, Integers]) -> Hourly:
-    """Every run in every one of these hours."""
-    count = len(hours)
-
-    def each(column: Integers) -> Integers:
-        return np.repeat(column, count)
-
-    return Hourly(
-        hours=np.tile(hours, len(usage.customer)),
-        customers=usage.customers,
-        customer=each(usage.customer),
-        nodes=usage.nodes,
-        node=each(usage.node),
-        models=usage.models,
-        model=each(usage.model),
-        outcomes=usage.outcomes,
-        outcome=each(usage.outcome),
-        band=each(usage.band),
-        quantities=quantities,
-    )
-
-
-def _taken(placed: Placed, at: Integers) -> Placed:
-    return replace(placed, row=placed.row[at], billed=placed.billed[at], case=placed.case[at])
 
 
 def _need_order(usage: UsageRuns, view: View, rules: MeterRules, pricings: Sequence[MeterPricing]) -> Flags:
@@ -273,7 +167,7 @@ def _with_condensed(
         band=both(view.hourly.band, usage.band[run]),
         quantities=LazyQuantities(quantity),
     )
-    of_runs = _taken(view.at_stretch, run * view.stretches + view.stretch[hour])
+    of_runs = taken(view.at_stretch, run * view.stretches + view.stretch[hour])
     placed = replace(
         view.placed,
         row=both(view.placed.row, of_runs.row),

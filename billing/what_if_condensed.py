@@ -1,7 +1,7 @@
 """Usage of customers whose bill depends on the order of hours, condensed: what lies between two turns is one sum.
 
 A pool turns in the hour in which its content reaches a bound: included units are used up, a tier is left. Between two
-turns of any of a customer's pools all that a run used in one column (`billing.what_if.View`) is free or not, and in one
+turns of any of a customer's pools all that a run used in one column (`billing.what_if_view.View`) is free or not, and in one
 tier, so it may be summed; the hours of turns stay as they are, for there the order within the hour counts.
 
     hours    1   2   3   4   5   6   7          included 100, used up in hour 4
@@ -14,37 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from billing.charges import MeterPricing
 from billing.hourly import Flags, Hourly, Integers, distinct
 from billing.meters import Metered, MeterRules
-from billing.placing import Placed
 from billing.pool import contents
 from billing.usage_runs import LazyQuantities, UsageRuns
-from billing.window import WindowTable
+from billing.what_if_view import View
 
 _ROWS_AT_ONCE = 1 << 17
 """Of usage, and the rest of the last customer's: what is computed on the way stays in a processor's cache."""
-
-
-class Seen(Protocol):
-    """The part of `billing.what_if.View` that is asked for here."""
-
-    @property
-    def column(self) -> Integers: ...
-    @property
-    def columns(self) -> int: ...
-    @property
-    def stretch(self) -> Integers: ...
-    @property
-    def stretches(self) -> int: ...
-    @property
-    def at_stretch(self) -> Placed: ...
-    @property
-    def windows(self) -> WindowTable: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +41,7 @@ class Condensed:
 
 
 def condensed(
-    ordered: Flags, usage: UsageRuns, view: Seen, rules: MeterRules, pricings: Sequence[MeterPricing]
+    ordered: Flags, usage: UsageRuns, view: View, rules: MeterRules, pricings: Sequence[MeterPricing]
 ) -> Condensed:
     """The rows of the customers `ordered`, of whom there are some, condensed."""
     asked = [each for each in pricings if each.included is not None or each.graduated.any()]
@@ -104,7 +85,7 @@ class _Block:
     """Rows of some customers in rule 5's order."""
 
     def __init__(
-        self, rows: Integers, usage: UsageRuns, view: Seen, ranks: Integers, tariff_of: Integers
+        self, rows: Integers, usage: UsageRuns, view: View, ranks: Integers, tariff_of: Integers
     ) -> None:
         run, hour = usage.run[rows].astype(np.int64), usage.hour[rows].astype(np.int64)
         placed, at = view.at_stretch, run * view.stretches + view.stretch[hour]

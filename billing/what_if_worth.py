@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol
 
 import numpy as np
 
@@ -29,24 +28,11 @@ from billing.placing import Placed
 from billing.tariff import METERS
 from billing.usage_runs import UsageRuns
 from billing.what_if_units import Units
-from billing.window import WindowTable
+from billing.what_if_view import View
 
 _CHUNK_ROWS = 1 << 17
 _SAFE = 2**62
 HOURS = 24
-
-
-class Seen(Protocol):
-    """The part of `billing.what_if.View` that is asked for here."""
-
-    @property
-    def column(self) -> Integers: ...
-    @property
-    def columns(self) -> int: ...
-    @property
-    def placed(self) -> Placed: ...
-    @property
-    def windows(self) -> WindowTable: ...
 
 
 _READ = {
@@ -83,7 +69,7 @@ class Cells:
     alone: Flags
     of_row: Integers | None
 
-    def of(self, usage: UsageRuns, view: Seen, part: slice) -> Integers:
+    def of(self, usage: UsageRuns, view: View, part: slice) -> Integers:
         """What the rows of usage in `part` are part of."""
         if self.of_row is not None:
             return self.of_row[part]
@@ -101,7 +87,7 @@ class WorthSum:
     def __init__(
         self,
         usage: UsageRuns,
-        view: Seen,
+        view: View,
         hourly: Hourly,
         placed: Placed,
         cells: Cells,
@@ -276,7 +262,7 @@ def _coefficients(priced: Mapping[str, Integers], placed: Placed) -> dict[str, I
 
 def _of_runs(
     usage: UsageRuns,
-    view: Seen,
+    view: View,
     cells: Cells,
     coefficients: Mapping[str, Integers],
     place_of_cell: Integers,
