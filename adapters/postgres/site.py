@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import date, timedelta
+from datetime import date
 from itertools import groupby
 from typing import Any
 from uuid import UUID
@@ -23,6 +23,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters.postgres.database import INSTALLATION, Database, see, take_lock
+from adapters.postgres.issued import issued_spans
 from adapters.postgres.schema import operator as operator_table
 from adapters.postgres.schema import period_close, site_document, subject, superseded
 from adapters.postgres.schema_base import one_of
@@ -31,64 +32,6 @@ from billing.facts import Facts, facts_from_documents
 from billing.period import Period
 from billing.stored import StoredDocument
 from metering.identity import new_id
-
-# What each issued document rests on. A tariff or contract version is "id" or "id@day"; ids hold no "@".
-#
-# Most of it prices no line: included units, a commitment that was met, the minimum of days without usage. So it is what
-# the close kept by which a document was drafted, the last one before it was issued: the contracts of its customer, and
-# the tariffs in force then that an operator or a contract has ever named.
-_ISSUED = text("""
-    WITH close AS (
-        SELECT period, number, facts, closed_at, lead(closed_at) OVER (PARTITION BY period ORDER BY number) AS until
-        FROM period_close
-    ), drafted AS (
-        SELECT close.period, close.number, document.customer, max(document.issue_date) AS issue_date
-        FROM document JOIN close ON close.period = document.period AND document.issued_at >= close.closed_at
-            AND (close.until IS NULL OR document.issued_at < close.until)
-        WHERE document.state = 'issued'
-        GROUP BY close.period, close.number, document.customer
-    ), kept AS (
-        SELECT period, number, split_part(name, ' ', 1) AS kind, split_part(split_part(name, ' ', 2), '@', 1) AS id
-        FROM close, jsonb_object_keys(close.facts -> 'versions') AS name
-    ), chosen AS (
-        SELECT CASE kind WHEN 'operator' THEN body ->> 'default_tariff' ELSE body ->> 'tariff' END AS id
-        FROM (SELECT kind, body FROM site_document UNION ALL SELECT kind, body FROM superseded) AS versions
-        WHERE kind IN ('operator', 'contract')
-    )
-    SELECT kind, id, min(period) AS first, max(period) AS last, max(issue_date) AS issued FROM (
-        SELECT 'operator' AS kind, operator AS id, period, issue_date FROM document WHERE state = 'issued'
-        UNION ALL
-        SELECT 'customer', customer, period, issue_date FROM document WHERE state = 'issued'
-        UNION ALL
-        SELECT 'party', party, period, issue_date FROM document WHERE state = 'issued'
-        UNION ALL
-        SELECT used.kind, split_part(used.version, '@', 1), period, issue_date
-        FROM document, jsonb_array_elements(content -> 'lines') AS line,
-             LATERAL (VALUES ('tariff', line ->> 'tariff_version'), ('contract', line ->> 'contract_version'))
-                 AS used (kind, version)
-        WHERE state = 'issued'
-        UNION ALL
-        SELECT 'contract', drafted.customer, period, issue_date
-        FROM drafted JOIN kept USING (period, number)
-        WHERE kept.kind = 'contract' AND kept.id = drafted.customer
-        UNION ALL
-        SELECT 'tariff', kept.id, period, issue_date
-        FROM kept JOIN (SELECT period, number, max(issue_date) AS issue_date FROM drafted GROUP BY period, number)
-            AS issuing USING (period, number)
-        WHERE kept.kind = 'tariff' AND kept.id IN (SELECT id FROM chosen)
-        UNION ALL
-        -- A commitment asks for money without a line of its contract.
-        SELECT 'contract', customer, period, issue_date FROM document
-        WHERE state = 'issued' AND jsonb_path_exists(content, '$.*[*] ? (@.part == "floor")')
-        UNION ALL
-        SELECT 'share', operator, period, made_at::date FROM settlement
-        UNION ALL
-        SELECT 'party', share ->> 'party', period, made_at::date
-        FROM settlement, jsonb_array_elements(content -> 'shares') AS share
-    ) AS rests
-    WHERE id IS NOT NULL
-    GROUP BY kind, id
-""")
 
 # What a version replaces that `supersedes` it, as it is stored; nothing where there is no such version. Each correction has
 # a reason of its own: a version that has its former's is that one with more hours of a series.
@@ -139,19 +82,7 @@ class PostgresSiteStore:
         if self._alone:
             for operator in operators:
                 await take_lock(self._connection, book_lock(operator))
-        spans: dict[Subject, Span] = {}
-        for operator in operators:
-            await see(self._connection, operator)
-            # How many keys a close keeps is unknown to the planner, which would compare each with each.
-            await self._connection.execute(text("SET LOCAL enable_nestloop = off"))
-            rows = (await self._connection.execute(_ISSUED)).all()
-            await self._connection.execute(text("SET LOCAL enable_nestloop = on"))
-            for row in rows:
-                owner = INSTALLATION if row.kind == "party" else operator
-                key = Subject(owner, row.kind, row.id)
-                span = _span(row.first, row.last, row.issued)
-                spans[key] = span if key not in spans else _hull(spans[key], span)
-        return spans
+        return await issued_spans(self._connection, operators)
 
     async def closed(self, operators: Collection[str]) -> Mapping[str, Sequence[Period]]:
         found: dict[str, Sequence[Period]] = {}
@@ -265,17 +196,7 @@ async def site_documents(connection: AsyncConnection, operator: str) -> list[Sto
     columns = site_document.c
     query = select(columns.kind, columns.id, columns.valid_from, columns.body, columns.places)
     found = await connection.execute(query.where(columns.operator == operator))
-    return [
-        StoredDocument(
-            row.kind,
-            row.id,
-            operator,
-            None if row.valid_from == date.min else row.valid_from,
-            row.body,
-            row.places,
-        )
-        for row in found
-    ]
+    return [_stored(operator, row) for row in found]
 
 
 async def superseded_documents(connection: AsyncConnection, operator: str) -> list[Superseded]:
@@ -285,20 +206,15 @@ async def superseded_documents(connection: AsyncConnection, operator: str) -> li
     columns = superseded.c
     query = select(superseded).where(columns.operator == operator).order_by(columns.superseded_at)
     return [
-        Superseded(
-            StoredDocument(
-                row.kind,
-                row.id,
-                operator,
-                None if row.valid_from == date.min else row.valid_from,
-                row.body,
-                row.places,
-            ),
-            row.superseded_at,
-            row.reason,
-        )
+        Superseded(_stored(operator, row), row.superseded_at, row.reason)
         for row in await connection.execute(query)
     ]
+
+
+def _stored(operator: str, row: Any) -> StoredDocument:
+    """A version of `operator` out of its row, which has no day for one that holds from ever."""
+    begins = None if row.valid_from == date.min else row.valid_from
+    return StoredDocument(row.kind, row.id, operator, begins, row.body, row.places)
 
 
 async def operator_zone(connection: AsyncConnection, operator: str) -> ZoneInfo:
@@ -319,13 +235,3 @@ async def operator_facts(connection: AsyncConnection, operator: str) -> Facts:
     parties = await site_documents(connection, INSTALLATION)
     await see(connection, operator)
     return facts_from_documents([*own, *parties])
-
-
-def _span(first: str, last: str, issued: date | None) -> Span:
-    after_last = Period.parse(last).next.first_day
-    end = after_last if issued is None else min(after_last, issued + timedelta(days=1))
-    return Span(Period.parse(first).first_day, end)
-
-
-def _hull(one: Span, other: Span) -> Span:
-    return Span(min(one.first, other.first), max(one.end, other.end))
