@@ -24,7 +24,7 @@ from adapters.cli.signing import signing
 from adapters.cli.wiring import archive_objects, make_intake
 from adapters.data_folder import DataFolder
 from adapters.kafka.settings import KafkaSettings, kafka_settings
-from adapters.memory import keep_freed_memory
+from adapters.memory import collect_seldom, keep_freed_memory
 from adapters.postgres.database import Database
 from billing.intake import Intake
 
@@ -119,10 +119,12 @@ async def _work(
     )
     if settings is None:
         async with guarded:
+            collect_seldom()
             ready({"intake": "spool", **shown})
             await make_intake(folder, database, leave_roots=leave_roots).run(stop)
         return
     async with guarded, kafka_intake(folder, database, settings, stop, leave_roots=leave_roots) as taking:
+        collect_seldom()
         ready({"intake": "kafka", **shown})
         await taking.run(stop)
 

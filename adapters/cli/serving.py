@@ -6,7 +6,6 @@ A server stops on SIGTERM, on Ctrl-C, and, when `tally up` started it, when `tal
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import logging
 import os
@@ -20,6 +19,7 @@ from typing import Annotated
 
 import typer
 
+from adapters.memory import collect_seldom
 from metering.refusal import Refusal
 
 # Set by `tally up` for its children: standard input is then a pipe that closes when the parent is gone.
@@ -67,18 +67,14 @@ def ready(addresses: Mapping[str, str]) -> None:
 def settle() -> None:
     """Set the interpreter for a long life of short requests, once all that lasts has been made.
 
-    What lasts is taken out of the garbage collector's sight: it would look at some 200,000 objects again and again,
-    tens of ms each time, and what a request leaves is freed without it. And a thread that seals gives the
-    interpreter back to the one that serves within a tenth of a millisecond instead of five: a request asks for it
-    about four times. pyarrow looks for pandas with its first array, which would be within the first seal, and takes a
-    second where it finds it.
+    A thread that seals gives the interpreter back to the one that serves within a tenth of a millisecond instead of
+    five: a request asks for it about four times. pyarrow looks for pandas with its first array, which would be within
+    the first seal, and takes a second where it finds it.
     """
     import pyarrow  # not for the servers that seal nothing
 
     pyarrow.array([0])
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    collect_seldom()
     sys.setswitchinterval(0.0001)
 
 
