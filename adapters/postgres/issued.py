@@ -18,16 +18,18 @@ from billing.period import Period
 
 # What each issued document rests on. A tariff or contract version is "id" or "id@day"; ids hold no "@".
 #
-# Most of it prices no line: included units, a commitment that was met, the minimum of days without usage. So it is what
-# the close kept by which a document was drafted, the last one before it was issued: the contracts of its customer, and
-# the tariffs in force then that an operator or a contract has ever named.
+# Most of it prices no line: included units, a commitment, met or not, the minimum of days without usage. So it is what
+# the close kept by which a document was drafted, the last one before it was issued (the first one, where the clock by
+# which it was issued was behind): the contracts of its customer, and the tariffs in force then that an operator or a
+# contract has ever named.
 _ISSUED = text("""
     WITH close AS (
-        SELECT period, number, facts, closed_at, lead(closed_at) OVER (PARTITION BY period ORDER BY number) AS until
+        SELECT period, number, facts, CASE number WHEN 1 THEN '-infinity' ELSE closed_at END AS since,
+            lead(closed_at) OVER (PARTITION BY period ORDER BY number) AS until
         FROM period_close
     ), drafted AS (
         SELECT close.period, close.number, document.customer, max(document.issue_date) AS issue_date
-        FROM document JOIN close ON close.period = document.period AND document.issued_at >= close.closed_at
+        FROM document JOIN close ON close.period = document.period AND document.issued_at >= close.since
             AND (close.until IS NULL OR document.issued_at < close.until)
         WHERE document.state = 'issued'
         GROUP BY close.period, close.number, document.customer
@@ -60,10 +62,6 @@ _ISSUED = text("""
         FROM kept JOIN (SELECT period, number, max(issue_date) AS issue_date FROM drafted GROUP BY period, number)
             AS issuing USING (period, number)
         WHERE kept.kind = 'tariff' AND kept.id IN (SELECT id FROM chosen)
-        UNION ALL
-        -- A commitment asks for money without a line of its contract.
-        SELECT 'contract', customer, period, issue_date FROM document
-        WHERE state = 'issued' AND jsonb_path_exists(content, '$.*[*] ? (@.part == "floor")')
         UNION ALL
         SELECT 'share', operator, period, made_at::date FROM settlement
         UNION ALL

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -289,6 +289,7 @@ async def test_issued_documents_hold_the_versions_that_they_name(database: Datab
         }
 
 
+@pytest.mark.parametrize("issued_at", [NOW, NOW - timedelta(seconds=2)], ids=["after it", "a clock behind"])
 @pytest.mark.parametrize(
     "content",
     [
@@ -297,8 +298,9 @@ async def test_issued_documents_hold_the_versions_that_they_name(database: Datab
     ],
 )
 async def test_a_commitment_holds_its_contract_where_no_line_names_it(
-    database: Database, content: str
+    database: Database, content: str, issued_at: datetime
 ) -> None:
+    kept = '{"versions": {"contract acme": "5f2c", "tariff vilnius": "91d0"}}'
     async with site_store(database) as store:
         await apply_site(store, read_files([EXAMPLE]), NOW)
     row = {
@@ -309,7 +311,17 @@ async def test_a_commitment_holds_its_contract_where_no_line_names_it(
         "content": content,
     }
     async with database.app("telecentras") as connection:
-        issued = {"issue_date": date(2026, 11, 3), "issued_at": NOW}
+        await connection.execute(
+            text(
+                "INSERT INTO period_close VALUES ('telecentras', '2026-10', 1, :at, '{}', CAST(:kept AS jsonb), '{}',"
+                " false)"
+            ),
+            {"at": NOW - timedelta(seconds=1), "kept": kept},
+        )
+        issued = {"issue_date": date(2026, 11, 3), "issued_at": issued_at}
         await connection.execute(text(INSERT_DOCUMENT), {**row, **issued})
     async with site_store(database) as store:
-        assert Subject("telecentras", "contract", "acme") in await store.issued(["telecentras"])
+        held = await store.issued(["telecentras"])
+    october = Span(date(2026, 10, 1), date(2026, 11, 1))
+    assert held[Subject("telecentras", "contract", "acme")] == october
+    assert held[Subject("telecentras", "tariff", "vilnius")] == october
