@@ -180,10 +180,18 @@ def command(
         if name is None:
             app.callback(invoke_without_command=True, epilog=epilog)(run)
         else:
-            app.command(name, epilog=epilog)(run)
+            # A short help of one's own is wrapped in lists of commands; one that typer makes of the help is cut off.
+            app.command(name, epilog=epilog, short_help=_first_sentence(handler.__doc__))(run)
         return handler
 
     return register
+
+
+def _first_sentence(help_: str | None) -> str:
+    """What lists of commands say of one: `Write a report: by day, or by model.`"""
+    paragraph = inspect.cleandoc(help_ or "").partition("\n\n")[0]
+    sentence, end, _ = " ".join(paragraph.split()).partition(". ")
+    return sentence + end.strip()
 
 
 def _check_texts(given: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
     @command(tariff, "schema", path="tariff schema", example="tally tariff schema")
     def schema(context: Context) -> Result:  # noqa: ARG001 - what every command takes
-        """Print the JSON Schema of site files, for editors that complete and check them."""
+        """Print the JSON Schema of site files, for editors to check them by."""
         document = site_file_schema()
         return Result(document, json.dumps(document, ensure_ascii=False, indent=2))
 

@@ -45,7 +45,10 @@ def register(group: typer.Typer) -> None:
         ] = None,
         operator: OperatorOption = None,
     ) -> Result:
-        """Write the public price sheet of a tariff: what everybody pays, by region; contracts are not in it."""
+        """Write a tariff's public price sheet: what everybody pays.
+
+        By region, model and window; what is agreed in contracts is not in it.
+        """
         check_writable(out)
         chosen = format or ("pdf" if out.suffix.lower() == ".pdf" else "html")
         asked = SheetAsked(tariff, region, language, at, chosen)

@@ -43,7 +43,7 @@ def register(group: typer.Typer) -> None:
         customer: CustomerOption = None,
         operator: OperatorOption = None,
     ) -> Result:
-        """Print the prices that hold at a time: versions, rows, window and factor, and until when."""
+        """Print the prices that hold at a time, and until when."""
         moment = now().replace(microsecond=0)
         question = Question(tariff, moment, model, region, customer)
         async with context.database() as database:

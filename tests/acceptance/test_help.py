@@ -138,9 +138,13 @@ def test_a_group_alone_lists_its_commands(group: str, tmp_path: Path) -> None:
     ran = Tally(tmp_path).run(group, "--help")
 
     assert ran.exit_code == 0
+    said = " ".join(ran.stdout.split())
     for path in COMMANDS:
         if path.startswith(f"{group} "):
-            assert path.split()[1] in ran.stdout
+            line = " ".join(COMMANDS[path].help.split("\n\n")[0].split()).split(". ")[0]
+            assert f" {path.split()[-1]} {line}" in said or path.count(" ") > 1, path
+    assert not any(line.endswith("...") for line in ran.stdout.splitlines()[1:]), "no summary is cut off"
+    assert max(map(len, ran.stdout.splitlines())) <= 80
 
 
 def test_the_examples_run_in_order_as_they_stand_and_again_with_json(sandbox: Tally) -> None:
