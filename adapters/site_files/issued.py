@@ -39,8 +39,8 @@ def check_issued(
     for each in placed:
         span = issued.get(_rests_on(each.version))
         timeline = known.get(identity_of(each.version), [])
-        if each.state == "unchanged" or span is None or each.supersedes:
-            continue
+        if each.state == "unchanged" or span is None or each.supersedes or each.takes_back:
+            continue  # what takes a correction back is refused already, with the remedy that fits
         held = [other for other in timeline if begin(other) <= begin(each.version)]
         if not held:
             continue

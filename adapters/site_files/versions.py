@@ -52,6 +52,13 @@ class Placed:
             return False
         return further_hours(self.former, self.version) is None
 
+    @property
+    def takes_back(self) -> bool:
+        """Whether it would undo a correction by saying nothing of it, as a file from before it does."""
+        if self.former is None or "supersedes" not in self.former.body:
+            return False
+        return "supersedes" not in self.version.body
+
 
 def identity_of(version: StoredDocument) -> Identity:
     return version.operator, version.kind, version.id
@@ -188,7 +195,7 @@ def _check_correction(placed: Placed, faults: list[Fault]) -> None:
     former, body = placed.former, placed.version.body
     if former is None or "supersedes" not in former.body:
         return
-    if "supersedes" in body:
+    if not placed.takes_back:
         if placed.supersedes and body["reason"] == former.body["reason"]:
             what = f"{shown(former)} took another's place already for that reason, and said something else"
             remedy = (

@@ -192,9 +192,13 @@ def test_a_file_that_no_longer_says_what_it_superseded_says_the_same(store: Memo
     assert apply(store, settled).unchanged == ("tariff/vilnius@2026-10-01",)
 
 
-def test_a_file_from_before_a_correction_does_not_take_it_back(store: MemorySiteStore) -> None:
+@pytest.mark.parametrize("used", [True, False])
+def test_a_file_from_before_a_correction_does_not_take_it_back_and_is_told_so_once(
+    store: MemorySiteStore, used: bool
+) -> None:
     apply(store, CORRECTED)
-    store.spans.clear()  # whether or not it has been used
+    if not used:
+        store.spans.clear()
     assert refusals(store, TARIFF) == [
         "-:1: tariff/vilnius@2026-10-01 took another's place (the point stood wrong), and this is not what it says "
         "(is this file older? `tally get tariff vilnius` shows it; else say `supersedes: 2026-10-01` and `reason: …` again)"
