@@ -231,6 +231,7 @@ SHARE = _kind(
                 ),
                 "party",
                 check_parts,
+                "write who shares: [{party: embedded-llm, percent: 12%}]; without a share the operator keeps all",
             ),
             "Together at most 100%.",
             required=True,

@@ -58,11 +58,14 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A list of one type, not empty. `single`: what one item is called. `check` sees a list without faults."""
+    """A list of one type, not empty. `single`: what one item is called. `check` sees a list without faults. `if_empty`:
+    what to write instead of an empty one, where that is more than an item or nothing at all.
+    """
 
     item: Type
     single: str
     check: Callable[[list[Any], Path, Reading], None] | None = None
+    if_empty: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +158,8 @@ def _read_list(expected: Listing, node: Node, path: Path, reading: Reading) -> A
         reading.fault(path, "must be a list", f"allowed: [{expected.single}, …]")
         return MISSING
     if not node.items:
-        reading.fault(path, "the list is empty", f"name at least one {expected.single}, or leave the key out")
+        remedy = expected.if_empty or f"name at least one {expected.single}, or leave the key out"
+        reading.fault(path, "the list is empty", remedy)
         return MISSING
     faults_before = len(reading.faults)
     items = [read(expected.item, item, (*path, at), reading) for at, item in enumerate(node.items)]

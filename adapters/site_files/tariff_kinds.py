@@ -55,6 +55,12 @@ _TIER = Table(
         "price": Field(PRICE, f"Per {PRICE_BASE:,} units.", required=True),
     }
 )
+_TIERS = Listing(
+    _TIER,
+    "tier",
+    check_tiers,
+    "write tiers, [{up_to: 50_000_000, price: 1.60}, {price: 1.20}], or a price alone",
+)
 _PACKAGE = Table(
     {
         "size": Field(UNITS, "Units in a package; each started one is charged.", required=True),
@@ -65,11 +71,9 @@ _PRICING = Either(
     PRICE,
     Table(
         {
-            "graduated": Field(
-                Listing(_TIER, "tier", check_tiers), "Each unit at the price of the tier that it falls in."
-            ),
+            "graduated": Field(_TIERS, "Each unit at the price of the tier that it falls in."),
             "volume": Field(
-                Listing(_TIER, "tier", check_tiers),
+                _TIERS,
                 "All units at the price of the tier that their total falls in.",
             ),
             "package": Field(_PACKAGE, "A price for each started package; windows have no effect on it."),
@@ -81,11 +85,20 @@ _PRICING = Either(
 )
 _ROW = {
     "models": Field(
-        Listing(MODEL_GLOB, "model"),
+        Listing(
+            MODEL_GLOB,
+            "model",
+            if_empty='write ["*"] for every model, or name those that the row prices: ["qwen3-*", llama-4]',
+        ),
         "Models that the row prices, as the engine names them; only * is special.",
         required=True,
     ),
-    "regions": Field(Listing(REGION_GLOB, "region"), "Regions of nodes; absent: every region."),
+    "regions": Field(
+        Listing(
+            REGION_GLOB, "region", if_empty="leave the key out for every region, or name some: [LT-*, IT-RM]"
+        ),
+        "Regions of nodes; absent: every region.",
+    ),
     "prompt_over": Field(PROMPT_OVER, "Only requests whose whole prompt is longer than so many tokens."),
     **{meter: Field(_PRICING, f"Price per {PRICE_BASE:,} {_PER[meter]}.") for meter in METERS},
 }
@@ -98,7 +111,9 @@ _STEP = Table(
         "factor": Field(FACTOR, "Multiplies unit prices in these hours.", required=True),
     }
 )
-SERIES_PRICES = Listing(SERIES_PRICE, "price")
+SERIES_PRICES = Listing(
+    SERIES_PRICE, "price", if_empty="name the price of each hour from `first` on: [41.2, 38]"
+)
 _SERIES = Either(
     SERIES_FILE,
     Table(
@@ -116,14 +131,28 @@ _WINDOW = Table(
     {
         "name": Field(WINDOW_NAME, "Printed on documents.", required=True),
         "days": Field(
-            Listing(DAY_OF_WINDOW, "day", check_once), "Days on which it begins; absent: all of them."
+            Listing(
+                DAY_OF_WINDOW,
+                "day",
+                check_once,
+                "leave the key out for every day, or name some: [mon, sat, holiday]",
+            ),
+            "Days on which it begins; absent: all of them.",
         ),
         "hours": Field(
             HOURS, "Hours of the tariff's zone; absent: the whole day.", examples=("22:00-06:00",)
         ),
         "factor": Field(FACTOR, "Multiplies unit prices in these hours.", examples=(0.5,)),
         "series": Field(_SERIES, "An hourly price that the factor follows."),
-        "steps": Field(Listing(_STEP, "step", check_steps), "The factor by the series' price of the hour."),
+        "steps": Field(
+            Listing(
+                _STEP,
+                "step",
+                check_steps,
+                "write a factor for each step of the series' price: [{up_to: 40, factor: 0.6}, {factor: 1}]",
+            ),
+            "The factor by the series' price of the hour.",
+        ),
     },
     check_window,
     {
@@ -145,11 +174,20 @@ _FEE = Table(
 
 TARIFF_KEYS = {
     "bill_outcomes": Field(
-        Listing(OUTCOME, "outcome", check_once),
+        Listing(
+            OUTCOME,
+            "outcome",
+            check_once,
+            "leave the key out for all but failed, or name those that are charged: [finished, aborted]",
+        ),
         "Outcomes of requests that are charged; the rest is shown at price 0. Default: all but failed.",
     ),
     "prices": Field(
-        Listing(Table(_ROW, check_row, _SOME_METER), "price row"),
+        Listing(
+            Table(_ROW, check_row, _SOME_METER),
+            "price row",
+            if_empty='write a price row: [{models: ["*"], input: 0.40, output: 1.60}]',
+        ),
         "The first row that matches model, region and prompt prices all meters.",
         required=True,
     ),

@@ -205,6 +205,51 @@ def faults_of(text: str, tmp_path: Path) -> list[tuple[int, str]]:
     return listed
 
 
+EMPTY = """
+kind: tariff
+id: vilnius
+operator: good
+currency: EUR
+bill_outcomes: []
+windows:
+  - {name: night, days: [], factor: 0.5}
+  - {name: spot, series: {first: 2026-10-01T00:00:00Z, prices: []}, steps: []}
+prices:
+  - {models: [], regions: [], input: {graduated: []}}
+---
+kind: tariff
+id: rome
+operator: good
+currency: EUR
+prices: []
+windows: []
+---
+kind: share
+operator: good
+parties: []
+"""
+
+
+def test_an_empty_list_is_told_what_to_write_instead() -> None:
+    faults = read_files(["-"], lambda: EMPTY.encode()).faults
+    assert {
+        fault.what.removesuffix(": the list is empty"): fault.remedy
+        for fault in faults
+        if "the list is empty" in fault.what
+    } == {
+        "bill_outcomes": "leave the key out for all but failed, or name those that are charged: [finished, aborted]",
+        "windows[1].days": "leave the key out for every day, or name some: [mon, sat, holiday]",
+        "windows[2].series.prices": "name the price of each hour from `first` on: [41.2, 38]",
+        "windows[2].steps": "write a factor for each step of the series' price: [{up_to: 40, factor: 0.6}, {factor: 1}]",
+        "prices[1].models": 'write ["*"] for every model, or name those that the row prices: ["qwen3-*", llama-4]',
+        "prices[1].regions": "leave the key out for every region, or name some: [LT-*, IT-RM]",
+        "prices[1].input.graduated": "write tiers, [{up_to: 50_000_000, price: 1.60}, {price: 1.20}], or a price alone",
+        "prices": 'write a price row: [{models: ["*"], input: 0.40, output: 1.60}]',
+        "windows": "name at least one window, or leave the key out",
+        "parties": "write who shares: [{party: embedded-llm, percent: 12%}]; without a share the operator keeps all",
+    }
+
+
 def test_a_file_full_of_mistakes_yields_all_of_them_in_one_list_each_with_its_line(tmp_path: Path) -> None:
     expected = {
         number: line.partition("#! ")[2]
