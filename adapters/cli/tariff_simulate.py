@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -14,7 +14,7 @@ from adapters.cli.framework import Context, Result, command, table
 from adapters.cli.options import OperatorOption, about
 from adapters.data_folder import now
 from adapters.site_files.reading import faults_to_json, read_files
-from adapters.what_if import read_periods, what_if
+from adapters.what_if import WhatIf, read_periods, what_if
 from reports.what_if import what_if_json, what_if_sections
 
 _FIGURES = ("now", "then", "change", "%")
@@ -71,10 +71,7 @@ def register(group: typer.Typer) -> None:
         for warning in asked.warnings:
             context.say(f"warning: {warning}")
         shown = asked.comparison
-        document = what_if_json(
-            asked.operator, asked.currency, asked.tariff, asked.replaced, asked.put, shown
-        )
-        document["warnings"] = faults_to_json(asked.warnings)
+        document = simulated_json(asked)
         for side, found in (("now", shown.unpriced_now), ("then", shown.unpriced_then)):
             if found:
                 context.say(
@@ -92,6 +89,14 @@ def register(group: typer.Typer) -> None:
         for named, columns, rows in what_if_sections(asked.currency, shown):
             tables += ["", table(named, columns, rows, right=_FIGURES)]
         return Result(document, [head, *tables])
+
+
+def simulated_json(asked: WhatIf) -> dict[str, Any]:
+    """What came of it, with what is legal in the file and odd as `warnings`; the picture is added where it is drawn."""
+    document = what_if_json(
+        asked.operator, asked.currency, asked.tariff, asked.replaced, asked.put, asked.comparison
+    )
+    return {**document, "warnings": faults_to_json(asked.warnings)}
 
 
 def _write(path: Path, content: bytes) -> None:

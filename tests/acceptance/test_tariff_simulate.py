@@ -155,6 +155,7 @@ def test_what_is_odd_in_the_file_is_said_once(tally: Tally) -> None:
     assert ran.exit_code == 0, ran
     said = [line for line in ran.stderr.splitlines() if line.startswith("warning: ")]
     assert len(said) == len(set(said)) == len(warnings), ran
+    assert ran.document["warnings"] == warnings
     assert ran.document["net"], "warnings leave stdout alone"
 
 

@@ -15,13 +15,14 @@ import pytest
 from rated_bills import facts_for
 from usage_cells import usage_table
 
+from adapters.cli.tariff_simulate import simulated_json
 from adapters.usage_cache import Prepared
-from adapters.what_if import read_periods, simulated
+from adapters.what_if import WhatIf, read_periods, simulated
 from billing.hourly import hour_number, read_hourly
 from billing.period import Period
 from billing.usage_runs import usage_runs
 from billing.what_if_compared import Comparison, Pair, with_tariff
-from metering.refusal import Refusal
+from metering.refusal import Fault, Refusal
 from reports.what_if import exact_text, what_if_json, what_if_sections
 from reports.what_if_picture import picture_kind, what_if_picture
 
@@ -74,6 +75,25 @@ def test_both_sides_go_by_the_holidays_that_the_months_close_fixed() -> None:
         for fixed in ({}, {OCTOBER: {"LT": ["2026-10-05"]}})
     ]
     assert [(int(pair.now), int(pair.then)) for pair in nets] == [(400, 400), (100, 100)]  # the minimum
+
+
+def test_json_has_what_is_odd_in_the_file_beside_the_figures(shown: Comparison) -> None:
+    odd = (
+        Fault("prices[2] is never reached: row 1 takes its requests", "then.yaml:9", "put it first"),
+        Fault("night: 500 is a thousand times the usual", "then.yaml:12"),
+    )
+    asked = WhatIf("telecentras", "EUR", "vilnius", ("vilnius",), ("vilnius@2026-10-01",), odd, shown)
+    told = simulated_json(asked)
+    assert told["warnings"] == [
+        {
+            "what": "prices[2] is never reached: row 1 takes its requests",
+            "where": "then.yaml:9",
+            "remedy": "put it first",
+        },
+        {"what": "night: 500 is a thousand times the usual", "where": "then.yaml:12", "remedy": ""},
+    ]
+    assert told["put"] == ["vilnius@2026-10-01"]
+    assert simulated_json(replace(asked, warnings=()))["warnings"] == [], "a list also where nothing is odd"
 
 
 def test_json_has_net_amounts_in_cents_and_worth_exactly(shown: Comparison) -> None:
