@@ -13,24 +13,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
-from itertools import pairwise
 from zoneinfo import ZoneInfo
-
-from babel import Locale
 
 from billing.holiday import asks_for_holidays
 from billing.hourly import hour_instant
 from billing.site import Operator
-from billing.tariff import HOLIDAY, METERS, OUTCOMES, PRICE_BASE, WEEKDAYS, Package, Series, Tariff, Window
+from billing.tariff import METERS, OUTCOMES, PRICE_BASE, Package, Series, Tariff, Window
 from reports import figures
-from reports.languages import Words, locale_of, sheet_words
+from reports.languages import Words, sheet_words
 from reports.parties import address_lines
 from reports.pdf import html, to_pdf
+from reports.price_sheet_columns import days_of, file_of, hours_of
 from reports.price_sheet_rows import notes, sections
 
 TEMPLATE = "price_sheet.html"
 STYLE = "price_sheet_print.css"
-_RUN = 3  # so many days in a row are written as a span
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,41 +129,17 @@ def _lead(tariff: Tariff, names: Words, language: str) -> Iterator[str]:
 
 
 def _window(window: Window, names: Words, language: str) -> PrintedWindow:
-    if window.factor is None:
-        price = names["by_series"]
+    if window.series is not None:
+        price = f"{names['by_series']} ({file_of(window.series, names)})"
     else:
+        assert window.factor is not None, "a window has a factor or a series"
         price = names["of_base"].format(percent=figures.percent(window.factor * 100, language))
-    return PrintedWindow(window.name, _days(window.days, names, language), _hours(window, names), price)
-
-
-def _days(days: frozenset[str], names: Words, language: str) -> str:
-    """`Mon–Fri, public holidays`; spans of at least three days are drawn together."""
-    short = Locale.parse(locale_of(language)).days["stand-alone"]["abbreviated"]
-    numbers = [number for number, day in enumerate(WEEKDAYS) if day in days]
-    if len(numbers) == len(WEEKDAYS):
-        return names["every_day"]
-    runs: list[list[int]] = [[number] for number in numbers[:1]]
-    for before, number in pairwise(numbers):
-        if number == before + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    texts: list[str] = []
-    for run in runs:
-        if len(run) >= _RUN:
-            texts.append(f"{short[run[0]]}–{short[run[-1]]}")
-        else:
-            texts += [short[number] for number in run]
-    if HOLIDAY in days:
-        texts.append(names["public_holidays"])
-    return ", ".join(texts)
+    return PrintedWindow(window.name, days_of(window.days, names, language), _hours(window, names), price)
 
 
 def _hours(window: Window, names: Words) -> str:
-    if (window.begin, window.end) == (0, 24):
-        return names["all_day"]
     across = f" ({names['next_day']})" if window.end <= window.begin else ""
-    return f"{window.begin:02}:00–{window.end:02}:00{across}"
+    return f"{hours_of(window) or names['all_day']}{across}"
 
 
 def _window_notes(tariff: Tariff, names: Words, language: str) -> Iterator[str]:
@@ -185,7 +158,7 @@ def _series(window: Window, series: Series, zone: ZoneInfo, names: Words, langua
     last = series.first + len(series.prices)
     return names["series"].format(
         window=window.name,
-        file=series.file or names["an_hourly_list"],
+        file=file_of(series, names),
         start=_hour(series.first, zone, language),
         end=_hour(last, zone, language),
         steps="; ".join(_steps(window, names, language)),

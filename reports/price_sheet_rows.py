@@ -1,8 +1,8 @@
-"""The tables of a price sheet: a section a region, a heading and a table a price row, a line a meter and tier.
+"""The tables of a price sheet: a section a region, a heading and tables a price row, a line a meter and tier.
 
-A table's columns are the usage, the base price, and the price in each window whose factor is fixed, as far as they
-fit on a phone; further windows, and those that follow a series, are told in the table of windows alone. A meter with
-tiers has a line of its own over theirs; one that counts as another says so in one cell.
+A table's columns are the usage, the base price, and the price in each window (`reports.price_sheet_columns`). A meter
+with tiers has a line of its own over theirs; one that counts as another says so in one cell. Columns that do not fit
+beside the base price stand in further tables of the row, which hold what costs another price there and nothing else.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ from decimal import Decimal
 from billing.line import NO_FACTOR
 from billing.money import exact_product, format_price
 from billing.prices_in_force import COUNTED, FREE, NOT_PRICED, MeterInForce, holds_in, meters_in_force
-from billing.tariff import PriceRow, Tariff, Window
+from billing.tariff import PriceRow, Tariff
 from reports import figures
 from reports.languages import Words
-
-WINDOW_COLUMNS = 3
-"""With more windows of a fixed factor, none has a column."""
+from reports.price_sheet_columns import Columns, tables_of_columns
 
 EVERY = "*"
 _LEAST_DECIMALS = 2
@@ -48,17 +46,25 @@ class PrintedLine:
 
 
 @dataclass(frozen=True, slots=True)
-class PrintedRow:
-    """A price row: its globs, or a `title` where it is for all models; what limits it; and its table.
+class PrintedTable:
+    """Prices; `title` is empty over a row's first table. `heads`: of each column of prices, line by line."""
 
-    `heads`: of each column of prices, with the window's factor. `kinds`: how its meters are priced.
+    title: str
+    heads: tuple[tuple[str, ...], ...]
+    lines: tuple[PrintedLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedRow:
+    """A price row: its globs, or a `title` where it is for all models; what limits it; and its tables.
+
+    `kinds`: how its meters are priced.
     """
 
     models: tuple[str, ...]
     title: str
     limits: tuple[str, ...]
-    heads: tuple[tuple[str, str], ...]
-    lines: tuple[PrintedLine, ...]
+    tables: tuple[PrintedTable, ...]
     kinds: frozenset[str]
 
 
@@ -71,12 +77,6 @@ class Section:
     rows: tuple[PrintedRow, ...]
 
 
-def window_columns(tariff: Tariff) -> tuple[Window, ...]:
-    """The windows that have a column of prices: all of a fixed factor, or none where they are too many."""
-    fixed = tuple(window for window in tariff.windows if window.factor is not None)
-    return fixed if len(fixed) <= WINDOW_COLUMNS else ()
-
-
 def sections(tariff: Tariff, regions: Sequence[str], names: Words, language: str) -> Iterator[Section]:
     """A section for each set of rows that a region may have; without regions, one of all rows."""
     by_rows: dict[tuple[int, ...], list[str]] = {}
@@ -85,7 +85,7 @@ def sections(tariff: Tariff, regions: Sequence[str], names: Words, language: str
         by_rows.setdefault(here, []).append(region)
     if not by_rows:
         by_rows[tuple(range(len(tariff.rows)))] = []
-    writing = _Writing(tariff, names, language)
+    writing = _Writing(tables_of_columns(tariff, names, language), names, language)
     for number, (places, where) in enumerate(by_rows.items(), 1):
         rows = [tariff.rows[place] for place in places]
         named = bool(where) and (len(by_rows) > 1 or any(row.regions for row in tariff.rows))
@@ -114,9 +114,9 @@ def notes(found: Sequence[Section], names: Words) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Writing:
-    """Which tariff is written, and in which language."""
+    """Which columns a row's tables have, and in which language they are written."""
 
-    tariff: Tariff
+    columns: tuple[Columns, ...]
     names: Words
     language: str
 
@@ -129,21 +129,23 @@ class _Writing:
             meter for meter in meters_in_force(row, NO_FACTOR) if meter.pricing not in (FREE, NOT_PRICED)
         ]
         kinds = frozenset(meter.pricing for meter in meters)
-        columns = window_columns(self.tariff)
         return PrintedRow(
             models=() if every else row.models,
             title=self.names["other_models" if others else "all_models"] if every else "",
             limits=tuple(self._limits(row, regions=regions)),
-            heads=(
-                (self.names["base_price" if columns else "price"], ""),
-                *(
-                    (window.name, f"×{figures.NO_BREAK_SPACE}{figures.exact(_factor(window), self.language)}")
-                    for window in columns
-                ),
-            ),
-            lines=tuple(self._lines(meters)),
+            tables=tuple(self._tables(meters)),
             kinds=kinds,
         )
+
+    def _tables(self, meters: Sequence[MeterInForce]) -> Iterator[PrintedTable]:
+        """The first of all meters, further ones of those that cost another price in their columns."""
+        moved = [meter for meter in meters if meter.pricing != COUNTED and meter.size is None]
+        for each in self.columns:
+            held = moved if each.title else meters
+            if held:
+                heads = tuple(column.head for column in each.columns)
+                factors = [column.factor for column in each.columns]
+                yield PrintedTable(each.title, heads, tuple(self._lines(held, factors)))
 
     def _limits(self, row: PriceRow, *, regions: bool) -> Iterator[str]:
         if row.prompt_over is not None:
@@ -152,8 +154,7 @@ class _Writing:
         if regions and row.regions:
             yield ", ".join(row.regions)
 
-    def _lines(self, meters: Sequence[MeterInForce]) -> Iterator[PrintedLine]:
-        factors = (NO_FACTOR, *(_factor(window) for window in window_columns(self.tariff)))
+    def _lines(self, meters: Sequence[MeterInForce], factors: Sequence[Decimal]) -> Iterator[PrintedLine]:
         prices = {
             meter.meter: [
                 [exact_product(tier.list_price, NO_FACTOR if meter.size else factor) for factor in factors]
@@ -204,11 +205,6 @@ class _Writing:
             if units is not None
         }
         return self.names[f"{meter.pricing}_{which}"].format(**written)
-
-
-def _factor(window: Window) -> Decimal:
-    assert window.factor is not None, "windows of a series have no column"
-    return window.factor
 
 
 def _decimals(value: Decimal) -> int:

@@ -51,5 +51,7 @@ def test_a_long_sheet_breaks_between_rows_and_numbers_its_pages() -> None:
     assert len(found) > 4
     for number, page in enumerate(found, 1):
         assert f"Page {number} of {len(found)}" in page
-    assert sum(page.count("Seconds of audio") for page in found) == 12
+    assert sum(page.count("Seconds of audio") for page in found) == 24, (
+        "twelve rows, each with its base prices and those of a series"
+    )
     assert "a-rather-long-name-of-a-model-29-instruct-fp8" in found[0]

@@ -13,7 +13,7 @@ import pytest
 from price_sheet_examples import RICH, price_sheet, tariff_of
 
 from billing.site import Address
-from billing.tariff import Window
+from billing.tariff import Tariff, Window
 from reports import figures
 from reports.languages import SHEET_LANGUAGES, sheet_words
 from reports.price_sheet import price_sheet_html
@@ -71,7 +71,8 @@ def test_prices_stand_per_region_row_meter_and_window() -> None:
         page.index("Prices in region LT-KL qwen3-*") : page.index("Prices in region LT-VL qwen3-*")
     ]
     assert (
-        "qwen3-* requests with more than 128,000 prompt tokens Usage Base price night × 0.5 weekend × 0.7 "
+        "qwen3-* requests with more than 128,000 prompt tokens Usage Base price night 22:00–06:00 Mon–Fri × 0.5 "
+        "weekend Sat, Sun, public holidays × 0.7 "
         "Input tokens 0.60 0.30 0.42 Cached input tokens 0.15 0.075 0.105 Output tokens 2.40 1.20 1.68 "
         "Reasoning tokens as output tokens" in section
     )
@@ -107,9 +108,51 @@ def test_windows_have_their_days_hours_and_share_of_the_base_price() -> None:
     page = said()
     assert "night Mon–Fri 22:00–06:00 (next day) 50% of the base price" in page
     assert "weekend Sat, Sun, public holidays all day 70% of the base price" in page
-    assert "spot every day 10:00–16:00 by the hour's price" in page.replace("&#39;", "'")
+    assert "spot every day 10:00–16:00 by the hour's price (spot.csv)" in page.replace("&#39;", "'")
     assert "Hours are local time in Europe/Vilnius" in page
     assert "Public holidays in 2026 1 Jan 2026 24 Dec 2026" in page
+
+
+def with_windows(*windows: str) -> Tariff:
+    """The rich tariff with other windows."""
+    head, _, rest = RICH.partition("windows:")
+    listed = "".join(f"  - {window}\n" for window in windows)
+    return tariff_of(f"{head}windows:\n{listed}segments{rest.partition('segments')[2]}")
+
+
+def test_each_step_of_a_series_has_its_prices_in_a_table_that_says_where_the_series_comes_from() -> None:
+    section = said().replace("&#39;", "'").partition("Prices in region LT-VL")[2].partition("llama-*")[2]
+    assert (
+        "spot, 10:00–16:00, every day: by the hour's price (spot.csv) "
+        "Usage up to 40 × 0.6 up to 80.5 × 0.9 above 80.5 × 1 "
+        "Input tokens in total up to 10,000,000 0.36 0.54 0.60 in total over 10,000,000 0.30 0.45 0.50 "
+        "All other models" in section
+    ), "what counts as another is said once, and packages cost the same at every hour"
+    assert "Prices in region LT-VL" in said()
+
+
+def test_a_few_steps_stand_beside_the_base_price() -> None:
+    spot = (
+        "{name: spot, days: [sat], hours: '10:00-16:00', series: {first: 2026-09-30T21:00:00Z, prices: [40]}, "
+        "steps: [{up_to: -5, factor: 0.25}, {factor: 1.5}]}"
+    )
+    page = said(tariff=with_windows("{name: night, hours: '22:00-06:00', factor: 0.5}", spot))
+    assert (
+        "Usage Base price night 22:00–06:00 every day × 0.5 spot 10:00–16:00 Sat up to −5 × 0.25 "
+        "spot 10:00–16:00 Sat above −5 × 1.5 Input tokens 0.60 0.30 0.15 0.90" in page
+    )
+    assert "by the hour&#39;s price (an hourly list)" in page
+
+
+def test_many_steps_go_on_in_a_further_table_and_a_series_of_one_step_says_so() -> None:
+    steps = ", ".join(f"{{up_to: {bound}, factor: 0.{bound}}}" for bound in range(1, 6))
+    spot = "series: {file: a.csv, first: 2026-09-30T21:00:00Z, prices: [40]}, steps: "
+    page = said(tariff=with_windows(f"{{name: spot, {spot}[{steps}, {{factor: 1}}]}}"), regions=("IT-RM",))
+    assert page.count("spot, every day: by the hour&#39;s price (a.csv)") == 2
+    assert "Usage up to 1 × 0.1 up to 2 × 0.2 up to 3 × 0.3 up to 4 × 0.4 Input tokens 0.06" in page
+    assert "Usage up to 5 × 0.5 above 5 × 1 Input tokens 0.30 0.60" in page
+    page = said(tariff=with_windows(f"{{name: spot, {spot}[{{factor: 0.5}}]}}"))
+    assert "Usage Base price spot every day any price × 0.5" in page
 
 
 def test_a_series_is_explained_in_a_sentence() -> None:
