@@ -11,6 +11,7 @@ sent a line with the process id, then a line with the exit code (negative: the s
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
@@ -28,6 +29,9 @@ MAX_MESSAGE = 1 << 20
 
 def serve(path: str) -> None:
     import_all()
+    # What is imported stays: a collection in a child would look through all of it, and copy every page it looks at.
+    gc.collect()
+    gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that wait for a command end unwatched
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(path)
