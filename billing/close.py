@@ -39,6 +39,7 @@ from billing.may_close import (
 )
 from billing.money import format_minor
 from billing.next_documents import Outcome, next_documents
+from billing.past_end import past_end, past_end_json
 from billing.period import Period
 from billing.ports import Book, Books, PeriodClose
 from billing.rating import Rated, rate
@@ -186,6 +187,7 @@ async def _close(
     if issue:
         made = await issue_drafts(book, facts, drafts, now)
     row = _row(operator, period, rated, outcome, made, gaps, issue=issue, unfinished=unfinished)
+    row["warnings"] = past_end_json(await asyncio.to_thread(past_end, usage, facts, period))
     await book.add_close(
         PeriodClose(
             period=period,

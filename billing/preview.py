@@ -20,6 +20,7 @@ from billing.document import ISSUED, Document, to_json
 from billing.draft import draw
 from billing.facts import Facts
 from billing.money import format_minor
+from billing.past_end import PastEnd, past_end, past_end_json
 from billing.period import Period
 from billing.rating import rate
 from billing.site import in_force
@@ -32,12 +33,14 @@ PREVIEW = "preview"
 @dataclass(frozen=True, slots=True)
 class Preview:
     """`document`: the next one as it would be drafted, without lines where nothing is to be asked for. `bill`: all that
-    the customer owes for the period by what is known now; issued documents asked for a part of it.
+    the customer owes for the period by what is known now; issued documents asked for a part of it. `past_end`: what of
+    the usage came after its node or the customer had ended.
     """
 
     document: Document
     bill: Bill
     unpriced: tuple[Unpriced, ...]
+    past_end: tuple[PastEnd, ...] = ()
 
     @property
     def issued_net(self) -> int:
@@ -59,7 +62,8 @@ def preview(
 
     Refuses `quantity_overflow`, `tax_case_not_supported` and `amount_too_large`, as a close does.
     """
-    rated = rate(of_customer(usage, customer), facts, period)
+    own_usage = of_customer(usage, customer)
+    rated = rate(own_usage, facts, period)
     operator = in_force(facts.operator, period.last_day) or facts.operator[-1]
     versions = facts.customers[customer]
     buyer = in_force(versions, period.last_day) or versions[-1]
@@ -68,7 +72,10 @@ def preview(
     issued = [document for document in documents if document.state == ISSUED]
     document = draw(difference(bill, issued), period, issued, operator, buyer)
     return Preview(
-        replace(document, id=f"{customer}.{period}.{PREVIEW}", state=PREVIEW), bill, rated.unpriced
+        replace(document, id=f"{customer}.{period}.{PREVIEW}", state=PREVIEW),
+        bill,
+        rated.unpriced,
+        past_end(own_usage, facts, period),
     )
 
 
@@ -78,11 +85,12 @@ def of_customer(usage: pa.Table, customer: str) -> pa.Table:
 
 
 def preview_json(shown: Preview) -> dict[str, Any]:
-    """D of docs/commands.md with its lines, and beside it `bill_net`, `issued_net` and `unpriced`."""
+    """D of docs/commands.md with its lines, and beside it `bill_net`, `issued_net`, `unpriced` and `warnings`."""
     currency = shown.bill.currency
     return {
         **to_json(shown.document),
         "bill_net": format_minor(shown.bill.net, currency),
         "issued_net": format_minor(shown.issued_net, currency),
         "unpriced": [unpriced_json(each) for each in shown.unpriced],
+        "warnings": past_end_json(shown.past_end),
     }

@@ -80,7 +80,7 @@ def register(app: typer.Typer) -> None:
                 f"warning: {counted(aside, 'batch', 'batches')} set aside, for no key vouches for them; what usage they"
                 " may hold is not billed. tally streams names them."
             )
-        return Result({"operators": rows}, [line for row in rows for line in _said(row)])
+        return Result({"operators": rows}, [line for row in rows for line in period_text(row)])
 
     @command(group, "list", path="period list", example="tally period list")
     async def list_(context: Context, operator: OperatorOption = None) -> Result:
@@ -104,10 +104,11 @@ def register(app: typer.Typer) -> None:
             raise Refusal(
                 "not_closed", f"{period} was never closed", where="P", remedy=f"tally period close {period}"
             )
-        return Result({"closes": rows}, [line for row in rows for line in _said(row)])
+        return Result({"closes": rows}, [line for row in rows for line in period_text(row)])
 
 
-def _said(row: dict[str, Any]) -> list[Any]:
+def period_text(row: dict[str, Any]) -> list[Any]:
+    """What a close came to, for a person: a line, and beneath it what is worth knowing."""
     made = [*row["drafts"], *row["issued"]]
     unfinished = " (the month is not over)" if row["unfinished"] else ""
     what = "issued" if row["issued"] else "drafted"
@@ -123,6 +124,8 @@ def _said(row: dict[str, Any]) -> list[Any]:
     if any(row["late_not_billed"].values()):
         late = ", ".join(f"{tokens:,} {meter}" for meter, tokens in row["late_not_billed"].items() if tokens)
         lines.append(f"  too late to be billed: {late}")
+    # Closes of before had no warnings.
+    lines += [f"  warning: {each['what']} ({each['remedy']})" for each in row.get("warnings", [])]
     for earlier in row.get("earlier", []):
-        lines += _said(earlier)
+        lines += period_text(earlier)
     return lines

@@ -21,7 +21,7 @@ def test_a_preview_asks_for_what_the_close_then_drafts() -> None:
     shown = preview_json(previewed(books))
     close(books)
     drafted = to_json(books.books[OPERATOR].papers["acme.2026-10.1"])
-    own = ("id", "state", "bill_net", "issued_net", "unpriced")
+    own = ("id", "state", "bill_net", "issued_net", "unpriced", "warnings")
     assert {name: value for name, value in shown.items() if name not in own} == {
         name: value for name, value in drafted.items() if name not in ("id", "state")
     }
@@ -30,6 +30,7 @@ def test_a_preview_asks_for_what_the_close_then_drafts() -> None:
         PREVIEW,
         "100.00",
         "0.00",
+        [],
         [],
         None,
     ]
