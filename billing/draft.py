@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from fractions import Fraction
 
 from billing.bill import (
@@ -19,7 +18,7 @@ from billing.bill_part import BillPart
 from billing.description import describe
 from billing.document import CREDIT_NOTE, INVOICE, ISSUED, Document
 from billing.document_parts import AllowanceOrCharge, DocumentLine, Reference
-from billing.line import BASE_WINDOW, NO_FACTOR, Line
+from billing.line import Line, item_line
 from billing.money import MAX_MINOR, format_minor, round_half_away
 from billing.period import Period
 from billing.site import Customer, Operator
@@ -98,8 +97,8 @@ def make_draft(
     charges: list[AllowanceOrCharge] = []
     for part in wanted.parts:
         amount = sign * part.amount
-        if not wanted.lines:
-            line = _part_line(amount, operator.currency)
+        if not wanted.lines:  # EN 16931 BR-16 wants a line
+            line = item_line(ADJUSTMENT_METER, amount, operator.currency)
             lines.append(_document_line(len(lines) + 1, line, part.reason, case, part=part.key))
         elif amount < 0:
             allowances.append(_modifier(part, DISCOUNT_CODE, case))
@@ -193,30 +192,6 @@ def _document_line(
     number: int, line: Line, description: str, case: TaxCase, part: str | None = None
 ) -> DocumentLine:
     return DocumentLine(str(number), line, description, case.category, case.rate, part=part)
-
-
-def _part_line(amount: int, currency: str) -> Line:
-    """A part as a line: quantity ±1 at a positive price (EN 16931 BR-16 wants a line, BR-27 no negative
-    price).
-    """
-    price = Decimal(format_minor(abs(amount), currency))
-    return Line(
-        tariff_version=None,
-        contract_version=None,
-        price_row=None,
-        model=None,
-        meter=ADJUSTMENT_METER,
-        window=BASE_WINDOW,
-        tier=None,
-        quantity=1 if amount > 0 else -1,
-        unit="item",
-        price_base=1,
-        list_price=price,
-        factor=NO_FACTOR,
-        unit_price=price,
-        amount=amount,
-        tokens=0,
-    )
 
 
 def _modifier(part: BillPart, code: str, case: TaxCase) -> AllowanceOrCharge:

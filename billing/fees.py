@@ -13,12 +13,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date
-from decimal import Decimal
 from fractions import Fraction
 from itertools import zip_longest
 
-from billing.line import BASE_WINDOW, FEE, NO_FACTOR, Line
-from billing.money import format_minor, round_half_away
+from billing.line import FEE, Line, item_line
+from billing.money import round_half_away
 from billing.period import Period
 from billing.tariff import Contract
 
@@ -68,22 +67,4 @@ def _first(contracts: Sequence[Contract], name: str) -> Contract:
 
 
 def _line(contract: Contract, name: str, amount: int, currency: str) -> Line:
-    price = Decimal(format_minor(amount, currency))
-    return Line(
-        tariff_version=None,
-        contract_version=contract.version,
-        price_row=None,
-        model=None,
-        meter=FEE,
-        window=BASE_WINDOW,
-        tier=None,
-        quantity=1,
-        unit="item",
-        price_base=1,
-        list_price=price,
-        factor=NO_FACTOR,
-        unit_price=price,
-        amount=amount,
-        tokens=0,
-        item=name,
-    )
+    return item_line(FEE, amount, currency, contract_version=contract.version, item=name)

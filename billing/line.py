@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
 
+from billing.money import format_minor
+
 FREE = "free"
 UNBILLED = "unbilled"
 FEE = "fee"
@@ -89,3 +91,28 @@ class Line:
             self.unit_price,
             self.item,
         )
+
+
+def item_line(
+    meter: str, amount: int, currency: str, *, contract_version: str | None = None, item: str | None = None
+) -> Line:
+    """A fixed amount as a line: a quantity of ±1 at a price that is not negative (EN 16931 BR-27)."""
+    price = Decimal(format_minor(abs(amount), currency))
+    return Line(
+        tariff_version=None,
+        contract_version=contract_version,
+        price_row=None,
+        model=None,
+        meter=meter,
+        window=BASE_WINDOW,
+        tier=None,
+        quantity=-1 if amount < 0 else 1,
+        unit="item",
+        price_base=1,
+        list_price=price,
+        factor=NO_FACTOR,
+        unit_price=price,
+        amount=amount,
+        tokens=0,
+        item=item,
+    )
