@@ -81,12 +81,11 @@ def version_in_force(versions: Sequence[Tariff], instant: datetime) -> Tariff:
     """The version of a tariff that holds at an aware instant. Refusals: not_in_force."""
     found = tariff_in_force_at(versions, instant)
     if found is None:
-        spans = ", ".join(f"{each.version} {_span(each)}" for each in versions)
         raise Refusal(
             "not_in_force",
             f"no version of tariff {versions[-1].id} is in force then",
             where="--at",
-            remedy=f"its versions: {spans}",
+            remedy=_spans(versions),
         )
     return found
 
@@ -133,6 +132,10 @@ def check_region(facts: Facts, rows: Iterable[RowInForce], region: str, instant:
     )
 
 
+def _spans(versions: Sequence[Version]) -> str:
+    return "its versions: " + ", ".join(f"{each.version} {_span(each)}" for each in versions)
+
+
 def _span(version: Version) -> str:
     begins = "from ever" if version.valid_from is None else f"from {version.valid_from}"
     return begins if version.valid_until is None else f"{begins} until {version.valid_until}"
@@ -152,12 +155,11 @@ def _agreed(facts: Facts, question: Question, operator: Operator) -> tuple[Custo
         )
     customer = in_force_at(versions, question.instant, operator.zone)
     if customer is None:
-        spans = ", ".join(f"{each.version} {_span(each)}" for each in versions)
         raise Refusal(
             "unknown_customer",
             f"customer {question.customer} is not declared then",
             where="--customer",
-            remedy=f"its versions: {spans}",
+            remedy=_spans(versions),
         )
     contract = in_force_at(facts.contracts.get(question.customer, ()), question.instant, operator.zone)
     declared = in_force_at(facts.operator, question.instant, operator.zone)
