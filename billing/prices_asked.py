@@ -132,7 +132,7 @@ def check_region(facts: Facts, rows: Iterable[RowInForce], region: str, instant:
     )
 
 
-def _spans(versions: Sequence[Version]) -> str:
+def _spans(versions: Sequence[Tariff | Customer]) -> str:
     return "its versions: " + ", ".join(f"{each.version} {_span(each)}" for each in versions)
 
 
