@@ -7,6 +7,9 @@ batches accepted with events of that time, the partial sums that wait for their 
 and, of the tables that hold the usage, how many rows were ever put in and taken out, and their size. A key that
 changed needlessly costs a reading; an old key is never asked for again, and its folder goes when the next one is
 written. Everything here may be deleted at any time.
+
+A folder has the quantities that were asked for when it was written (most tariffs price few, and each costs a tenth of
+the reading); who asks for another reads these and that one.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -61,9 +64,15 @@ class Prepared:
 
 
 async def prepared_usages(
-    conn: AsyncConnection, operator: str, periods: Sequence[Period], zone: ZoneInfo, cache: Path
+    conn: AsyncConnection,
+    operator: str,
+    periods: Sequence[Period],
+    zone: ZoneInfo,
+    quantities: Collection[str],
+    cache: Path,
 ) -> dict[Period, Prepared]:
-    """Each period's usage, from the cache or read and put there. `conn` is in a snapshot transaction.
+    """Each period's usage, with these quantities at least, from the cache or read and put there. `conn` is in a snapshot
+    transaction.
 
     While one period's usage is prepared in a thread, the next one's is read; no more than these two are in memory as they
     were read. Refuses `quantity_overflow`. Where the cache cannot be written the usage is read each time.
@@ -75,10 +84,11 @@ async def prepared_usages(
         stem = f"{_digest(operator)[:24]}-{period}-"
         folder = cache / (stem + await _key(conn, operator, start, end))
         kept = await asyncio.to_thread(_kept, folder)
-        if kept is not None:
+        wanted = frozenset(quantities).union(() if kept is None else kept.magnitudes)
+        if kept is not None and wanted == kept.magnitudes.keys():
             found[period] = Prepared(kept, folder)
             continue
-        usage = await usage_table(conn, operator, start, end)
+        usage = await usage_table(conn, operator, start, end, quantities=sorted(wanted))
         if preparing is not None:
             found[preparing[0]] = await preparing[1]
         preparing = (
@@ -97,7 +107,8 @@ def _prepared(
     made = usage_runs(read_hourly(usage, start, end)[0], hour_number(start))
     with contextlib.suppress(OSError):
         _write(made, cache, stem, folder)
-    return Prepared(_kept(folder) or made, folder)  # the files' pages need no memory of ours
+    kept = _kept(folder)  # its pages need no memory of ours; another's may lack a quantity
+    return Prepared(kept if kept and kept.magnitudes == made.magnitudes else made, folder)
 
 
 def _kept(folder: Path) -> UsageRuns | None:

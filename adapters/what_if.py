@@ -27,6 +27,7 @@ from adapters.site_files.versions import place_versions
 from adapters.usage_cache import Prepared, prepared_usages
 from billing.facts import Facts
 from billing.holiday import with_holidays
+from billing.meters import quantities_under
 from billing.period import Period
 from billing.stored import StoredDocument
 from billing.tariff_facts import tariff_from
@@ -72,9 +73,10 @@ async def what_if(
         fixed: dict[Period, Mapping[str, Sequence[str]]] = {}
         for close in await load_closes(connection, owner):
             fixed[close.period] = close.facts.get("holidays", {})
-        usage = await prepared_usages(connection, owner, periods, declared.zone, cache)
-    versions = [tariff_from(each, declared) for each in chosen]
-    then = with_tariff(facts, versions)
+        versions = [tariff_from(each, declared) for each in chosen]
+        then = with_tariff(facts, versions)
+        quantities = quantities_under(facts) | quantities_under(then)
+        usage = await prepared_usages(connection, owner, periods, declared.zone, quantities, cache)
     comparison = await asyncio.to_thread(simulated, usage, facts, then, fixed)
     return WhatIf(
         operator=owner,

@@ -1,4 +1,4 @@
-"""What-if over a year: 10,000 customers, 20 M hourly rows, a tariff with windows beside one without.
+"""What-if over a year: 10,000 customers, 20.1 M hourly rows, a tariff with windows beside one without.
 
 Demanded: ≤ 25 s cold (usage out of PostgreSQL, prepared, kept and both sides rated), ≤ 1 s after that. The usage is
 made in a database of its own: each customer uses two models on one of two nodes, in hours drawn at random. Warm is
@@ -12,7 +12,7 @@ import asyncio
 import resource
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -28,6 +28,7 @@ from adapters.what_if import simulated
 from bench.results import Measured
 from bench.usage_question import CUSTOMERS, declare
 from billing.facts import Facts
+from billing.meters import quantities_under
 from billing.period import Period
 from billing.site import Customer, Node, Operator
 from billing.stored import StoredDocument
@@ -35,7 +36,8 @@ from billing.tariff import WEEKDAYS, Contract, Graduated, Plain, PriceRow, Tarif
 from billing.what_if_compared import Comparison, with_tariff
 
 YEAR = [Period(2025, month) for month in range(1, 13)]
-ROWS = 20_000_000
+ROWS = 21_400_000
+"""Drawn; some 6 % fall into an hour of a run that has a row already."""
 _ZONE = ZoneInfo("Europe/Vilnius")
 
 _FILL = text("""
@@ -67,17 +69,17 @@ async def _measured(data: Path, rows: int, customers: int) -> Measured:
         operator = await declare(database, 0, customers)
         for period in YEAR:
             await _fill(database, operator, period, rows // len(YEAR), customers)
+        facts = _facts(operator, customers)
         began_kib = _peak_kib()
         began = time.perf_counter()
-        usage = await _prepared(database, operator, data / "cache")
+        usage = await _prepared(database, operator, quantities_under(facts), data / "cache")
         read_s = time.perf_counter() - began
-        facts = _facts(operator, customers)
         then = with_tariff(facts, [_with_windows(facts, "0.5")])
         first_s, _, comparison = _asked(usage, facts, then)
         read_kib = _peak_kib()
     async with open_database(data, {}) as database:
         began = time.perf_counter()
-        usage = await _prepared(database, operator, data / "cache")
+        usage = await _prepared(database, operator, quantities_under(facts), data / "cache")
         opened_s = time.perf_counter() - began
     asked = {
         "other windows": _with_windows(facts, "0.7"),
@@ -113,9 +115,11 @@ async def _fill(database: Database, operator: str, period: Period, rows: int, cu
         await conn.execute(_FILL, asked)
 
 
-async def _prepared(database: Database, operator: str, cache: Path) -> dict[Period, Prepared]:
+async def _prepared(
+    database: Database, operator: str, quantities: Collection[str], cache: Path
+) -> dict[Period, Prepared]:
     async with database.app(operator, snapshot=True) as connection:
-        return await prepared_usages(connection, operator, YEAR, _ZONE, cache)
+        return await prepared_usages(connection, operator, YEAR, _ZONE, quantities, cache)
 
 
 def _asked(usage: Mapping[Period, Prepared], now: Facts, then: Facts) -> tuple[float, float, Comparison]:

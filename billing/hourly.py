@@ -3,8 +3,8 @@
 The table has a row a cell or a part of one; rows of the same cell simply add up. Columns: `hour`
 timestamp[us, UTC], `customer`, `node`, `model`, `outcome` (text or dictionaries of it; slugs), `band` int64 (the
 lower bound of the prompt band, 0 or one of `billing.tariff.PROMPT_BANDS`), `late` bool, and
-`metering.event.QUANTITIES` as int64. Others may stand beside them. Words become codes in code point order, hours
-become whole hours since 1970, so everything behind works on int64 arrays alone.
+`metering.event.QUANTITIES` as int64, or those of them that are asked for. Others may stand beside them. Words become
+codes in code point order, hours become whole hours since 1970, so everything behind works on int64 arrays alone.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def read_hourly(usage: pa.Table, start: datetime, end: datetime) -> tuple[Hourly
     )
     late_rows = _where(usage, pc.and_(inside, usage["late"]))
     rows = _where(usage, pc.and_not(inside, usage["late"]))
-    late = {name: sum(_checked(late_rows, name).tolist()) for name in QUANTITIES}
+    quantities = [name for name in QUANTITIES if name in usage.column_names]
+    late = {name: sum(_checked(late_rows, name).tolist()) for name in quantities}
     customers, customer = _words(rows, "customer")
     nodes, node = _words(rows, "node")
     models, model = _words(rows, "model")
@@ -88,7 +89,7 @@ def read_hourly(usage: pa.Table, start: datetime, end: datetime) -> tuple[Hourly
         outcomes=outcomes,
         outcome=outcome,
         band=_integers(rows["band"]),
-        quantities={name: _checked(rows, name) for name in QUANTITIES},
+        quantities={name: _checked(rows, name) for name in quantities},
     )
     return hourly, late
 

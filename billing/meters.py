@@ -9,11 +9,12 @@ here: `generated_reasoning_tokens`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from billing.facts import Facts
 from billing.hourly import Flags, Hourly, Integers
 from billing.tariff import METERS
 from billing.terms import TermsRow
@@ -37,6 +38,25 @@ def meter_rules(rows: Sequence[TermsRow]) -> MeterRules:
     return MeterRules(np.array(priced, np.bool_), np.array(generated, np.bool_))
 
 
+def quantities_under(facts: Facts) -> frozenset[str]:
+    """The quantities of usage that bills under `facts` rest on: those of priced meters, and of meters that must have a
+    price if they are used (`billing.unpriced_usage`)."""
+    tariffs = [tariff for versions in facts.tariffs.values() for tariff in versions]
+    contracts = [contract for versions in facts.contracts.values() for contract in versions]
+    priced = {meter for each in (*tariffs, *contracts) for row in each.rows for meter in row.prices}
+    found = {"prompt_tokens", "completion_tokens", "audio_seconds"}
+    generated = any(tariff.bill_output == "generated" for tariff in tariffs)
+    if generated:
+        found.add("generated_tokens")
+    if "cached_input" in priced:
+        found.add("cached_tokens")
+    if "requests" in priced:
+        found.add("requests")
+    if "reasoning" in priced:
+        found |= {"reasoning_tokens", "generated_reasoning_tokens"} if generated else {"reasoning_tokens"}
+    return frozenset(found)
+
+
 @dataclass(slots=True)
 class Metered:
     """Some rows of usage as meters: places in the usage as read, and the price row of each (−1: none)."""
@@ -55,14 +75,15 @@ class Metered:
             case "input":
                 return self._columns("prompt_tokens") - self.quantity("cached_input")
             case "cached_input":
-                return self._where_priced("cached_input", self._columns("cached_tokens"))
+                return self._where_priced("cached_input", lambda: self._columns("cached_tokens"))
             case "output":
                 return self._output("completion_tokens", "generated_tokens") - self.quantity("reasoning")
             case "reasoning":
-                apart = self._output("reasoning_tokens", "generated_reasoning_tokens")
-                return self._where_priced("reasoning", apart)
+                return self._where_priced(
+                    "reasoning", lambda: self._output("reasoning_tokens", "generated_reasoning_tokens")
+                )
             case "requests":
-                return self._where_priced("requests", self._columns("requests"))
+                return self._where_priced("requests", lambda: self._columns("requests"))
             case _:
                 return self._columns(meter)
 
@@ -71,13 +92,15 @@ class Metered:
             self._given[name] = self.hourly.quantities[name][self.at]
         return self._given[name]
 
-    def _where_priced(self, meter: str, quantity: Integers) -> Integers:
+    def _where_priced(self, meter: str, quantity: Callable[[], Integers]) -> Integers:
         priced = self.rules.priced[:, METERS.index(meter)]
-        every = len(priced) > 1 and priced[:-1].all() and self.row.min(initial=0) >= 0
-        return quantity if every else np.where(priced[self.row], quantity, 0)
+        if not priced.any():
+            return np.zeros(len(self.row), np.int64)
+        every = priced[:-1].all() and self.row.min(initial=0) >= 0
+        return quantity() if every else np.where(priced[self.row], quantity(), 0)
 
     def _output(self, delivered: str, generated: str) -> Integers:
-        if self.generated is None and not self.rules.generated.any():
+        if not (self.rules.generated if self.generated is None else self.generated).any():
             return self._columns(delivered)
         flags = self.rules.generated[self.row] if self.generated is None else self.generated
         return np.where(flags, self._columns(generated), self._columns(delivered))

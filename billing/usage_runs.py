@@ -14,7 +14,7 @@ no tariff, no facts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from billing.hourly import Flags, Hourly, Integers, distinct
-from metering.event import QUANTITIES
 
 Narrow = npt.NDArray[np.signedinteger[Any]]
 
@@ -34,8 +33,8 @@ _INT32 = 2**31
 class UsageRuns:
     """A period's usage: names, runs (columns r long), and hours of runs (columns n long).
 
-    `hour` counts from `first` (hours since 1970). `quantities` lacks those that are 0 throughout; `magnitudes` is
-    Σ |quantity| of each. `starts` says where each customer's rows begin, and the end.
+    `hour` counts from `first` (hours since 1970). `magnitudes` is Σ |quantity| of each that was read, `quantities` lacks
+    those that are 0 throughout. `starts` says where each customer's rows begin, and the end.
     """
 
     first: int
@@ -55,30 +54,30 @@ class UsageRuns:
     starts: Integers
     negative: Flags
 
-    def quantity(self, name: str) -> Integers | None:
-        """One quantity of all rows, 64 bits wide; None where all are 0."""
-        kept = self.quantities.get(name)
-        return None if kept is None else kept.astype(np.int64)
+    def quantity(self, name: str) -> Narrow | None:
+        """One quantity of all rows, as narrow as it is kept; None where all are 0."""
+        assert name in self.magnitudes, f"{name} was not read"
+        return self.quantities.get(name)
 
 
 class LazyQuantities(Mapping[str, Integers]):
     """Quantities by name, made when first asked for: most facts price few of them."""
 
-    def __init__(self, make: Callable[[str], Integers]) -> None:
-        self._make, self._made = make, dict[str, Integers]()
+    def __init__(self, names: Collection[str], make: Callable[[str], Integers]) -> None:
+        self._names, self._make, self._made = names, make, dict[str, Integers]()
 
     def __getitem__(self, name: str) -> Integers:
-        if name not in QUANTITIES:
+        if name not in self._names:
             raise KeyError(name)
         if name not in self._made:
             self._made[name] = self._make(name)
         return self._made[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(QUANTITIES)
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return len(QUANTITIES)
+        return len(self._names)
 
 
 def usage_runs(hourly: Hourly, first: int) -> UsageRuns:
@@ -102,8 +101,8 @@ def usage_runs(hourly: Hourly, first: int) -> UsageRuns:
     rest, of_band = np.divmod(rest, len(bands) or 1)
     model, node = np.divmod(rest, spread[1] or 1)
     summed = {
-        name: np.add.reduceat(hourly.quantities[name][order], begins) if len(begins) else begins
-        for name in QUANTITIES
+        name: np.add.reduceat(values[order], begins) if values.any() else np.zeros(len(begins), np.int64)
+        for name, values in hourly.quantities.items()
     }
     negative = np.zeros(len(hourly.customers), np.bool_)
     for values in summed.values():

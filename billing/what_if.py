@@ -152,7 +152,7 @@ def _with_condensed(
         return np.concatenate([of_sums[kept], of_condensed])
 
     def quantity(name: str) -> Any:
-        values = usage.quantities.get(name)
+        values = usage.quantity(name)
         of_rows = found.rows[:0] if values is None else values[found.rows].astype(np.int64)
         places = found.sum_of_row[: len(of_rows)]
         return both(view.hourly.quantities[name], sums(places, of_rows, len(run)))
@@ -165,7 +165,7 @@ def _with_condensed(
         model=both(view.hourly.model, usage.model[run]),
         outcome=both(view.hourly.outcome, usage.outcome[run]),
         band=both(view.hourly.band, usage.band[run]),
-        quantities=LazyQuantities(quantity),
+        quantities=LazyQuantities(usage.magnitudes, quantity),
     )
     of_runs = taken(view.at_stretch, run * view.stretches + view.stretch[hour])
     placed = replace(

@@ -117,11 +117,11 @@ class _Block:
             outcomes=usage.outcomes,
             outcome=run,
             band=run,
-            quantities=LazyQuantities(self._quantity),
+            quantities=LazyQuantities(usage.magnitudes, self._quantity),
         )
 
     def _quantity(self, name: str) -> Integers:
-        kept = self._usage.quantities.get(name)
+        kept = self._usage.quantity(name)
         return np.zeros(len(self._rows), np.int64) if kept is None else kept[self._rows].astype(np.int64)
 
     def turns(self, pricing: MeterPricing, rules: MeterRules) -> Flags:

@@ -91,10 +91,11 @@ def _sums_by_cell(usage: UsageRuns, column: Integers, count: int) -> Mapping[str
         if values is None:
             return np.zeros(count, np.int64)
         if not cell:
-            cell.append(usage.run.astype(np.int64) * columns + column[usage.hour])
-        return sums(cell[0], values, count)
+            run = usage.run.astype(np.int64)
+            cell.append(run if columns == 1 else run * columns + column[usage.hour])
+        return sums(cell[0], values.astype(np.int64), count)
 
-    return LazyQuantities(made)
+    return LazyQuantities(usage.magnitudes, made)
 
 
 def _of_runs(usage: UsageRuns, hours: Integers, quantities: Mapping[str, Integers]) -> Hourly:

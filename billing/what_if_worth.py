@@ -269,7 +269,7 @@ def _of_runs(
     of_day: Integers,
 ) -> Iterator[tuple[Integers, Integers]]:
     """(place and hour of the day, worth) of all rows, summed over chunks of them."""
-    worthy = {name: values for name, values in coefficients.items() if name in usage.quantities}
+    worthy = {name: values for name, values in coefficients.items() if usage.quantity(name) is not None}
     most = sum(usage.magnitudes[name] * int(np.abs(values).max(initial=0)) for name, values in worthy.items())
     kind = np.dtype(np.int64 if most < _SAFE else object)
     first_place = place_of_cell * HOURS

@@ -61,9 +61,12 @@ async def declare(database: Database) -> None:
             )
 
 
-async def asked(database: Database, cache: Path) -> UsageRuns:
+async def asked(
+    database: Database, cache: Path, quantities: Sequence[str] = ("prompt_tokens", "audio_seconds")
+) -> UsageRuns:
     async with database.app("telecentras", snapshot=True) as connection:
-        return (await prepared_usages(connection, "telecentras", [OCTOBER], VILNIUS, cache))[OCTOBER].runs
+        found = await prepared_usages(connection, "telecentras", [OCTOBER], VILNIUS, quantities, cache)
+    return found[OCTOBER].runs
 
 
 def only(cache: Path) -> Path:
@@ -104,6 +107,22 @@ async def test_usage_that_came_since_is_in_the_answer_and_the_old_one_is_gone(
     assert only(tmp_path) != before
 
 
+async def test_only_quantities_that_are_asked_for_are_read_and_others_are_read_to_them(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await declare(database)
+    await add(database, [HOUR])
+    first = await asked(database, tmp_path, ["prompt_tokens"])
+    assert list(first.magnitudes) == ["prompt_tokens"]
+    with pytest.raises(AssertionError, match="cached_tokens was not read"):
+        first.quantity("cached_tokens")
+    second = await asked(database, tmp_path, ["cached_tokens"])
+    assert second.quantities["cached_tokens"].tolist() == [40]
+    assert second.quantities["prompt_tokens"].tolist() == [100]
+    monkeypatch.setattr(usage_cache, "usage_table", None)
+    assert (await asked(database, tmp_path, ["prompt_tokens"])).quantities.keys() == second.quantities.keys()
+
+
 async def test_usage_of_another_period_leaves_the_answer(database: Database, tmp_path: Path) -> None:
     await declare(database)
     await add(database, [HOUR])
@@ -138,6 +157,6 @@ async def test_several_periods_are_each_their_own(database: Database, tmp_path: 
     periods = [Period(2026, month) for month in (9, 10, 11)]
     for _ in range(2):
         async with database.app("telecentras", snapshot=True) as connection:
-            found = await prepared_usages(connection, "telecentras", periods, VILNIUS, tmp_path)
+            found = await prepared_usages(connection, "telecentras", periods, VILNIUS, QUANTITIES, tmp_path)
         assert [len(found[period].runs.hour) for period in periods] == [1, 1, 1]
         assert list(found) == periods
