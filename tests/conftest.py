@@ -6,8 +6,8 @@
         async with database.app("telecentras") as connection: ...
 
 The databases are copies of a migrated one (`CREATE DATABASE … TEMPLATE`, some 50 ms), with the three roles of the real
-thing. `database` is empty; `fresh_urls` makes further ones. The server is started by hand and without fsync, because
-tests kill nothing here; the launcher has tests of its own.
+thing. `database` is empty, and so is `empty`; `fresh_urls` makes further ones. The server is started by hand and without
+fsync, because tests kill nothing here; the launcher has tests of its own.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
@@ -33,6 +34,9 @@ from adapters.postgres.database import Database, DatabaseUrls
 from adapters.postgres.migrate import migrate
 from adapters.postgres.roles import APP, DATABASE, INTAKE, OWNER, ROLES, role_sql
 from adapters.postgres.unprivileged import account_for_server, binaries_for, spawn_options
+
+if TYPE_CHECKING:
+    from lost_ledger import LostLedger
 
 # A shell that starts us in the background has us ignore Ctrl-C, and every command that a test starts would inherit that.
 if threading.current_thread() is threading.main_thread():
@@ -138,6 +142,22 @@ async def database(fresh_urls: Callable[[], DatabaseUrls]) -> AsyncIterator[Data
     opened = await Database.open(urls)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+async def empty(fresh_urls: Callable[[], DatabaseUrls]) -> AsyncIterator[Database]:
+    """A second one, in which what `database` held is made again."""
+    opened = await Database.open(await asyncio.to_thread(fresh_urls))
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def ledger(database: Database, tmp_path: Path) -> LostLedger:
+    """A ledger in `database` with its archive beside it, of which the database will be lost."""
+    from lost_ledger import new_ledger  # half of the adapters, which most tests can do without
+
+    return await new_ledger(database, tmp_path)
 
 
 @pytest.fixture(scope="session")

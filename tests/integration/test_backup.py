@@ -69,13 +69,6 @@ async def backed_up(database: Database, out: Path) -> Taken:
     return await take_backup(database, out, files=no_files, keys=False, made_at=NOON)
 
 
-@pytest.fixture
-async def empty(fresh_urls: Callable[[], DatabaseUrls]) -> Any:
-    opened = await Database.open(await asyncio.to_thread(fresh_urls))
-    yield opened
-    await opened.close()
-
-
 async def test_every_table_of_a_restored_database_holds_the_rows_that_it_held(
     database: Database, empty: Database, tmp_path: Path
 ) -> None:

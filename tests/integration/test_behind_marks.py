@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 from intake_world import Wire
-from lost_ledger import LostLedger, new_ledger
+from lost_ledger import LostLedger
 from small_books import OPERATOR
 
 from adapters.backup_file import verified
-from adapters.postgres.database import Database, DatabaseUrls
+from adapters.postgres.database import Database
 from adapters.rebuilding import Asked, rebuilt
 from adapters.restoring import restore_rows
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def ledger(database: Database, tmp_path: Path) -> LostLedger:
-    return await new_ledger(database, tmp_path)
-
-
-@pytest.fixture
-async def empty(fresh_urls: Callable[[], DatabaseUrls]) -> AsyncIterator[Database]:
-    opened = await Database.open(await asyncio.to_thread(fresh_urls))
-    yield opened
-    await opened.close()
 
 
 async def usage(database: Database) -> dict[bool, int]:

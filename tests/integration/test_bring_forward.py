@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +18,7 @@ from adapters.archive_compact import compact
 from adapters.backup_file import verified
 from adapters.cli.guard import behind
 from adapters.held_again import take_held_again
-from adapters.postgres.database import Database, DatabaseUrls
+from adapters.postgres.database import Database
 from adapters.postgres.journal import trial_balance
 from adapters.restoring import restore_rows
 from billing.document import INVOICE
@@ -28,18 +28,6 @@ from metering.refusal import Refusal
 pytestmark = pytest.mark.anyio
 
 BETA = "kind: customer\nid: beta\noperator: telecentras\ncountry: LT\n"
-
-
-@pytest.fixture
-async def ledger(database: Database, tmp_path: Path) -> LostLedger:
-    return await new_ledger(database, tmp_path)
-
-
-@pytest.fixture
-async def empty(fresh_urls: Callable[[], DatabaseUrls]) -> AsyncIterator[Database]:
-    opened = await Database.open(await asyncio.to_thread(fresh_urls))
-    yield opened
-    await opened.close()
 
 
 async def test_a_ledger_restored_from_yesterday_is_the_one_that_was_lost(

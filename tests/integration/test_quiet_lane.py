@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from intake_world import OPERATOR, START, Wire, Writer, us
-from lost_ledger import LostLedger, new_ledger, rows
+from lost_ledger import LostLedger, rows
 from sqlalchemy import text
 
 from adapters.archive import BatchObjects
@@ -19,7 +18,7 @@ from adapters.archive_reading import BatchReader
 from adapters.backup_file import verified
 from adapters.log_archive import archived_log
 from adapters.log_proving import Wanted, log_key, prove
-from adapters.postgres.database import Database, DatabaseUrls
+from adapters.postgres.database import Database
 from adapters.postgres.nodes import revoke
 from adapters.repairing import repair_lane
 from adapters.restoring import restore_rows
@@ -34,18 +33,6 @@ from metering.refusal import Refusal
 pytestmark = pytest.mark.anyio
 
 TEN_SECONDS_US = 10_000_000
-
-
-@pytest.fixture
-async def ledger(database: Database, tmp_path: Path) -> LostLedger:
-    return await new_ledger(database, tmp_path)
-
-
-@pytest.fixture
-async def empty(fresh_urls: Callable[[], DatabaseUrls]) -> AsyncIterator[Database]:
-    opened = await Database.open(await asyncio.to_thread(fresh_urls))
-    yield opened
-    await opened.close()
 
 
 async def lane(ledger: LostLedger, name: str = "quiet") -> Writer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,13 +53,6 @@ def lost(fresh_urls: Callable[[], DatabaseUrls], tmp_path_factory: pytest.TempPa
 
     ledger = asyncio.run(make())
     return Lost(data / "backup.tar", data, ledger)
-
-
-@pytest.fixture
-async def empty(fresh_urls: Callable[[], DatabaseUrls]) -> AsyncIterator[Database]:
-    opened = await Database.open(await asyncio.to_thread(fresh_urls))
-    yield opened
-    await opened.close()
 
 
 async def until(condition: Callable[[], bool]) -> None:
