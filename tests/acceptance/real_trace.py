@@ -17,13 +17,12 @@ from typing import Any
 
 from command import EXAMPLE, decompressed, public_trace
 
-ORIGIN = "2026-10-05T08:00:00Z"
+ORIGIN = datetime(2026, 10, 5, 8, tzinfo=UTC)
 SESSIONS, REQUESTS = 710, 49_334
 OPTIONS = (
     *("--node", "vilnius-1", "--map", "customer=session_id", "--map", "time=t_s"),
     *("--map", "prompt_tokens=input_tokens", "--map", "cached_tokens=cached_prefix_tokens"),
-    *("--map", "completion_tokens=output_tokens", "--time-unit", "s", "--time-origin", ORIGIN),
-    "--create-customers",
+    *("--map", "completion_tokens=output_tokens", "--time-unit", "s"),
 )
 Totals = dict[str, dict[str, int]]
 
@@ -34,7 +33,7 @@ def trace() -> Path:
 
 def import_command() -> tuple[str, ...]:
     """`tally import …` as a user types it for this trace."""
-    return ("import", str(trace()), *OPTIONS)
+    return ("import", str(trace()), *OPTIONS, "--time-origin", ORIGIN.isoformat(), "--create-customers")
 
 
 def own_totals() -> Totals:
@@ -53,9 +52,8 @@ def own_totals() -> Totals:
     }
 
 
-def events() -> Iterator[dict[str, Any]]:
-    """Every request as the slow bill (tests/reference/plain_bill.py) takes it."""
-    origin = datetime(2026, 10, 5, 8, tzinfo=UTC)
+def events(origin: datetime = ORIGIN) -> Iterator[dict[str, Any]]:
+    """Every request as the slow bill (tests/reference/plain_bill.py) takes it, the trace's times beginning at `origin`."""
     for row in _rows("claude_code_requests.csv.zst"):
         yield {
             "time": origin + timedelta(microseconds=int(Fraction(row["t_s"]) * 1_000_000)),

@@ -14,6 +14,7 @@ from typing import Any
 
 import priced_site
 import pytest
+import real_trace
 from command import Tally, decompressed, over, public_trace
 from plain_bill import PlainPeriod, plain_bills
 
@@ -22,11 +23,6 @@ from adapters.postgres.database import DatabaseUrls
 OCTOBER = "2026-10"
 #: 01:00 in Vilnius, in the night in which the clocks change; the tariff changes a day later.
 CLAUDE_ORIGIN = datetime(2026, 10, 24, 22, tzinfo=UTC)
-CLAUDE_CODE = (
-    *("--node", "vilnius-1", "--map", "customer=session_id", "--map", "time=t_s", "--time-unit", "s"),
-    *("--map", "prompt_tokens=input_tokens", "--map", "cached_tokens=cached_prefix_tokens"),
-    *("--map", "completion_tokens=output_tokens"),
-)
 SERVEGEN_ORIGIN = datetime(2026, 10, 24, 12, tzinfo=UTC)
 SERVEGEN = (
     *("--node", "vilnius-1", "--map", "customer=client", "--map", "time=t_ms", "--time-unit", "ms"),
@@ -47,14 +43,14 @@ _ADDED_UP = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", 
 def test_claude_code_every_sessions_net_is_the_slow_bills_to_the_cent(
     fresh_urls: Callable[[], DatabaseUrls], tmp_path: Path
 ) -> None:
-    trace = public_trace("claude_code_requests.csv.zst")
-    rows = list(csv.DictReader(io.StringIO(decompressed(trace))))
-    site = priced_site.text({row["session_id"] for row in rows})
+    events = list(real_trace.events(CLAUDE_ORIGIN))
+    site = priced_site.text({event["customer"] for event in events})
     tally = applied(fresh_urls(), tmp_path, site)
-    tally("import", str(trace), *CLAUDE_CODE, "--time-origin", CLAUDE_ORIGIN.isoformat())
+    trace = str(real_trace.trace())
+    tally("import", trace, *real_trace.OPTIONS, "--time-origin", CLAUDE_ORIGIN.isoformat())
 
     told = closed(tally)
-    slow = plain_bills(site, map(claude_event, rows), OCTOBER)
+    slow = plain_bills(site, events, OCTOBER)
 
     assert len(told) == 710
     assert told == nets_of(slow)
@@ -113,18 +109,6 @@ def assert_everything_is_used(slow: PlainPeriod, windows: set[str]) -> None:
     assert {key.meter for key in keys} >= {"input", "output", "requests", "fee"}
     assert {key.price_row for key in keys} >= {"contract:1", "tariff:1"} | {None}
     assert parts == {"segment", "discount", "floor"}
-
-
-def claude_event(row: dict[str, str]) -> dict[str, Any]:
-    return {
-        "time": CLAUDE_ORIGIN + timedelta(microseconds=int(Decimal(row["t_s"]) * 1_000_000)),
-        "customer": row["session_id"],
-        "node": "vilnius-1",
-        "model": row["model"],
-        "prompt_tokens": int(row["input_tokens"]),
-        "cached_tokens": int(row["cached_prefix_tokens"]),
-        "completion_tokens": int(row["output_tokens"]),
-    }
 
 
 def servegen_event(row: dict[str, str]) -> dict[str, Any]:
