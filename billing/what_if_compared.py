@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 from billing.bill_columns import totals
 from billing.facts import Facts
@@ -79,21 +80,24 @@ class _Side:
     def __init__(self, outcomes: Sequence[PeriodOutcome]) -> None:
         self.parts, self.undivided = Counter[str](), defaultdict[str, Fraction](Fraction)
         self.period, self.segment, self.customer = Counter[str](), Counter[str](), Counter[str]()
+        self._nets: dict[tuple[tuple[str, ...], tuple[str | None, ...]], Any] = {}
         self.model, self.region = defaultdict[str, Fraction](Fraction), defaultdict[str, Fraction](Fraction)
         self.hour = [Fraction(0)] * 24
         for outcome in outcomes:
             self._add(outcome)
+        for (customers, segments), nets in self._nets.items():
+            for customer, segment, net in zip(customers, segments, nets.tolist(), strict=True):
+                self.customer[customer] += net
+                self.segment[segment or NO_SEGMENT] += net
         self.unpriced = tuple(each for outcome in outcomes for each in outcome.unpriced)
 
     def _add(self, outcome: PeriodOutcome) -> None:
         parts = totals(outcome.bills)
         self.parts.update(parts)
         self.period[str(outcome.period)] += parts["net"]
-        for customer, segment, net in zip(
-            outcome.bills.customers, outcome.segments, outcome.bills.net.tolist(), strict=True
-        ):
-            self.customer[customer] += net
-            self.segment[segment or NO_SEGMENT] += net
+        # Most periods have the same customers in the same segments: one sum of columns, of any size.
+        alike = tuple(outcome.bills.customers), tuple(outcome.segments)
+        self._nets[alike] = self._nets.get(alike, 0) + outcome.bills.net.astype(object)
         worth = outcome.worth
         rounding = parts["usage"] - outcome.packages - worth.total
         undivided: dict[str, Fraction | int] = {**parts, "packages": outcome.packages, "rounding": rounding}

@@ -22,6 +22,7 @@ from billing.bill_columns import BillColumns
 from billing.hourly import Integers, hour_instant, hour_number
 from billing.period import Period
 from billing.unpriced import Unpriced
+from billing.usage_runs import texts
 from billing.what_if import PeriodOutcome
 from billing.what_if_worth import Worth
 
@@ -59,10 +60,10 @@ def outcome_from(table: pa.Table) -> PeriodOutcome:
     return PeriodOutcome(
         period=Period.parse(apart["period"]),
         bills=BillColumns(
-            table["customer"].to_pylist(),
+            texts(table["customer"]),
             **{name: _amounts(table[name]) for name in _AMOUNTS},
         ),
-        segments=table["segment"].to_pylist(),
+        segments=texts(table["segment"]),
         worth=Worth(**apart["worth"]),
         packages=apart["packages"],
         unpriced=tuple(
