@@ -16,6 +16,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from functools import lru_cache
 
+from babel import Locale
 from babel.dates import format_date, format_datetime, format_skeleton
 from babel.numbers import get_decimal_symbol, get_group_symbol
 
@@ -55,9 +56,8 @@ def price(value: Decimal, language: str, decimals: int = 2) -> str:
 
 
 def percent(points: Decimal, language: str) -> str:
-    """Percent points: `25.5%`, in Lithuanian and German `25,5 %`."""
-    gap = NO_BREAK_SPACE if language in ("lt", "de") else ""
-    return f"{exact(points, language)}{gap}%"
+    """Percent points: `25.5%`, where the language parts the sign `25,5 %`."""
+    return f"{exact(points, language)}{_percent_sign(language)}"
 
 
 def day(value: date, language: str) -> str:
@@ -91,6 +91,14 @@ def written(digits: str, language: str) -> str:
     text = group.join(parts) + (decimal + fraction if point else "")
     assert text.replace(group, "").replace(decimal, ".") == unsigned, "every digit survives"
     return MINUS + text if sign else text
+
+
+@lru_cache(maxsize=16)
+def _percent_sign(language: str) -> str:
+    """The sign, with the space that the language puts before it."""
+    pattern: str = Locale.parse(locale_of(language)).percent_formats[None].pattern
+    assert pattern.endswith("%"), pattern
+    return f"{NO_BREAK_SPACE}%" if NO_BREAK_SPACE in pattern else "%"
 
 
 @lru_cache(maxsize=16)

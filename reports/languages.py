@@ -17,11 +17,11 @@ import yaml
 
 ENGLISH = "en"
 LANGUAGES = ("en", "lt")
-SHEET_LANGUAGES = ("en", "lt", "de", "it")
+SHEET_LANGUAGES = ("en", "lt", "de", "it", "lv", "et", "fi", "sv")
 """Those of price sheets, which are for everybody; invoices and reports have LANGUAGES."""
 
 # English documents write days as 31 Oct 2026, for they go to readers in Europe.
-_LOCALES = {"en": "en_GB", "lt": "lt", "de": "de", "it": "it"}
+_LOCALES = {language: language for language in SHEET_LANGUAGES} | {"en": "en_GB"}
 
 Words = Mapping[str, str]
 

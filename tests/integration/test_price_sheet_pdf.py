@@ -18,6 +18,10 @@ TOLD = {
     "en": "Price list vilnius Prices in region LT-KL 0.105 50,000,001 31 Dec 2026",
     "lt": "Kainoraštis vilnius 0,105 50 000 001 2026-12-31",
     "de": "Preisliste vilnius 0,105 50.000.001 31.12.2026",
+    "lv": "Cenrādis vilnius Spriešanas tokenu 0,105 50 000 001 dec.",
+    "et": "Hinnakiri vilnius põhihind 0,105 50 000 001 dets",
+    "fi": "Hinnasto vilnius päivä 0,105 50 000 001 31.12.2026",
+    "sv": "Prislista vilnius Gäller från 0,105 50 000 001 dec.",
     "it": "Listino prezzi vilnius 0,105 50.000.001 31 dic 2026",
 }
 

@@ -213,6 +213,15 @@ def test_each_language_writes_its_own_words_marks_and_days() -> None:
     assert "Gültig ab 01.10.2026 Letzter Tag 31.12.2026" in said("de")
     assert "Token di output i primi 50.000.000 1,60 0,80 1,12" in said("it")
     assert "weekend sab, dom, festivi tutto il giorno 70% del prezzo base" in said("it")
+    assert "Izvades tokeni pirmie 50 000 000 1,60 0,80 1,12" in said("lv")
+    assert "spot, 10:00–16:00, katru dienu: pēc stundas cenas (spot.csv)" in said("lv")
+    assert "Spēkā no 2026. gada 1. okt. Pēdējā diena 2026. gada 31. dec." in said("lv")
+    assert "Väljundtokenid esimesed 50 000 000 1,60 0,80 1,12" in said("et")
+    assert "weekend L, P, riigipühad ööpäev läbi 70% põhihinnast" in said("et")
+    assert "Tuotostokenit ensimmäiset 50 000 000 1,60 0,80 1,12" in said("fi")
+    assert "Kun se on enintään 40, maksetaan 60 % perushinnasta; enintään 80,5, maksetaan 90 %" in said("fi")
+    assert "Utdatatoken de första 50 000 000 1,60 0,80 1,12" in said("sv")
+    assert "Anrop som slutfördes, som ni avbröt eller som avbröts av ett fel debiteras." in said("sv")
 
 
 @pytest.mark.parametrize("language", SHEET_LANGUAGES)
