@@ -42,8 +42,9 @@ def quantities_under(facts: Facts) -> frozenset[str]:
     """The quantities of usage that bills under `facts` rest on: those of priced meters, and of meters that must have a
     price if they are used (`billing.unpriced_usage`)."""
     tariffs = [tariff for versions in facts.tariffs.values() for tariff in versions]
-    contracts = [contract for versions in facts.contracts.values() for contract in versions]
-    priced = {meter for each in (*tariffs, *contracts) for row in each.rows for meter in row.prices}
+    rows = [row for tariff in tariffs for row in tariff.rows]
+    rows += [row for versions in facts.contracts.values() for contract in versions for row in contract.rows]
+    priced = {meter for row in rows for meter in row.prices}
     found = {"prompt_tokens", "completion_tokens", "audio_seconds"}
     generated = any(tariff.bill_output == "generated" for tariff in tariffs)
     if generated:
