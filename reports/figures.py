@@ -27,6 +27,7 @@ from reports.languages import locale_of
 MINUS = "\u2212"
 NO_BREAK_SPACE = "\u00a0"
 _GROUP = 3
+_DAYS = {"lv": "dd.MM.y."}  # Babel's own has the word for year in it, too long for a column
 
 
 def amount(minor: int, currency: str, language: str) -> str:
@@ -62,7 +63,7 @@ def percent(points: Decimal, language: str) -> str:
 
 def day(value: date, language: str) -> str:
     """A day of the calendar: `31 Oct 2026`, in Lithuanian `2026-10-31`."""
-    text: str = format_date(value, "medium", locale_of(language))
+    text: str = format_date(value, _DAYS.get(language, "medium"), locale_of(language))
     return text.replace(" ", NO_BREAK_SPACE)
 
 

@@ -18,7 +18,7 @@ TOLD = {
     "en": "Price list vilnius Prices in region LT-KL 0.105 50,000,001 31 Dec 2026",
     "lt": "Kainoraštis vilnius 0,105 50 000 001 2026-12-31",
     "de": "Preisliste vilnius 0,105 50.000.001 31.12.2026",
-    "lv": "Cenrādis vilnius Spriešanas tokenu 0,105 50 000 001 dec.",
+    "lv": "Cenrādis vilnius Spriešanas tokenu 0,105 50 000 001 31.12.2026.",
     "et": "Hinnakiri vilnius põhihind 0,105 50 000 001 dets",
     "fi": "Hinnasto vilnius päivä 0,105 50 000 001 31.12.2026",
     "sv": "Prislista vilnius Gäller från 0,105 50 000 001 dec.",

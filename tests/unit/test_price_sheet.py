@@ -215,7 +215,7 @@ def test_each_language_writes_its_own_words_marks_and_days() -> None:
     assert "weekend sab, dom, festivi tutto il giorno 70% del prezzo base" in said("it")
     assert "Izvades tokeni pirmie 50 000 000 1,60 0,80 1,12" in said("lv")
     assert "spot, 10:00–16:00, katru dienu: pēc stundas cenas (spot.csv)" in said("lv")
-    assert "Spēkā no 2026. gada 1. okt. Pēdējā diena 2026. gada 31. dec." in said("lv")
+    assert "Spēkā no 01.10.2026. Pēdējā diena 31.12.2026." in said("lv")
     assert "Väljundtokenid esimesed 50 000 000 1,60 0,80 1,12" in said("et")
     assert "weekend L, P, riigipühad ööpäev läbi 70% põhihinnast" in said("et")
     assert "Tuotostokenit ensimmäiset 50 000 000 1,60 0,80 1,12" in said("fi")
