@@ -24,7 +24,8 @@ from datetime import datetime
 from adapters.archived_batches import ArchivedBatches
 from adapters.nowhere import Nowhere
 from adapters.postgres.dump import Connection
-from adapters.postgres.intake import LockedLanes, PostgresLedger
+from adapters.postgres.intake import PostgresLedger
+from adapters.postgres.locked_lanes import LockedLanes
 from adapters.postgres.replay import OneTransaction
 from billing.inspection import Delivery, LaneName
 from billing.intake import POLL_BATCHES, Intake
