@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from typing import Any
 
 from small_books import BASE, OCTOBER, OPERATOR, TARIFF, books_with, close, event, run
 from usage_cells import site_facts, usage_table
@@ -33,8 +34,8 @@ operator: telecentras
 region: LT-KL
 valid_from: 2026-10-25
 """
-GAMMA = {"customer": "gamma"}
-N2 = {"node": "n2"}
+GAMMA: dict[str, Any] = {"customer": "gamma"}
+N2: dict[str, Any] = {"node": "n2"}
 OLD = PastEnd("node", "n2", date(2026, 10, 10), 2, datetime(2026, 10, 11, 12, tzinfo=UTC))
 
 
