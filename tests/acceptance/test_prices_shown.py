@@ -122,4 +122,7 @@ def test_the_sheet_is_written_in_the_operators_language_and_holds_no_contract(ta
     assert "qwen3-*" in read
 
     refused = tally.refused("tariff", "sheet", "nights", "--language", "pl", "--out", str(page))
-    assert (refused["code"], refused["remedy"]) == ("unknown_language", "one of: en, lt, de, it, lv, et, fi, sv")
+    assert (refused["code"], refused["remedy"]) == (
+        "unknown_language",
+        "one of: en, lt, de, it, lv, et, fi, sv",
+    )
