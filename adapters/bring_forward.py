@@ -31,7 +31,8 @@ from adapters.archived_logs import ArchivedLog
 from adapters.log_archive import remove_unsigned
 from adapters.log_replay import Brought, Forward, Progress
 from adapters.nowhere import Nowhere
-from adapters.postgres.database import Database, connected, driver, engine
+from adapters.postgres.connecting import connected, engine
+from adapters.postgres.database import Database, driver
 from adapters.postgres.dump import Connection, unbalanced
 from adapters.postgres.replay import OneTransaction, hold_operator
 from adapters.uncovered import Uncovered

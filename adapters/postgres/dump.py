@@ -19,7 +19,8 @@ from typing import Any, TypeAlias
 import asyncpg
 
 from adapters.backup_file import TableRows
-from adapters.postgres.database import Database, connected, driver, engine
+from adapters.postgres.connecting import connected, engine
+from adapters.postgres.database import Database, driver
 from metering.refusal import Refusal
 
 Connection: TypeAlias = "asyncpg.Connection[Any]"

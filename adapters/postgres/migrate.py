@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import ProgrammingError
 
-from adapters.postgres.database import Database, connected, engine
+from adapters.postgres.connecting import connected, engine
+from adapters.postgres.database import Database
 from metering.refusal import Refusal
 
 if TYPE_CHECKING:

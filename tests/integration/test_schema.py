@@ -12,7 +12,8 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from adapters.postgres.database import Database, engine
+from adapters.postgres.connecting import engine
+from adapters.postgres.database import Database
 from adapters.postgres.migrate import HEAD, alembic_config
 from adapters.postgres.schema import metadata, operator, usage_cell
 
