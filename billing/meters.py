@@ -64,7 +64,7 @@ class Metered:
 
     hourly: Hourly
     rules: MeterRules
-    at: Integers
+    at: Integers | slice
     row: Integers
     #: Of each row, whether what was generated is billed; without it the price rows tell, which some usage may lack.
     generated: Flags | None = None

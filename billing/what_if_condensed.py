@@ -22,6 +22,7 @@ from billing.hourly import Flags, Hourly, Integers, distinct
 from billing.meters import Metered, MeterRules
 from billing.pool import contents
 from billing.usage_runs import LazyQuantities, UsageRuns
+from billing.what_if_turns import included_turns
 from billing.what_if_view import View
 
 _ROWS_AT_ONCE = 1 << 17
@@ -49,7 +50,17 @@ def condensed(
     tariff_of = view.windows.tariff_of(view.at_stretch.rows)
     parts: list[Condensed] = []
     made = 0
-    for rows in _blocks(ordered, usage):
+    known, turns = included_turns(usage, view, rules, asked)
+    for rows in _blocks(ordered & known, usage):
+        run, hour = usage.run[rows].astype(np.int64), usage.hour[rows].astype(np.int64)
+        part = np.zeros(len(rows), np.int64)
+        for turn in turns:  # its hour is a part of its own, and an odd one
+            of_row = turn[usage.customer[run]]
+            part += hour > of_row
+            part += hour >= of_row
+        parts.append(_summed(rows, run, hour, part, view, made))
+        made += len(parts[-1].run)
+    for rows in _blocks(ordered & ~known, usage):
         block = _Block(rows, usage, view, ranks, tariff_of)
         turning = usage.negative[block.customer]
         for pricing in asked:
@@ -72,6 +83,8 @@ def _joined(parts: Sequence[Condensed]) -> Condensed:
 def _blocks(ordered: Flags, usage: UsageRuns) -> Iterator[Integers]:
     """Places of rows, a few customers at a time."""
     customers = np.flatnonzero(ordered)
+    if not len(customers):
+        return
     counts = (usage.starts[1:] - usage.starts[:-1])[customers]
     block = np.cumsum(counts) // _ROWS_AT_ONCE
     for edge in np.split(customers, np.flatnonzero(np.diff(block)) + 1):
@@ -173,20 +186,27 @@ class _Block:
         of_customer = np.flatnonzero(np.diff(self.customer, prepend=-1))
         before = 2 * np.searchsorted(begins[alone], of_customer)
         part -= np.repeat(before, np.diff(np.append(of_customer, count)))
-        cell = self._run * self._view.columns + self._view.column[self._hour]
-        deep = int(part.max(initial=0)) + 1
-        least = int(cell.min()) * deep if count else 0
-        keys, place = distinct(cell * deep + part - least, (int(cell.max(initial=0)) + 1) * deep - least)
-        keys += least
-        example = np.zeros(len(keys), np.int64)
-        example[place[::-1]] = self._hour[::-1]
-        return Condensed(
-            run=keys // deep // self._view.columns,
-            hour=example,
-            turning=keys % deep % 2 == 1,
-            rows=self._rows,
-            sum_of_row=place + first,
-        )
+        return _summed(self._rows, self._run, self._hour, part, self._view, first)
+
+
+def _summed(
+    rows: Integers, run: Integers, hour: Integers, part: Integers, view: View, first: int
+) -> Condensed:
+    """Rows with one run, column and part as one sum, numbered from `first` on; of odd parts each hour turns."""
+    cell = run * view.columns + view.column[hour]
+    deep = int(part.max(initial=0)) + 1
+    least = int(cell.min()) * deep if len(rows) else 0
+    keys, place = distinct(cell * deep + part - least, (int(cell.max(initial=0)) + 1) * deep - least)
+    keys += least
+    example = np.zeros(len(keys), np.int64)
+    example[place[::-1]] = hour[::-1]
+    return Condensed(
+        run=keys // deep // view.columns,
+        hour=example,
+        turning=keys % deep % 2 == 1,
+        rows=rows,
+        sum_of_row=place + first,
+    )
 
 
 def _of_rows(flags: Flags, row: Integers) -> Flags:
