@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from adapters.cli.demo_load import DemoRequest
 from adapters.importing.decode import Decoder
-from adapters.importing.formats import open_source
+from adapters.importing.formats import open_source, text_chunks
 from adapters.importing.mapping import read_options
 from metering.refusal import Refusal
 
@@ -36,7 +36,7 @@ def read_trace(path: Path, options: TraceOptions, now: datetime) -> list[DemoReq
     source = open_source(path)
     decoder = Decoder(said, source.where, now)
     requests: list[DemoRequest] = []
-    for chunk in source.chunks():
+    for chunk in text_chunks(source):
         rows, good = decoder.decode(chunk.columns, chunk.lines)
         requests.extend(_requests(rows.filter(pa.array(good))))
         if options.limit is not None and len(requests) >= options.limit:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from adapters.importing.decode import Decoder
-from adapters.importing.formats import SourceFile
+from adapters.importing.formats import text_chunks
 from adapters.importing.mapping import ImportOptions
 from adapters.importing.rows import ScratchRows, SortedRows
+from adapters.importing.source_file import SourceFile
 from metering.refusal import Refusal
 
 LISTED_FAULTS = 100
@@ -29,7 +30,7 @@ def read_rows(
     """All good rows in order, and how many bad ones were skipped. Refusals: bad_rows, empty_file."""
     decoder = Decoder(options, source.where, now)
     spilled = ScratchRows(scratch / "rows.arrow")
-    for chunk in source.chunks():
+    for chunk in text_chunks(source):
         rows, good = decoder.decode(chunk.columns, chunk.lines)
         spilled.append(rows if good.all() else rows.filter(pa.array(good)))
         progress("reading", source.bytes_read(), source.bytes_total)
