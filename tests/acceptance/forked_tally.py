@@ -20,6 +20,9 @@ import socket
 import sys
 from typing import Any, NoReturn
 
+import alembic.command  # noqa: F401 - as holidays.countries: what commands import late, they would each import anew
+import holidays.countries  # noqa: F401
+
 from adapters.cli.main import main
 from adapters.cli.subjects import import_all
 from metering import steps
