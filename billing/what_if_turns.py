@@ -125,5 +125,7 @@ def _reached(usage: UsageRuns, quantity: Integers, customers: Integers, bounds: 
     before = np.where(begins > 0, running[begins - 1], 0)
     at = np.searchsorted(running, before + bounds)
     reached = at < ends
-    hour = usage.hour[np.where(reached, at, 0)].astype(np.int64)  # as narrow as it is kept, NEVER would be hour 0
+    hour = usage.hour[np.where(reached, at, 0)].astype(
+        np.int64
+    )  # as narrow as it is kept, NEVER would be hour 0
     return np.where(reached, hour, NEVER)
