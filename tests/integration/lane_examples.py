@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import warnings
@@ -90,6 +91,7 @@ def run_to_its_end_or_death(work: Callable[[], None], kill_at: tuple[str, int] |
     """Do the work in a child that kills itself at the step; True if it came to its end."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of threads; the child starts none
+        gc.freeze()  # or the child would copy every page of ours that it looks for garbage in
         child = os.fork()
     if child == 0:
         code = 1
@@ -99,6 +101,7 @@ def run_to_its_end_or_death(work: Callable[[], None], kill_at: tuple[str, int] |
             code = 0
         finally:
             os._exit(code)
+    gc.unfreeze()
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         assert os.WTERMSIG(status) == signal.SIGKILL

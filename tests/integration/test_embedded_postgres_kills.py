@@ -39,13 +39,12 @@ asyncio.run(write())
 """
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_what_was_committed_survives_kills_of_anything(seed: int, tmp_path: Path) -> None:
-    _storm(seed, tmp_path / "data", kills=1)
+def test_what_was_committed_survives_kills_of_anything(tmp_path: Path) -> None:
+    _storm(0, tmp_path / "data", kills=1)
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("seed", range(100, 150))
+@pytest.mark.parametrize("seed", range(1, 51))
 def test_what_was_committed_survives_fifty_storms(seed: int, tmp_path: Path) -> None:
     _storm(seed, tmp_path / "data", kills=3)
 

@@ -10,6 +10,7 @@ import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tallygrid_vllm.lines import file_name, line
@@ -83,9 +84,20 @@ def test_an_engine_that_starts_again_is_a_stream_of_its_own(tmp_path: Path) -> N
     assert reader.take_faults() == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20)
 @given(st.data())
 def test_whatever_the_cuts_and_restarts_every_line_is_found_in_its_order(data: st.DataObject) -> None:
+    every_line_is_found_in_its_order(data)
+
+
+@pytest.mark.proof
+@settings(max_examples=1_000)
+@given(st.data())
+def test_after_a_thousand_cuts_and_restarts_every_line_is_found_in_its_order(data: st.DataObject) -> None:
+    every_line_is_found_in_its_order(data)
+
+
+def every_line_is_found_in_its_order(data: st.DataObject) -> None:
     """The file grows by any number of bytes, the reader reads, keeps its place or is killed, and starts again."""
     count = data.draw(st.integers(1, 30))
     parts: list[bytearray] = [bytearray()]

@@ -87,7 +87,7 @@ def holds_what_a_close_bills(case: Drawn) -> None:
     assert outcome.packages == sum(line.amount for line in lines if line.price_base == 1)
 
 
-@examples(60)
+@examples(25)
 @given(drawn())
 def test_a_what_if_of_the_facts_in_force_is_what_a_close_bills(case: Drawn) -> None:
     holds_what_a_close_bills(case)
