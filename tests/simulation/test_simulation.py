@@ -4,7 +4,7 @@ A failing seed says its number and what happened in it. It runs again, the same,
 
     TALLY_SEEDS=17 pytest tests/simulation          one seed; 100-199 is a range
 
-`make test` runs the first 20 seeds, `make proof` 1,000.
+`make test` runs the first 50 seeds, `make proof` 1,000.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def live(simulated_database: tuple[Database, asyncpg.Connection[Any]], tmp_path:
     return one
 
 
-@pytest.mark.parametrize("seed", _seeds("0-19"))
+@pytest.mark.parametrize("seed", _seeds("0-49"))
 async def test_nothing_is_lost_or_double_whatever_happens(live: Live, seed: int) -> None:
     found = await live(seed)
     assert not found, "\n".join(found)
