@@ -27,6 +27,12 @@ from billing.hourly import Flags, Hourly, Integers, distinct
 Narrow = npt.NDArray[np.signedinteger[Any]]
 
 _INT32 = 2**31
+_PARTS = (
+    ("prompt_tokens", "cached_tokens"),
+    ("completion_tokens", "reasoning_tokens"),
+    ("generated_tokens", "generated_reasoning_tokens"),
+)
+"""Of which a meter is the difference (`billing.meters`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,8 @@ class UsageRuns:
     """A period's usage: names, runs (columns r long), and hours of runs (columns n long).
 
     `hour` counts from `first` (hours since 1970). `magnitudes` is Σ |quantity| of each that was read, `quantities` lacks
-    those that are 0 throughout. `starts` says where each customer's rows begin, and the end.
+    those that are 0 throughout. `starts` says where each customer's rows begin, and the end. `negative`: customers of
+    whom a quantity, or a meter that is the difference of two, is below 0 in any row.
     """
 
     first: int
@@ -107,6 +114,9 @@ def usage_runs(hourly: Hourly, first: int) -> UsageRuns:
     negative = np.zeros(len(hourly.customers), np.bool_)
     for values in summed.values():
         negative[customer[values < 0]] = True
+    for whole, part in _PARTS:
+        if whole in summed and part in summed:
+            negative[customer[summed[whole] < summed[part]]] = True
     return UsageRuns(
         first=first,
         customers=hourly.customers,

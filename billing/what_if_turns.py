@@ -47,10 +47,8 @@ def included_turns(
         for place, pricing in enumerate(included):
             if pricing.included is None or not _taking(pricing)[example]:
                 continue
-            quantity = metered.quantity(pricing.meter)
-            if quantity.min(initial=0) < 0:
-                known &= ~_with_any(usage, quantity < 0)
-                quantity = np.maximum(quantity, 0)
+            # Below 0 are only rows of customers that are not chosen.
+            quantity = np.maximum(metered.quantity(pricing.meter), 0)
             some = np.flatnonzero(chosen & (pricing.included > 0))
             turns[place, some] = _reached(usage, quantity, some, pricing.included[some])
     for place in range(1, len(included)):
@@ -111,13 +109,6 @@ def _as_all_of_a_kind(usage: UsageRuns, rules: MeterRules, example: int) -> Mete
     return Metered(hourly, only, slice(None), nothing)
 
 
-def _with_any(usage: UsageRuns, flags: Flags) -> Flags:
-    """By customer, whether any of its rows has the flag."""
-    found = np.zeros(len(usage.customers), np.bool_)
-    found[usage.customer[usage.run[flags]]] = True
-    return found
-
-
 def _reached(usage: UsageRuns, quantity: Integers, customers: Integers, bounds: Integers) -> Integers:
     """The hour in which each customer's running sum reaches its bound; NEVER: it does not. No quantity is below 0."""
     running = np.cumsum(quantity)
@@ -125,7 +116,6 @@ def _reached(usage: UsageRuns, quantity: Integers, customers: Integers, bounds: 
     before = np.where(begins > 0, running[begins - 1], 0)
     at = np.searchsorted(running, before + bounds)
     reached = at < ends
-    hour = usage.hour[np.where(reached, at, 0)].astype(
-        np.int64
-    )  # as narrow as it is kept, NEVER would be hour 0
+    # Hours are narrow: NEVER would not fit in beside them.
+    hour = usage.hour[np.where(reached, at, 0)].astype(np.int64)
     return np.where(reached, hour, NEVER)

@@ -76,7 +76,7 @@ def holds_equal_to_the_slow_bill(case: Drawn) -> None:
         assert bill.net == slow.net
 
 
-@examples(40)
+@examples(100)
 @given(drawn())
 def test_every_bill_equals_the_slow_plain_bill_to_each_line_and_cent(case: Drawn) -> None:
     holds_equal_to_the_slow_bill(case)
