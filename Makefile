@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN := .venv/bin/
 QUICK := not proof and not vllm
 # Programs that tests start shall not compile us each anew, even where the shell asks Python to keep no bytecode.
-export PYTHONDONTWRITEBYTECODE :=
+test coverage proof: export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo test coverage check bench bench-billion proof parts kafka s3 vllm vllm-recordings test-vllm clean
 

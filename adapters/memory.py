@@ -1,5 +1,5 @@
-"""Memory that a process keeps for its next piece of work instead of giving it back after each, and that is not looked
-through again and again.
+"""How a process that works for long holds its memory: what it keeps for its next piece of work, and how often the
+garbage collector looks for what it could free.
 
 glibc returns the top of its heap to the system as soon as 128 kB of it are free, and asks for it again a moment later,
 page by page. A worker of intake frees and takes some megabytes with each batch: keeping them took its sums of a batch
@@ -19,7 +19,7 @@ _LARGEST_KEPT_BYTES = 32 << 20  # glibc's own upper bound
 
 
 def keep_freed_memory() -> None:
-    """From now on freed memory stays with this process, up to 128 MB."""
+    """From now on freed memory stays with this process, up to 128 MB of each of malloc's heaps."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_TRIM_THRESHOLD, 2 * _KEPT_BYTES)

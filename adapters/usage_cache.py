@@ -35,6 +35,7 @@ from billing.hourly import hour_number, read_hourly
 from billing.period import Period
 from billing.usage_runs import UsageRuns, from_tables, to_tables, usage_runs
 from metering.durable import fsync_file
+from metering.event import QUANTITIES
 
 _FORMAT = 1
 _BATCHES = text("""
@@ -114,9 +115,10 @@ def _prepared(
 def _kept(folder: Path) -> UsageRuns | None:
     """What the folder holds; None where it is not there, or not whole any more."""
     try:
-        return from_tables({path.stem: _mapped(path) for path in _whole(folder)})
-    except (OSError, KeyError, pa.ArrowInvalid):
+        found = from_tables({path.stem: _mapped(path) for path in _whole(folder)})
+    except (OSError, KeyError, ValueError):  # pyarrow's are ValueErrors
         return None
+    return found if found.magnitudes.keys() <= set(QUANTITIES) else None
 
 
 def _whole(folder: Path) -> list[Path]:

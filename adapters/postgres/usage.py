@@ -67,6 +67,7 @@ async def usage_table(
     cells = _Cells({id_.bytes: slug for id_, slug in names.items()}, quantities)
     ids = [id_ for id_, slug in names.items() if slug == customer]
     asked, which = (_CELLS, ()) if customer is None else (_CELLS_OF_CUSTOMERS, (ids,))
+    assert set(quantities) <= set(QUANTITY_COLUMNS), "names of columns become part of the statement"
     asked = asked.format(columns=", ".join(cells.sent))
     raw = await driver(conn)
     with ThreadPoolExecutor(1, "usage") as thread:
