@@ -1,9 +1,10 @@
 """What-if over a year: 10,000 customers, 20.1 M hourly rows, a tariff with windows beside one without.
 
 Demanded: ≤ 25 s cold (usage out of PostgreSQL, prepared, kept and both sides rated), ≤ 1 s after that. Read are the
-quantities that these tariffs can price, as in a command: here prompt, cached, completion, audio. The usage is made in a database of its own: each customer uses two models on one of two nodes, in hours drawn at random. Warm is
-the second question, with another price: the side that holds now was kept by the first. `facts` are in memory both times,
-as they are in a command once it has read them. CPU seconds are of all threads; a busy machine hardly stretches them.
+quantities that these tariffs can price, as in a command: here prompt, cached, completion, audio. The usage is made in a
+database of its own: each customer uses two models on one of two nodes, in hours drawn at random. Warm is the second
+question, with another price: the side that holds now was kept by the first. `facts` are in memory both times, as they
+are in a command once it has read them. CPU seconds are of all threads; a busy machine hardly stretches them.
 """
 
 from __future__ import annotations
