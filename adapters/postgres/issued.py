@@ -19,23 +19,21 @@ from billing.period import Period
 # What each issued document rests on. A tariff or contract version is "id" or "id@day"; ids hold no "@".
 #
 # Most of it prices no line: included units, a commitment, met or not, the minimum of days without usage. So it is what
-# the close kept by which a document was drafted, the last one before it was issued (the first one, where the clock by
-# which it was issued was behind): the contracts of its customer, and the tariffs in force then that an operator or a
+# the close kept by which a document was drafted, the last one whose result lists it (a draft has an id of its own, so
+# nobody's clock has a say in this): the contracts of its customer, and the tariffs in force then that an operator or a
 # contract has ever named.
 _ISSUED = text("""
-    WITH close AS (
-        SELECT period, number, facts, CASE number WHEN 1 THEN '-infinity' ELSE closed_at END AS since,
-            lead(closed_at) OVER (PARTITION BY period ORDER BY number) AS until
-        FROM period_close
+    WITH listed AS (
+        SELECT period, number, made ->> 'id' AS id
+        FROM period_close, jsonb_array_elements((result -> 'drafts') || (result -> 'issued')) AS made
     ), drafted AS (
-        SELECT close.period, close.number, document.customer, max(document.issue_date) AS issue_date
-        FROM document JOIN close ON close.period = document.period AND document.issued_at >= close.since
-            AND (close.until IS NULL OR document.issued_at < close.until)
+        SELECT period, max(listed.number) AS number, document.customer, document.issue_date
+        FROM document JOIN listed USING (period, id)
         WHERE document.state = 'issued'
-        GROUP BY close.period, close.number, document.customer
+        GROUP BY period, id, document.customer, document.issue_date
     ), kept AS (
         SELECT period, number, split_part(name, ' ', 1) AS kind, split_part(split_part(name, ' ', 2), '@', 1) AS id
-        FROM close, jsonb_object_keys(close.facts -> 'versions') AS name
+        FROM period_close, jsonb_object_keys(facts -> 'versions') AS name
     ), chosen AS (
         SELECT CASE kind WHEN 'operator' THEN body ->> 'default_tariff' ELSE body ->> 'tariff' END AS id
         FROM (SELECT kind, body FROM site_document UNION ALL SELECT kind, body FROM superseded) AS versions
@@ -62,6 +60,10 @@ _ISSUED = text("""
         FROM kept JOIN (SELECT period, number, max(issue_date) AS issue_date FROM drafted GROUP BY period, number)
             AS issuing USING (period, number)
         WHERE kept.kind = 'tariff' AND kept.id IN (SELECT id FROM chosen)
+        UNION ALL
+        -- A commitment asks for money without a line that names its contract, so its document holds it by itself.
+        SELECT 'contract', customer, period, issue_date FROM document
+        WHERE state = 'issued' AND jsonb_path_exists(content, '$.*[*] ? (@.part == "floor")')
         UNION ALL
         SELECT 'share', operator, period, made_at::date FROM settlement
         UNION ALL

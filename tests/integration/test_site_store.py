@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from adapters.postgres.schema import subject
 from adapters.postgres.site import operator_facts, site_reader, site_store
 from adapters.site_files.apply import add_private_customers, apply_site
 from adapters.site_files.reading import read_files
-from adapters.site_files.store import MemorySiteStore, SiteStore, Span, Subject
+from adapters.site_files.store import MemorySiteStore, SiteStore
 from adapters.site_files.writing import get_documents, to_yaml
 from billing.period import Period
 from billing.stored import StoredDocument
@@ -246,82 +246,3 @@ async def test_of_two_applies_at_once_the_second_sees_what_the_first_did(databas
             return len(applied.created), len(applied.unchanged)
 
     assert sorted(await asyncio.gather(once(), once())) == [(0, 13), (13, 0)]
-
-
-INSERT_DOCUMENT = """
-    INSERT INTO document (operator, id, kind, state, number, customer, period, currency, line_total, net,
-    tax, gross,
-                          sign, issue_date, content, created_at, issued_at)
-    VALUES ('telecentras', :id, 'invoice', :state, :number, 'acme', :period, 'EUR', 0, 0, 0, 0,
-            1, :issue_date, CAST(:content AS jsonb), now(), :issued_at)
-"""
-
-
-async def test_issued_documents_hold_the_versions_that_they_name(database: Database) -> None:
-    lines = '{"lines": [{"tariff_version": "vilnius@2026-10-01", "contract_version": "acme"}]}'
-    async with site_store(database) as store:
-        await apply_site(store, read_files([EXAMPLE]), NOW)
-    async with database.app("telecentras") as connection:
-        for number, period, issued in (
-            (1, "2026-10", date(2026, 11, 3)),
-            (2, "2026-11", date(2026, 11, 22)),
-            (None, "2026-12", None),
-        ):
-            await connection.execute(
-                text(INSERT_DOCUMENT),
-                {
-                    "id": f"acme.{period}.1",
-                    "state": "issued" if issued else "draft",
-                    "number": f"TLC-{number}" if number else None,
-                    "period": period,
-                    "issue_date": issued,
-                    "issued_at": NOW if issued else None,
-                    "content": lines,
-                },
-            )
-    both = Span(date(2026, 10, 1), date(2026, 11, 23))
-    async with site_store(database) as store:
-        assert await store.issued(["telecentras"]) == {
-            Subject("telecentras", "operator", "telecentras"): both,
-            Subject("telecentras", "customer", "acme"): both,
-            Subject("telecentras", "tariff", "vilnius"): both,
-            Subject("telecentras", "contract", "acme"): both,
-        }
-
-
-@pytest.mark.parametrize("issued_at", [NOW, NOW - timedelta(seconds=2)], ids=["after it", "a clock behind"])
-@pytest.mark.parametrize(
-    "content",
-    [
-        '{"lines": [], "charges": [{"part": "floor"}]}',
-        '{"lines": [{"part": "floor", "tariff_version": null, "contract_version": null}]}',
-    ],
-)
-async def test_a_commitment_holds_its_contract_where_no_line_names_it(
-    database: Database, content: str, issued_at: datetime
-) -> None:
-    kept = '{"versions": {"contract acme": "5f2c", "tariff vilnius": "91d0"}}'
-    async with site_store(database) as store:
-        await apply_site(store, read_files([EXAMPLE]), NOW)
-    row = {
-        "id": "acme.2026-10.1",
-        "state": "issued",
-        "number": "TLC-1",
-        "period": "2026-10",
-        "content": content,
-    }
-    async with database.app("telecentras") as connection:
-        await connection.execute(
-            text(
-                "INSERT INTO period_close VALUES ('telecentras', '2026-10', 1, :at, '{}', CAST(:kept AS jsonb), '{}',"
-                " false)"
-            ),
-            {"at": NOW - timedelta(seconds=1), "kept": kept},
-        )
-        issued = {"issue_date": date(2026, 11, 3), "issued_at": issued_at}
-        await connection.execute(text(INSERT_DOCUMENT), {**row, **issued})
-    async with site_store(database) as store:
-        held = await store.issued(["telecentras"])
-    october = Span(date(2026, 10, 1), date(2026, 11, 1))
-    assert held[Subject("telecentras", "contract", "acme")] == october
-    assert held[Subject("telecentras", "tariff", "vilnius")] == october
