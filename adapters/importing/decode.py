@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from adapters.importing.instants import Mask, counted, mask, stamps, texts
+from adapters.importing.instants import counted, stamps
 from adapters.importing.mapping import COLUMNS, NUMBERS, ImportOptions, named_columns
+from adapters.importing.text_columns import Mask, mask, without_nulls
 from metering.event import MAX_QUANTITY, OUTCOMES
 from metering.refusal import Fault
 
@@ -107,7 +108,7 @@ def _number(text: pa.Array | None, count: int, name: str, refuse: Callable[..., 
     nullable = name == "generated_tokens"
     if text is None:
         return pa.nulls(count, pa.int64()) if nullable else pa.array(np.zeros(count, np.int64))
-    written = texts(text)
+    written = without_nulls(text)
     empty = pc.equal(written, "")
     whole = pc.match_substring_regex(written, "^[0-9]{1,13}$")
     if name in ("prompt_tokens", "completion_tokens"):
@@ -142,7 +143,7 @@ def _identifier(text: pa.Array | None, count: int, name: str, refuse: Callable[.
     required = name == "customer"
     if text is None:
         return pa.nulls(count, pa.string())
-    written = texts(text)
+    written = without_nulls(text)
     fits = pc.match_substring_regex(written, ID_PATTERN)
     empty = pc.equal(written, "")
     allowed = fits if required else pc.or_(fits, empty)
@@ -155,7 +156,7 @@ def _identifier(text: pa.Array | None, count: int, name: str, refuse: Callable[.
 
 
 def _required_text(text: pa.Array, name: str, refuse: Callable[..., None]) -> pa.Array:
-    written = texts(text)
+    written = without_nulls(text)
     printable = pc.match_substring_regex(written, r"^[^\x00-\x1f\x7f]+$")
     long = pc.greater(pc.binary_length(written), 200)
     refuse(
@@ -168,13 +169,13 @@ def _required_text(text: pa.Array, name: str, refuse: Callable[..., None]) -> pa
 def _optional(text: pa.Array | None, count: int) -> pa.Array:
     if text is None:
         return pa.nulls(count, pa.string())
-    return pc.if_else(pc.equal(texts(text), ""), pa.scalar(None, pa.string()), text)
+    return pc.if_else(pc.equal(without_nulls(text), ""), pa.scalar(None, pa.string()), text)
 
 
 def _outcome(text: pa.Array | None, count: int, refuse: Callable[..., None]) -> pa.Array:
     if text is None:
         return pa.array(["finished"] * count, pa.string())
-    written = pc.if_else(pc.equal(texts(text), ""), "finished", texts(text))
+    written = pc.if_else(pc.equal(without_nulls(text), ""), "finished", without_nulls(text))
     known = pc.is_in(written, value_set=pa.array(OUTCOMES))
     refuse(
         ~mask(known),

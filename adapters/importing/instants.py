@@ -14,24 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from adapters.importing.mapping import TIME_UNITS
+from adapters.importing.text_columns import Mask, mask, without_nulls
 
-Mask = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
-
-
-def texts(text: pa.Array) -> pa.Array:
-    """What is not there as an empty text."""
-    return pc.fill_null(text, "")
-
-
-def mask(values: pa.Array) -> Mask:
-    """Booleans as numpy's; there is no null among them."""
-    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=bool)
 
 
 def counted(text: pa.Array, unit: str, refuse: Callable[..., None]) -> Ints:
     """`12.75` of a unit → microseconds, cut below one. `refuse` is told which rows hold none, and why."""
-    written = texts(text)
+    written = without_nulls(text)
     good = pc.match_substring_regex(written, r"^[0-9]{1,18}(\.[0-9]+)?$")
     refuse(
         ~mask(good),
@@ -67,7 +57,7 @@ STAMP = (
 
 def stamps(text: pa.Array, zone: str | None, refuse: Callable[..., None]) -> Ints:
     """RFC 3339 stamps → microseconds. Stamps without an offset need `--time-zone`."""
-    written = texts(text)
+    written = without_nulls(text)
     split = pc.extract_regex(written, STAMP)
     good = pc.is_valid(split)
     numeric = pc.match_substring_regex(written, r"^[0-9]+(\.[0-9]+)?$")
