@@ -21,7 +21,7 @@ from adapters.postgres import intake_rows as rows
 from adapters.postgres import lane_keys
 from adapters.postgres.database import Database
 from adapters.postgres.kafka_positions import move, positions_of
-from adapters.postgres.locked_lanes import LockedLanes, columns, count_aside
+from adapters.postgres.locked_lanes import LockedLanes, count_aside, key_arrays
 from adapters.postgres.roll_up import roll_up
 from adapters.postgres.roots import LockedRoots, unchecked
 from adapters.postgres.schema import operator, set_aside
@@ -104,7 +104,7 @@ class PostgresLedger:
     @asynccontextmanager
     async def accept(self, names: Collection[LaneName]) -> AsyncIterator[LockedLanes]:
         async with self._database.intake() as conn:
-            found = await conn.execute(_LOCKED, columns(names, ("operators", "nodes", "lanes")))
+            found = await conn.execute(_LOCKED, key_arrays(names, ("operators", "nodes", "lanes")))
             marks = {rows.lane_name(row): rows.mark(row) for row in found}
             for name, said in (await lane_keys.decided(conn, names)).items():
                 marks[name] = replace(
@@ -129,7 +129,7 @@ class PostgresLedger:
                 await conn.execute(select(func.count()).select_from(set_aside).where(kept))
             ).scalar_one()
             names = [name or LaneName("", "", "") for name in claimed]
-            found = await conn.execute(_ASIDE_OF, columns(names, ("operators", "nodes", "lanes")))
+            found = await conn.execute(_ASIDE_OF, key_arrays(names, ("operators", "nodes", "lanes")))
             of_lanes = {LaneName(*row[:3]): row[3] for row in found}
             return AsideSoFar(
                 in_all, {name: of_lanes.get(name or LaneName("", "", ""), 0) for name in claimed}

@@ -92,7 +92,7 @@ class LockedLanes:
         successors: dict[LaneName, dict[str, tuple[Place, str]]] = {name: {} for name in self.marks}
         names = ("operators", "nodes", "lanes", "epochs", "numbers", "previous")
         asked = [(s.operator, s.node, s.lane, s.epoch, s.number, s.previous) for s in wanted]
-        for row in await self._conn.execute(_KNOWN, columns(asked, names)):
+        for row in await self._conn.execute(_KNOWN, key_arrays(asked, names)):
             name, place = rows.lane_name(row), Place(row.epoch, row.number)
             places[name][place] = row.hash
             successors[name][row.previous] = (place, row.hash)
@@ -109,7 +109,7 @@ class LockedLanes:
         return {owner: Lateness(ZoneInfo(zones.get(owner) or "UTC"), bounds[owner]) for owner in wanted}
 
     async def stale(self, hashes: Mapping[LaneName, Collection[str]]) -> Mapping[LaneName, StaleSoFar]:
-        asked = columns(hashes.keys(), ("operators", "nodes", "lanes"))
+        asked = key_arrays(hashes.keys(), ("operators", "nodes", "lanes"))
         asked["hashes"] = [each for of_lane in hashes.values() for each in of_lane]
         found = await self._conn.execute(_STALE, asked)
         so_far = {rows.lane_name(row): StaleSoFar(row.held, frozenset(row.listed)) for row in found}
@@ -147,7 +147,7 @@ class LockedLanes:
         A damaged copy is listed where there is nothing else: anybody may put any body under a seal that he has seen.
         """
         names = ("operators", "nodes", "lanes", "epochs", "numbers", "hashes")
-        keys = columns(
+        keys = key_arrays(
             [(*entry.inspected.name, *entry.inspected.place, entry.inspected.hash) for entry in entries],
             names,
         )
@@ -169,7 +169,7 @@ class LockedLanes:
             return []
         names = ("operators", "nodes", "lanes", "epochs", "numbers", "hashes")
         keys = [(*name, *place, seal_hash) for name, place, seal_hash in taking.settled]
-        return list((await self._conn.execute(_SETTLED, columns(keys, names))).scalars())
+        return list((await self._conn.execute(_SETTLED, key_arrays(keys, names))).scalars())
 
 
 async def count_aside(
@@ -183,6 +183,6 @@ async def count_aside(
     await conn.execute(upsert, [rows.not_kept_row(name, count, at) for name, count in by_key])
 
 
-def columns(keys: Collection[Sequence[object]], names: Sequence[str]) -> dict[str, list[object]]:
-    """Rows as one array a column: with unnest one statement stays one for any number of keys."""
+def key_arrays(keys: Collection[Sequence[object]], names: Sequence[str]) -> dict[str, list[object]]:
+    """Keys as one array a part of theirs, by its name: with unnest one statement stays one for any number of keys."""
     return dict(zip(names, map(list, zip(*keys, strict=True)), strict=True))
