@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from adapters.site_files.store import Span, Subject
@@ -21,7 +21,7 @@ from adapters.site_files.versions import (
     zone_of,
     zones_of,
 )
-from billing.period import midnight
+from billing.period import midnight, within_calendar
 from billing.stored import StoredDocument
 from metering.refusal import Fault
 
@@ -109,14 +109,35 @@ def changes(
         ends = [end(version, after[identity])]
         ends += [end(each.former, before[identity])] if each.former is not None else []
         further = further_hours(each.former, version) if each.former is not None else None
-        zone = zone_of(version.body, zones.get(version.operator, UTC))
-        first = begin(version) if further is None else further.astimezone(zone).date()
-        change = Change(version.operator, first, max(ends))
+        operators = zones.get(version.operator, UTC)
+        own = zone_of(version.body, operators)
+        begins = (
+            _first_day(begin(version), own, operators) if further is None else _day_of(further, operators)
+        )
+        change = Change(version.operator, begins, _end_day(max(ends), own, operators))
         if version.kind == "tariff":
             found += _where_used(version, change, [*before.values(), *after.values()])
         else:
             found.append(change)
     return found
+
+
+def _first_day(day: date, zone: ZoneInfo, operators: ZoneInfo) -> date:
+    """The operator's day in which a day of another zone begins; what holds from ever does so in every zone."""
+    return day if zone == operators or not within_calendar(day) else _day_of(midnight(day, zone), operators)
+
+
+def _end_day(day: date, zone: ZoneInfo, operators: ZoneInfo) -> date:
+    """The first of the operator's days that is wholly past the midnight with which a day of another zone begins."""
+    if zone == operators or not within_calendar(day):
+        return day
+    at = midnight(day, zone)
+    held = _day_of(at, operators)
+    return held if midnight(held, operators) == at else held + timedelta(days=1)
+
+
+def _day_of(instant: datetime, zone: ZoneInfo) -> date:
+    return instant.astimezone(zone).date()
 
 
 def _from_ever(
@@ -135,24 +156,17 @@ def _from_ever(
 def _where_used(
     tariff: StoredDocument, change: Change, known: Iterable[Sequence[StoredDocument]]
 ) -> Iterator[Change]:
-    """The days of a tariff's change on which somebody is on it, by default or by contract; a day more at either end, as
-    its days may be another zone's.
-    """
+    """The days of a tariff's change on which somebody is on it, by default or by contract."""
     for timeline in known:
         for version in timeline:
             words = {"operator": "default_tariff", "contract": "tariff"}
             on_it = version.body.get(words.get(version.kind, "")) == tariff.id
             if version.operator != tariff.operator or not on_it:
                 continue
-            first = max(change.begin, _moved(begin(version), -1))
-            until = min(change.end, _moved(end(version, timeline), 1))
+            first = max(change.begin, begin(version))
+            until = min(change.end, end(version, timeline))
             if first < until:
                 yield Change(change.operator, first, until)
-
-
-def _moved(day: date, days: int) -> date:
-    """A day before or after; what has no end keeps none."""
-    return day if day in (date.min, date.max) else day + timedelta(days)
 
 
 def _rests_on(version: StoredDocument) -> Subject:

@@ -87,22 +87,63 @@ def test_an_apply_says_which_closed_periods_are_to_be_closed_again(store: Memory
     assert apply(store, CORRECTED).re_rates == (), "the second time nothing changes"
 
 
-def on_the_tariff_from(day: str) -> MemorySiteStore:
-    """A site without a default tariff, whose only customer is on it from a day."""
+def on_the_tariff(*days: str, tariff: str = TARIFF) -> MemorySiteStore:
+    """A site without a default tariff, whose only customer is on it from a day, or until one."""
     store = MemorySiteStore()
-    contract = f"kind: contract\ncustomer: acme\ntariff: vilnius\nvalid_from: {day}\n"
-    apply(store, OPERATOR, TARIFF, CUSTOMER, contract)
+    contract = "kind: contract\ncustomer: acme\ntariff: vilnius\n" + "".join(f"{day}\n" for day in days)
+    apply(store, OPERATOR, tariff, CUSTOMER, contract)
     use(store)
     return store
 
 
 @pytest.mark.parametrize(
-    ("day", "again"), [("2026-10-31", ["2026-10"]), ("2026-11-02", []), ("2026-12-01", [])]
+    ("days", "again"),
+    [
+        ("valid_from: 2026-10-31", ["2026-10"]),
+        ("valid_from: 2026-11-01", []),
+        ("valid_from: 2026-11-02", []),
+        ("valid_from: 2026-12-01", []),
+        ("valid_until: 2026-10-01", []),
+        ("valid_until: 2026-10-02", ["2026-10"]),
+    ],
 )
 def test_a_tariff_that_nobody_was_on_in_a_closed_period_changes_nothing_in_it(
-    day: str, again: list[str]
+    days: str, again: list[str]
 ) -> None:
-    applied = apply(on_the_tariff_from(day), CORRECTED)
+    applied = apply(on_the_tariff(days), CORRECTED)
+    assert [str(each.period) for each in applied.re_rates] == again
+
+
+@pytest.mark.parametrize(
+    ("until", "again"), [("2026-10-01", ["2026-09"]), ("2026-10-02", ["2026-09", "2026-10"])]
+)
+def test_a_contract_that_ends_with_the_last_day_of_a_month_says_nothing_of_the_next(
+    until: str, again: list[str]
+) -> None:
+    """`valid_until` is the first day on which it no longer holds: of 2026-10-01, September is the last month."""
+    ever = TARIFF.replace("valid_from: 2026-10-01\n", "")
+    corrected = CORRECTED.replace("valid_from: 2026-10-01\n", "").replace(
+        "supersedes: 2026-10-01", "supersedes: first"
+    )
+    applied = apply(on_the_tariff(f"valid_until: {until}", tariff=ever), corrected)
+    assert [str(each.period) for each in applied.re_rates] == again
+
+
+@pytest.mark.parametrize(
+    ("zone", "again"),
+    [
+        ("Asia/Tokyo", ["2026-09", "2026-10"]),
+        ("Atlantic/Reykjavik", ["2026-10"]),
+        ("Europe/Vilnius", ["2026-10"]),
+    ],
+)
+def test_days_of_a_tariff_in_a_zone_of_its_own_touch_the_months_of_the_operators_zone(
+    zone: str, again: list[str]
+) -> None:
+    """In Tokyo October begins while Vilnius still has six hours of September before it."""
+    own = f"id: vilnius\ntimezone: {zone}\n"
+    tariff, corrected = (each.replace("id: vilnius\n", own) for each in (TARIFF, CORRECTED))
+    applied = apply(on_the_tariff(tariff=tariff), corrected)
     assert [str(each.period) for each in applied.re_rates] == again
 
 
