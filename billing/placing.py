@@ -44,7 +44,7 @@ def place(hourly: Hourly, facts: Facts, period: Period, zone: ZoneInfo) -> Place
     """
     start, end = period.bounds(zone)
     starts = stretches(facts, start, end, zone)
-    found, terms_of = _terms(hourly.customers, facts, starts, zone)
+    found, terms_of = terms_by_stretch(hourly.customers, facts, starts, zone)
     regions, region_of = _regions(hourly.nodes, facts, [hour_instant(hour) for hour in starts], zone)
     bands = _bands(found)
     parts = len(found), len(regions), len(hourly.models), len(bands)
@@ -72,7 +72,7 @@ def place(hourly: Hourly, facts: Facts, period: Period, zone: ZoneInfo) -> Place
     return Placed(
         rows=rows.found,
         row=row_of_key[key],
-        billed=_billed(found, hourly.outcomes)[split[0]][key, hourly.outcome],
+        billed=billed_outcomes(found, hourly.outcomes)[split[0]][key, hourly.outcome],
         cases=[(found[terms], regions[region], hourly.models[model]) for terms, region, model in cases],
         case=case_of_key[key],
     )
@@ -108,7 +108,7 @@ class _Rows:
         return self._places[code, rank]
 
 
-def _terms(
+def terms_by_stretch(
     customers: Sequence[str], facts: Facts, starts: Sequence[int], zone: ZoneInfo
 ) -> tuple[list[Terms | str], Integers]:
     """Every terms that holds for somebody, or why there are none; and the place of each customer's by stretch."""
@@ -175,7 +175,7 @@ def _split(keys: Integers, parts: tuple[int, int, int, int]) -> tuple[Integers, 
     return terms, region, model, band
 
 
-def _billed(found: Sequence[Terms | str], outcomes: Sequence[str]) -> Flags:
+def billed_outcomes(found: Sequence[Terms | str], outcomes: Sequence[str]) -> Flags:
     """By terms and outcome: whether it is billed."""
     flags = [
         [

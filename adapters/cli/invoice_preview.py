@@ -75,7 +75,7 @@ def _notes(document: Mapping[str, Any]) -> Iterator[str]:
             f"no price: {each['tokens']:,} of {each['meter']} of {each['model']} in region {each['region']}, from"
             f" {each['first_hour']}: {each['why']}"
         )
-    for each in document["warnings"]:
-        yield f"warning: {each['what']} ({each['remedy']})"
     if document["unpriced"]:
         yield "what has no price is not in these figures, and a close would be refused"
+    for each in document["warnings"]:
+        yield f"warning: {each['what']} ({each['remedy']})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -80,6 +81,8 @@ def register(app: typer.Typer) -> None:
                 f"warning: {counted(aside, 'batch', 'batches')} set aside, for no key vouches for them; what usage they"
                 " may hold is not billed. tally streams names them."
             )
+        for line in warned(rows):
+            context.say(line)
         return Result({"operators": rows}, [line for row in rows for line in period_text(row)])
 
     @command(group, "list", path="period list", example="tally period list")
@@ -104,11 +107,12 @@ def register(app: typer.Typer) -> None:
             raise Refusal(
                 "not_closed", f"{period} was never closed", where="P", remedy=f"tally period close {period}"
             )
-        return Result({"closes": rows}, [line for row in rows for line in period_text(row)])
+        text = [line for row in rows for line in (*period_text(row), *warned([row]))]
+        return Result({"closes": rows}, text)
 
 
 def period_text(row: dict[str, Any]) -> list[Any]:
-    """What a close came to, for a person: a line, and beneath it what is worth knowing."""
+    """What a close came to, for a person: a line, and beneath it what is worth knowing. Its warnings are `warned`."""
     made = [*row["drafts"], *row["issued"]]
     unfinished = " (the month is not over)" if row["unfinished"] else ""
     what = "issued" if row["issued"] else "drafted"
@@ -124,8 +128,15 @@ def period_text(row: dict[str, Any]) -> list[Any]:
     if any(row["late_not_billed"].values()):
         late = ", ".join(f"{tokens:,} {meter}" for meter, tokens in row["late_not_billed"].items() if tokens)
         lines.append(f"  too late to be billed: {late}")
-    # Closes of before had no warnings.
-    lines += [f"  warning: {each['what']} ({each['remedy']})" for each in row.get("warnings", [])]
     for earlier in row.get("earlier", []):
         lines += period_text(earlier)
     return lines
+
+
+def warned(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The warnings of closes, and of those of earlier months that came with them: a line each."""
+    for row in rows:
+        # A close kept before there were warnings has none.
+        for each in row.get("warnings", []):
+            yield f"warning: {row['operator']} {row['period']}: {each['what']} ({each['remedy']})"
+        yield from warned(row.get("earlier", []))

@@ -71,6 +71,6 @@ def test_a_preview_says_what_its_figures_leave_open() -> None:
     assert lines[-4:] == [
         "fees, commitments and minimums are those of the whole month",
         "no price: 12,345 of input of m in region LT-VL, from 2026-10-05T12:00:00Z: no price row matches",
-        "warning: 7 requests of node n1, past its end (retire)",
         "what has no price is not in these figures, and a close would be refused",
+        "warning: 7 requests of node n1, past its end (retire)",
     ]
