@@ -28,7 +28,7 @@ from typing import Any
 from billing.facts import Facts, facts_from_documents
 from billing.holiday import holiday_texts
 from billing.next_documents import Outcome
-from billing.period import Period
+from billing.period import Period, midnight
 from billing.site import version_name
 from billing.stored import StoredDocument
 
@@ -64,7 +64,8 @@ def changed_since(
     facts, or the reverse: their text is another one, they came into force within the period, or are no longer.
 
     Nodes and tariffs whose ids were not known then are none of them: no bill goes by a tariff before what is known says
-    so, and usage of a new node is for the next close to find.
+    so, and usage of a new node is for the next close to find. Nor are tariffs that none of the customers was on in the
+    period, and versions that begin after it.
     """
     digests: Mapping[str, str] = kept.get("versions", {})
     hours: Mapping[str, Sequence[int]] = kept.get("hours", {})
@@ -77,7 +78,48 @@ def changed_since(
     }
     then = {name for name in digests if _subject(name) in whose}
     same = {name for name, each in now.items() if _with_digest(each, digests.get(name), hours.get(name, ()))}
-    return tuple(sorted((then | set(now)) - same))
+    return tuple(sorted(_that_matter((then | set(now)) - same, facts, period, kept, customers)))
+
+
+def _that_matter(
+    changed: Collection[str],
+    facts: Facts,
+    period: Period,
+    kept: Mapping[str, Any],
+    customers: Collection[str],
+) -> Iterator[str]:
+    """Of versions that changed, those that a bill of these customers may rest on.
+
+    Who was on which tariff is asked of today's facts, which is enough: had it been said otherwise at the close, then by
+    an operator's or a contract's version that is itself among `changed`, and stays there.
+    """
+    operators = facts.operator[-1].zone
+    after = midnight(period.next.first_day, operators)
+    on_it = {f"tariff {tariff}" for tariff in _tariffs_of(facts, period, customers)}
+    priced = {f"tariff {version}" for version in kept.get("tariffs", ())}
+    zones = {f"tariff {each.version}": each.zone for versions in facts.tariffs.values() for each in versions}
+    for name in changed:
+        if name in priced:
+            yield name
+            continue
+        _, _, day = name.partition("@")
+        begins = midnight(date.fromisoformat(day), zones.get(name, operators)) if day else None
+        if (begins is None or begins < after) and (not name.startswith("tariff ") or _subject(name) in on_it):
+            yield name
+
+
+def _tariffs_of(facts: Facts, period: Period, customers: Collection[str]) -> Iterator[str]:
+    """Ids of the tariffs that contracts of these customers, or the operator's default, name in the period."""
+    named = [
+        each
+        for each in facts.documents
+        if each.kind == "operator" or (each.kind == "contract" and each.id in customers)
+    ]
+    for version in _in_force_within(named, period):
+        if _begin(version) < period.next.first_day:
+            tariff = version.body.get("tariff" if version.kind == "contract" else "default_tariff")
+            if tariff is not None:
+                yield tariff
 
 
 @dataclass(frozen=True, slots=True)

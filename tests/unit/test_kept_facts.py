@@ -211,6 +211,64 @@ def test_what_concerns_another_customer_or_nobody_yet_holds_no_draft_back() -> N
     assert run(issue_period(books, OPERATOR, OCTOBER, NOW))
 
 
+FLAT = TARIFF.replace("id: vilnius", "id: flat")
+
+
+def on_flat(days: str) -> str:
+    return f"---\n{{kind: contract, customer: acme, tariff: flat{days}}}\n---\n"
+
+
+@pytest.mark.parametrize(
+    ("contract", "held"),
+    [
+        ("", False),
+        (on_flat(", valid_from: 2026-11-01"), False),
+        (on_flat(", valid_until: 2026-09-30"), False),
+        (on_flat(", valid_from: 2026-10-31"), True),
+        (on_flat(", valid_until: 2026-10-02"), True),
+    ],
+)
+def test_a_tariff_that_none_of_them_was_on_in_the_month_holds_no_draft_back(
+    contract: str, held: bool
+) -> None:
+    site = (contract or "---\n") + FLAT
+    books = books_with(event(100), site=site)
+    close(books)
+    changed = site.replace("1_000_000", "7_000_000")
+    books.books[OPERATOR].stated = site_facts(BASE + TARIFF + changed)
+    if held:
+        with pytest.raises(Refusal, match="tariff flat changed since close 1"):
+            run(issue_period(books, OPERATOR, OCTOBER, NOW))
+    else:
+        assert run(issue_period(books, OPERATOR, OCTOBER, NOW))
+
+
+def test_who_was_put_on_another_tariff_since_the_close_is_named_by_contract() -> None:
+    books = books_with(event(100), site=on_flat("") + FLAT)
+    close(books)
+    moved = on_flat("").replace("flat", "vilnius") + FLAT.replace("1_000_000", "7_000_000")
+    books.books[OPERATOR].stated = site_facts(BASE + TARIFF + moved)
+    with pytest.raises(Refusal) as refused:
+        run(issue_period(books, OPERATOR, OCTOBER, NOW))
+    assert [each.where for each in refused.value.faults] == ["2026-10", "2026-10"]
+    assert "contract acme changed since close 1" in [each.what for each in refused.value.faults]
+
+
+@pytest.mark.parametrize(("zone", "held"), [("Europe/Vilnius", False), ("Asia/Tokyo", True)])
+def test_a_version_that_begins_with_the_next_month_holds_no_draft_back(zone: str, held: bool) -> None:
+    """Tokyo's November begins while October still is in Vilnius."""
+    later = TARIFF.replace("currency: EUR", f"currency: EUR\ntimezone: {zone}\nvalid_from: 2026-11-01")
+    books = books_with(event(100), site=f"---\n{later}")
+    close(books)
+    changed = later.replace("1_000_000", "7_000_000")
+    books.books[OPERATOR].stated = site_facts(f"{BASE}{TARIFF}---\n{changed}")
+    if held:
+        with pytest.raises(Refusal, match="vilnius@2026-11-01 changed since close 1"):
+            run(issue_period(books, OPERATOR, OCTOBER, NOW))
+    else:
+        assert run(issue_period(books, OPERATOR, OCTOBER, NOW))
+
+
 def test_a_credit_note_that_was_asked_for_is_issued_whatever_became_of_the_facts() -> None:
     books = books_with(event(100))
     close(books, issue=True)
