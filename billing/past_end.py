@@ -111,14 +111,15 @@ def _gaps(
     ending = {name for name, versions in known.items() if any(each.valid_until for each in versions)}
     if not ending:
         return
+    first_day, last_day, after = period.first_day, period.last_day, period.next.first_day
     for name in sorted(ending.intersection(pc.unique(named).to_pylist())):
         versions = known[name]
-        back = in_force(versions, period.last_day) is not None
+        back = in_force(versions, last_day) is not None
         for version, following in zip(versions, (*versions[1:], None), strict=True):
             if version.valid_until is None:
                 continue
-            first = max(version.valid_until, period.first_day)
-            end = min((following and following.valid_from) or date.max, period.next.first_day)
+            first = max(version.valid_until, first_day)
+            end = min((following and following.valid_from) or after, after)
             if first < end:
                 yield _Gap(name, version.valid_until, hour_of(first), hour_of(end), back)
 
@@ -164,11 +165,13 @@ def _told(
 def _billed(hourly: Hourly, rows: Integers, facts: Facts, period: Period) -> Flags:
     """Of each of those rows, whether the tariff that holds for its customer in its hour bills its outcome."""
     zone = facts.operator[-1].zone
-    starts = stretches(facts, *period.bounds(zone), zone)
+    begin, end = period.bounds(zone)
+    starts = stretches(facts, begin, end, zone)
+    stretch_of_hour = np.repeat(np.arange(len(starts)), np.diff([*starts, hour_number(end)]))
     customers, customer = distinct(hourly.customer[rows], len(hourly.customers))
     names = [hourly.customers[place] for place in customers.tolist()]
     found, terms_of = terms_by_stretch(names, facts, starts, zone)
-    stretch = np.searchsorted(starts, hourly.hours[rows], side="right") - 1
+    stretch = stretch_of_hour[hourly.hours[rows] - starts[0]]
     return billed_outcomes(found, hourly.outcomes)[terms_of[customer, stretch], hourly.outcome[rows]]
 
 
