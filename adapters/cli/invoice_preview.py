@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Annotated, Any
 
 import typer
@@ -62,6 +63,8 @@ def preview_text(document: Mapping[str, Any]) -> list[Any]:
 
 def _notes(document: Mapping[str, Any]) -> Iterator[str]:
     currency = document["currency"]
+    if document["lines"] and not Decimal(document["net"]):
+        yield f"these lines come to 0 {currency}: a close would make no document of them"
     if document["supplements"] or document["corrects"]:
         yield (
             f"the month's bill so far is {document['bill_net']} {currency} net, of which {document['issued_net']} is on"

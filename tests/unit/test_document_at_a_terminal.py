@@ -74,3 +74,18 @@ def test_a_preview_says_what_its_figures_leave_open() -> None:
         "what has no price is not in these figures, and a close would be refused",
         "warning: 7 requests of node n1, past its end (retire)",
     ]
+
+
+def test_a_preview_of_lines_that_come_to_nothing_says_that_there_would_be_no_document() -> None:
+    document = {
+        **to_json(everything()),
+        "net": "0.00",
+        "bill_net": "0.00",
+        "issued_net": "0.00",
+        "until": None,
+        "unpriced": [],
+        "warnings": [],
+    }
+    assert "these lines come to 0 EUR: a close would make no document of them" in printed(
+        preview_text(document)
+    )
