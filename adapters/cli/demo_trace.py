@@ -48,7 +48,8 @@ def read_trace(path: Path, options: TraceOptions, now: datetime) -> list[DemoReq
             "bad_rows", f"{len(faults)} of the rows cannot be used", where=str(path), faults=faults[:100]
         )
     if not requests:
-        raise Refusal("empty_file", "the file holds no usable row", where=str(path))
+        remedy = "rows of usage stand behind the head, one request each; is it the file that you mean?"
+        raise Refusal("empty_file", "the file holds no usable row", where=str(path), remedy=remedy)
     return requests
 
 

@@ -23,9 +23,16 @@ from metering.refusal import Refusal
 
 
 def open_source(path: Path) -> SourceFile:
-    """Tells the format by the name. Refusals: no_such_file, unknown_format."""
+    """Tells the format by the name. Refusals: no_such_file, not_a_file, unknown_format."""
+    if not path.exists():
+        remedy = "look at its name; a path is taken from the folder in which the command is given"
+        raise Refusal("no_such_file", "there is no such file", where=str(path), remedy=remedy)
     if not path.is_file():
-        raise Refusal("no_such_file", "there is no such file", where=str(path))
+        what = (
+            "this is a folder" if path.is_dir() else "this is no regular file, and an import reads it twice"
+        )
+        remedy = "name one file of usage rows; what a pipe carries is to be kept in a file first"
+        raise Refusal("not_a_file", what, where=str(path), remedy=remedy)
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in {".gz", ".zst"}:
         suffixes.pop()
@@ -51,6 +58,7 @@ def text_chunks(source: SourceFile) -> Iterator[TextChunk]:
     try:
         with source.path.open("rb") as raw:
             source.bytes_read = raw.tell
+            # All is read on this thread: one of Arrow's that called Python would outlive a refusal, and Python's end.
             yield from _READERS[source.format](source, _decompressed(raw, source.path))
     except (OSError, EOFError) as problem:
         raise Refusal(
@@ -64,7 +72,7 @@ def text_chunks(source: SourceFile) -> Iterator[TextChunk]:
             "unreadable_file",
             f"not a readable {source.format} file: {_first_line(problem)}",
             where=str(source.path),
-            remedy="is it whole, UTF-8, and are its rows of a sensible length?",
+            remedy="is it whole, and what its name says?",
         ) from None
 
 
@@ -85,7 +93,7 @@ def _first_line(problem: Exception) -> str:
 
 def _read_parquet(_source: SourceFile, stream: Any) -> Iterator[TextChunk]:
     row = 1
-    for batch in pq.ParquetFile(stream).iter_batches(batch_size=CHUNK_ROWS):
+    for batch in pq.ParquetFile(stream).iter_batches(batch_size=CHUNK_ROWS, use_threads=False):
         columns = {
             name: _as_text(batch.column(name))
             for name in batch.schema.names

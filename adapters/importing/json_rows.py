@@ -16,6 +16,7 @@ import pyarrow as pa
 from adapters.importing.source_file import CHUNK_BYTES, CHUNK_ROWS, MAX_LINE_BYTES, SourceFile, TextChunk
 from metering.refusal import Fault, Refusal
 
+_SAVE_AS_UTF_8 = "save the file as UTF-8; a compressed one is named .gz or .zst"
 CLOUD_EVENT_COLUMNS = {"id": "request_id", "time": "time", "subject": "customer"}
 
 
@@ -43,15 +44,26 @@ def read_cloud_events(source: SourceFile, stream: Any) -> Iterator[TextChunk]:
     if buffered.peek(64).lstrip()[:1] != b"[":
         yield from read_json_lines(source, buffered)
         return
-    try:
-        events = json.loads(buffered.read(), parse_int=str, parse_float=str, object_pairs_hook=_once_each)
-    except (ValueError, RecursionError) as problem:
-        raise Refusal("unreadable_file", f"not a JSON array: {problem}", where=str(source.path)) from None
+    events = _array(source, buffered.read())
     rows = [_flat(source, number, event) for number, event in enumerate(events, start=1)]
     good = [(row, number) for number, row in enumerate(rows, start=1) if row is not None]
     for start in range(0, len(good), CHUNK_ROWS):
         part = good[start : start + CHUNK_ROWS]
         yield _chunk([row for row, _ in part], [number for _, number in part])
+
+
+def _array(source: SourceFile, text: bytes) -> list[Any]:
+    try:
+        events: list[Any] = json.loads(text, parse_int=str, parse_float=str, object_pairs_hook=_once_each)
+    except RecursionError:
+        what, remedy = "lists or objects nested too deep", "an event's `data` is one flat object"
+    except UnicodeDecodeError:
+        what, remedy = "the array is not UTF-8 text", _SAVE_AS_UTF_8
+    except ValueError as problem:
+        what, remedy = f"not a JSON array: {problem}", "is the file whole? one event a line is read as well"
+    else:
+        return events
+    raise Refusal("unreadable_file", what, where=str(source.path), remedy=remedy)
 
 
 def _text_lines(stream: Any, source: SourceFile) -> Iterator[str]:
@@ -65,7 +77,10 @@ def _text_lines(stream: Any, source: SourceFile) -> Iterator[str]:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError:
             raise Refusal(
-                "unreadable_file", "the line is not UTF-8 text", where=source.where(number)
+                "unreadable_file",
+                "the line is not UTF-8 text",
+                where=source.where(number),
+                remedy=_SAVE_AS_UTF_8,
             ) from None
 
 

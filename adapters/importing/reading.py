@@ -56,5 +56,6 @@ def read_rows(
                 remedy="name a file in a folder that you may write to",
             ) from None
     if rows_in_order.count == 0:
-        raise Refusal("empty_file", "the file holds no usable row", where=str(path))
+        remedy = "rows of usage stand behind the head, one request each; is it the file that you mean?"
+        raise Refusal("empty_file", "the file holds no usable row", where=str(path), remedy=remedy)
     return rows_in_order, len(faults)
