@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from adapters.kept_outcomes import documents_digest, keep_outcome, kept_outcome, outcome_path
 from adapters.postgres.closes import load_closes
@@ -28,11 +29,13 @@ from adapters.usage_cache import Prepared, prepared_usages
 from billing.facts import Facts
 from billing.holiday import with_holidays
 from billing.meters import quantities_under
+from billing.money import format_minor
 from billing.period import Period
 from billing.stored import StoredDocument
 from billing.tariff_facts import tariff_from
 from billing.what_if import PeriodOutcome, Shared, period_outcome
 from billing.what_if_compared import Comparison, compared, with_tariff
+from billing.what_if_too_large import too_large
 from metering.refusal import Fault, Refusal
 
 MOST_PERIODS = 120
@@ -41,7 +44,9 @@ MOST_PERIODS = 120
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """What was asked and what came of it. `replaced`: versions of the tariff that is there; `put`: the file's."""
+    """What was asked and what came of it. `replaced`: versions of the tariff that is there; `put`: the file's.
+
+    `warnings`: what is odd in the file, and what a close would not bill so."""
 
     operator: str
     currency: str
@@ -78,13 +83,14 @@ async def what_if(
         quantities = quantities_under(facts) | quantities_under(then)
         usage = await prepared_usages(connection, owner, periods, declared.zone, quantities, cache)
     comparison = await asyncio.to_thread(simulated, usage, facts, then, fixed)
+    told = (*not_whole(periods, declared.zone, now), *refused_by_a_close(comparison, declared.currency))
     return WhatIf(
         operator=owner,
         currency=declared.currency,
         tariff=versions[0].id,
         replaced=tuple(version.version for version in facts.tariffs.get(versions[0].id, ())),
         put=tuple(version.version for version in then.tariffs[versions[0].id]),
-        warnings=warnings,
+        warnings=(*warnings, *told),
         comparison=comparison,
     )
 
@@ -115,7 +121,36 @@ def simulated(
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         outcomes = list(threads.map(both, usage))
-    return compared([one for one, _ in outcomes], [other for _, other in outcomes])
+    found = compared([one for one, _ in outcomes], [other for _, other in outcomes])
+    return replace(
+        found,
+        too_large_now=tuple(each for one, _ in outcomes for each in too_large(one.bills, now, one.period)),
+        too_large_then=tuple(
+            each for _, other in outcomes for each in too_large(other.bills, then, other.period)
+        ),
+    )
+
+
+def not_whole(periods: Sequence[Period], zone: ZoneInfo, now: datetime) -> Iterator[Fault]:
+    """A warning of each period that has not ended at `now`: its figures are of usage so far, and of whole months' fees."""
+    for period in periods:
+        start, end = period.bounds(zone)
+        if now < end:
+            state = "is not over: usage so far" if now >= start else "has not begun: no usage yet"
+            what = f"{period} {state}; fees, commitments and minimums are those of the whole month"
+            yield Fault(what, remedy="a month that is over is what its close bills")
+
+
+def refused_by_a_close(comparison: Comparison, currency: str) -> Iterator[Fault]:
+    """A warning of each side that has bills which no close would draft."""
+    for side, found in (("now", comparison.too_large_now), ("then", comparison.too_large_then)):
+        if found:
+            first, more = found[0], f", and {len(found) - 1} more like it" if len(found) > 1 else ""
+            yield Fault(
+                f"{side} {first.customer} would be asked for {format_minor(first.amount, currency)} {currency} for"
+                f" {first.period}{more}: a close refuses that (amount_too_large)",
+                remedy="look at the prices and the usage: see `tally usage --by customer,model`",
+            )
 
 
 async def _checked(

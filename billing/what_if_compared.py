@@ -22,6 +22,7 @@ from billing.period import Period
 from billing.tariff import Tariff
 from billing.unpriced import Unpriced
 from billing.what_if import PeriodOutcome
+from billing.what_if_too_large import TooLarge
 
 PARTS = ("usage", "discounts", "floors", "fees")
 """Of a net amount."""
@@ -58,6 +59,8 @@ class Comparison:
     customers: Mapping[str, Pair]
     unpriced_now: tuple[Unpriced, ...]
     unpriced_then: tuple[Unpriced, ...]
+    too_large_now: tuple[TooLarge, ...] = ()
+    too_large_then: tuple[TooLarge, ...] = ()
 
     def count(self) -> tuple[int, int, int]:
         """How many customers pay more, less, and the same."""

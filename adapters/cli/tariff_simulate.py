@@ -55,6 +55,7 @@ def register(group: typer.Typer) -> None:
         The file's versions take the place of all versions of the operator's tariff of that id, the first of them from ever;
         a tariff of a new id is only used by those whose contracts name it, or the operator as its default. Contracts stay,
         nothing is applied or stored. Net of bills: lines, discounts, minimums, commitments, fees; not adjustments.
+        A month that is not over is warned of.
         """
         with about("--period"):
             periods = read_periods(period)
@@ -92,7 +93,7 @@ def register(group: typer.Typer) -> None:
 
 
 def simulated_json(asked: WhatIf) -> dict[str, Any]:
-    """What came of it, with what is legal in the file and odd as `warnings`; the picture is added where it is drawn."""
+    """What came of it, with `warnings`; the picture is added where it is drawn."""
     document = what_if_json(
         asked.operator, asked.currency, asked.tariff, asked.replaced, asked.put, asked.comparison
     )

@@ -17,7 +17,7 @@ from usage_cells import usage_table
 
 from adapters.cli.tariff_simulate import simulated_json
 from adapters.usage_cache import Prepared
-from adapters.what_if import WhatIf, read_periods, simulated
+from adapters.what_if import WhatIf, not_whole, read_periods, refused_by_a_close, simulated
 from billing.hourly import hour_number, read_hourly
 from billing.period import Period
 from billing.usage_runs import usage_runs
@@ -94,6 +94,40 @@ def test_json_has_what_is_odd_in_the_file_beside_the_figures(shown: Comparison) 
     ]
     assert told["put"] == ["vilnius@2026-10-01"]
     assert simulated_json(replace(asked, warnings=()))["warnings"] == [], "a list also where nothing is odd"
+
+
+def test_a_month_that_runs_or_has_not_begun_is_warned_of_by_name() -> None:
+    months = [Period(2026, 10), Period(2026, 11), Period(2026, 12)]
+    now = datetime(2026, 10, 31, 22, tzinfo=UTC)  # the midnight with which November begins in Vilnius
+    whole = "fees, commitments and minimums are those of the whole month"
+    assert [each.what for each in not_whole(months, ZoneInfo("Europe/Vilnius"), now)] == [
+        f"2026-11 is not over: usage so far; {whole}",
+        f"2026-12 has not begun: no usage yet; {whole}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("price", "asked_for"),
+    [
+        ("826446280991.735", None),  # with 21 % of VAT a cent below 1,000,000,000,000,000.00
+        ("826446280991.736", "1000000000000000.56"),
+        ("999999999999.999", "1209999999999998.79"),
+    ],
+)
+def test_a_bill_that_a_close_refuses_is_warned_of(price: str, asked_for: str | None) -> None:
+    facts, other = (
+        facts_for(BASE + NOW.replace("0.4", each).replace("segments: {sme: 15%}\n", ""), OCTOBER)
+        for each in ("1", price)
+    )
+    start, end = OCTOBER.bounds(facts.operator[-1].zone)
+    runs = usage_runs(
+        read_hourly(usage_table([event(10, prompt_tokens=1_000_000_000)]), start, end)[0], hour_number(start)
+    )
+    usage = {OCTOBER: Prepared(runs, Path("nowhere"))}
+    found = simulated(usage, facts, with_tariff(facts, other.tariffs["vilnius"]), {})
+    said = [each.what for each in refused_by_a_close(found, "EUR")]
+    why = "a close refuses that (amount_too_large)"
+    assert said == ([f"then acme would be asked for {asked_for} EUR for 2026-10: {why}"] if asked_for else [])
 
 
 def test_json_has_net_amounts_in_cents_and_worth_exactly(shown: Comparison) -> None:
