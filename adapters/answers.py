@@ -22,12 +22,14 @@ from adapters.postgres.database import Database
 from adapters.postgres.journal import trial_balance
 from adapters.postgres.site import operator_facts, operator_zone
 from adapters.postgres.subjects import find_subjects
+from adapters.postgres.unfinished_imports import unfinished_imports
 from adapters.postgres.usage_totals import BY, total, usage_totals
 from billing.document import Document, to_json
 from billing.facts import Facts
 from billing.money import format_minor
 from billing.period import Period, midnight, within_calendar
 from billing.settlement import settlement_json
+from billing.unfinished_import import UnfinishedImport, unfinished_warning
 from metering.refusal import Refusal
 
 EVER = datetime(2020, 1, 1, tzinfo=UTC)
@@ -70,21 +72,18 @@ async def facts_of(database: Database, operator: str) -> Facts:
 async def usage(
     database: Database, operator: str | None, span: Span, by: Sequence[str], customer: str | None = None
 ) -> dict[str, Any]:
-    """`tally usage`: totals by the words of `by`, of one customer or of all.
+    """`tally usage`: totals by the words of `by`, of one customer or of all, and `warnings` of imports of which only a part
+    is in them.
 
     Refusals: unknown_by, unknown_customer, bad_time, bad_span.
     """
     unknown = [word for word in by if word not in BY]
     if unknown or not by:
         what = f"cannot be grouped by: {', '.join(unknown)}" if by else "nothing is named to group by"
-        raise Refusal(
-            "unknown_by",
-            what,
-            where="--by",
-            remedy=f"one or more of: {', '.join(BY)}",
-        )
+        raise Refusal("unknown_by", what, where="--by", remedy=f"one or more of: {', '.join(BY)}")
     rows: list[dict[str, Any]] = []
     whose: list[str] = []
+    unfinished: list[UnfinishedImport] = []
     for each in await named_operators(database, operator):
         async with database.app(each, snapshot=True) as connection:
             zone = await operator_zone(connection, each)
@@ -93,6 +92,7 @@ async def usage(
             if customer is None or found is not None:
                 whose.append(each)
                 rows += await usage_totals(connection, each, start, end, by, zone, found)
+                unfinished += await unfinished_imports(connection, each, start, end)
     if customer is not None and not whose:
         raise Refusal(
             "unknown_customer",
@@ -100,7 +100,7 @@ async def usage(
             where="--customer",
             remedy="`tally get customer` lists the declared ones",
         )
-    return {"rows": rows, "total": total(rows)}
+    return {"rows": rows, "total": total(rows), "warnings": list(map(unfinished_warning, unfinished))}
 
 
 async def _customer(connection: AsyncConnection, operator: str, slug: str) -> UUID | None:

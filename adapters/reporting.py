@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,20 +13,29 @@ from adapters.postgres.database import Database
 from adapters.postgres.lane_ends import lane_ends
 from adapters.postgres.site import operator_facts
 from adapters.postgres.streams import read_streams
+from adapters.postgres.unfinished_imports import unfinished_imports
 from adapters.postgres.usage_totals import usage_totals
 from billing.completeness import incomplete
 from billing.gaps import gap_json, in_order, with_reasons
 from billing.period import Period
+from billing.unfinished_import import UnfinishedImport, unfinished_json
 from metering.refusal import Refusal
 from reports.formats import USAGE, media_type, render_usage
 from reports.usage import DAYS, DETAIL
 from reports.usage import usage_report as make_usage_report
 
 
-async def usage_report(
-    database: Database, operator: str | None, period: Period, format: str
-) -> tuple[bytes, str]:
-    """The report of one operator (None: the only one) as a file's bytes, and the file's name.
+@dataclass(frozen=True, slots=True)
+class UsageFile:
+    """The report as a file, and what its reader must hear that a CSV has no place for: imports that have not ended."""
+
+    content: bytes
+    name: str
+    unfinished: list[UnfinishedImport]
+
+
+async def usage_report(database: Database, operator: str | None, period: Period, format: str) -> UsageFile:
+    """The report of one operator (None: the only one).
 
     Refusals: unknown_format, unknown_operator, which_operator.
     """
@@ -42,6 +52,7 @@ async def usage_report(
         detail, days = await rows(DETAIL), await rows(DAYS)
         closes = await load_closes(connection, owner, period=period)
         accepted = [gap for close in closes for gap in close.result["gaps"]]
+        unfinished = await unfinished_imports(connection, owner, start, end)
         there = await gaps(connection, owner, start, end)
         if made_at >= end:  # of a month that runs on, the lanes' own times say how far they are
             there += incomplete(await lane_ends(connection, owner), start, end)
@@ -55,9 +66,10 @@ async def usage_report(
         lanes=lanes,
         made_at=made_at,
         gaps=[gap_json(gap) for gap in found],
+        unfinished=[unfinished_json(each) for each in unfinished],
     )
     content = await asyncio.to_thread(render_usage, report, declared.language, format)
-    return content, f"usage-{owner}-{period}.{format}"
+    return UsageFile(content, f"usage-{owner}-{period}.{format}", unfinished)
 
 
 async def _only_operator(database: Database, operator: str | None) -> str:

@@ -13,6 +13,7 @@ from datetime import datetime
 from billing.acceptance import FORK, HOLE, OTHER_BRANCH
 from billing.held_cases import HeldBatch, cases
 from billing.inspection import LaneName, Place
+from billing.unfinished_import import UnfinishedImport, unfinished_json
 from metering.instant import time_text
 
 #: So many held batches of a lane are named one by one.
@@ -44,7 +45,7 @@ class AsideBatch:
 class Stream:
     """A lane as the ledger knows it. `place` and `complete_to` are None before its first accepted batch. `retired`: a
     person said that it will never seal again; `revoked`: all of its keys are; `dropped`: hashes of batches that people
-    decided against.
+    decided against; `unfinished`: of an import, or of its void, that has begun and not ended.
     """
 
     name: LaneName
@@ -58,6 +59,7 @@ class Stream:
     retired: bool = False
     revoked: bool = False
     dropped: frozenset[str] = frozenset()
+    unfinished: bool = False
 
     @property
     def is_due(self) -> bool:
@@ -65,9 +67,9 @@ class Stream:
         return self.kind == "sidecar" and not self.ended and not self.retired
 
     def state(self, now: datetime) -> str:
-        """import, final, retired, revoked, silent (no seal came for a minute) or live."""
+        """import, unfinished, final, retired, revoked, silent (no seal came for a minute) or live."""
         if self.kind != "sidecar":
-            return self.kind
+            return "unfinished" if self.unfinished else self.kind
         if self.ended or self.retired:
             return "final" if self.ended else "retired"
         if self.revoked:
@@ -185,10 +187,12 @@ def stream_document(
     now: datetime,
     siblings: Sequence[MissingSibling] = (),
     roots: Sequence[FaultyRoot] = (),
+    unfinished: Sequence[UnfinishedImport] = (),
 ) -> dict[str, object]:
     """The document of `tally streams`. `set_aside` counts all batches that no key vouches for, of known lanes or not;
     the first of them are named. `missing_siblings` are seals that a node's first lane told of and that have not come.
     `root_faults` counts the accepted batches of which nothing can be proven; the first of them are named.
+    `unfinished_imports` are imports and voids that have begun and not ended, this moment's among them.
     """
     held = {(stream.name, batch.hash) for stream in streams for batch in stream.held}
     return {
@@ -207,6 +211,7 @@ def stream_document(
         ],
         "operators": _complete_to(streams),
         "lanes": [stream_row(stream, now) for stream in streams],
+        "unfinished_imports": [unfinished_json(each) for each in unfinished],
         "root_faults": len(roots),
         "root_fault_batches": [
             {

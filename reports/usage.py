@@ -57,7 +57,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 @dataclass(frozen=True, slots=True)
 class UsageReport:
     """An operator's usage of a period. `made_at` is UTC; `lanes` are rows of `tally streams`, `gaps` what is not
-    there (`billing.gaps.gap_json`), accepted with a reason or not yet.
+    there (`billing.gaps.gap_json`), accepted with a reason or not yet, `unfinished` the imports into the period that have
+    begun and not ended (`billing.unfinished_import.unfinished_json`).
     """
 
     operator: Operator
@@ -67,6 +68,7 @@ class UsageReport:
     days: tuple[Row, ...]
     lanes: tuple[Row, ...]
     gaps: tuple[Row, ...] = ()
+    unfinished: tuple[Row, ...] = ()
 
     @property
     def total(self) -> dict[str, int]:
@@ -83,7 +85,8 @@ class UsageReport:
     @property
     def whole(self) -> bool:
         """Whether nothing of the period can be missing: it is over, every due lane is complete beyond its end,
-        no batch of any lane is missing, held or doubled, and nothing was served unmetered.
+        no batch of any lane is missing, held or doubled, no import is half taken in or back, and nothing was served
+        unmetered.
         """
         return not self.gaps and self._is_complete(frozenset())
 
@@ -96,7 +99,9 @@ class UsageReport:
 
     def _is_complete(self, excused: Set[str]) -> bool:
         _, end = self.period.bounds(self.operator.zone)
-        if self.made_at < end or any(lane["holes"] or lane["held"] or lane["forks"] for lane in self.lanes):
+        if self.unfinished or self.made_at < end:
+            return False
+        if any(lane["holes"] or lane["held"] or lane["forks"] for lane in self.lanes):
             return False
         asked = [lane["complete_to"] for lane in self.lanes if is_due(lane) and lane["node"] not in excused]
         return all(told is not None and datetime.fromisoformat(told) >= end for told in asked)
@@ -120,9 +125,10 @@ def usage_report(
     lanes: Sequence[Row],
     made_at: datetime,
     gaps: Sequence[Row] = (),
+    unfinished: Sequence[Row] = (),
 ) -> UsageReport:
-    """The report from what was read in one snapshot: usage rows by DETAIL and by DAYS, the operator's `gaps`, and
-    `tally streams`' `lanes`, of which those of other operators are left out. `made_at` is aware.
+    """The report from what was read in one snapshot: usage rows by DETAIL and by DAYS, the operator's `gaps` and
+    `unfinished` imports, and `tally streams`' `lanes`, of which those of other operators are left out. `made_at` is aware.
     """
     assert made_at.utcoffset() is not None, "instants are aware"
     assert _sum(detail) == _sum(days), "both tables are of one snapshot"
@@ -134,6 +140,7 @@ def usage_report(
         days=tuple(days),
         lanes=tuple(lane for lane in lanes if lane["operator"] == operator.id),
         gaps=tuple(gaps),
+        unfinished=tuple(unfinished),
     )
 
 
@@ -162,6 +169,7 @@ def usage_json(report: UsageReport) -> dict[str, Any]:
         "total": report.total,
         "lanes": [dict(lane) for lane in report.lanes],
         "gaps": [dict(gap) for gap in report.gaps],
+        "unfinished_imports": [dict(each) for each in report.unfinished],
     }
 
 

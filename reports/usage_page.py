@@ -58,6 +58,7 @@ def usage_html(report: UsageReport, language: str) -> str:
         whole=report.whole or report.whole_but_for_accepted_gaps,
         notice=names[f"{_status(report)}_notice"],
         unwitnessed=_unwitnessed(total, names, language),
+        unfinished=tuple(_unfinished(each, names, language) for each in report.unfinished),
         gaps=tuple(_gap(gap, names, language) for gap in report.gaps),
         headlines=tuple((names[name], figures.quantity(total[name], language)) for name in HEADLINES),
         figure_heads=tuple((name, names[name]) for name in PRINTED),
@@ -95,6 +96,16 @@ def _unwitnessed(total: Row, names: Words, language: str) -> str:
     return names["unwitnessed_notice"].format(
         unwitnessed=figures.quantity(total["unwitnessed_requests"], language),
         all=figures.quantity(total["requests"], language),
+    )
+
+
+def _unfinished(each: Row, names: Words, language: str) -> str:
+    """A sentence about an import that has begun and not ended."""
+    return names[f"import_{each['state']}"].format(
+        id=each["id"],
+        file=each["file_sha256"][:16],
+        counted=figures.quantity(each["counted"], language),
+        rows=figures.quantity(each["rows"], language),
     )
 
 
@@ -150,7 +161,9 @@ def _figures(row: Row, language: str) -> tuple[str, ...]:
 
 
 def _lane(lane: Row, names: Words, language: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    if lane["kind"] == "import":
+    if lane["state"] == "unfinished":
+        complete = names["not_finished"]
+    elif lane["kind"] == "import":
         complete = names["by_declaration"]
     elif lane["complete_to"] is None:
         complete = names["nothing_yet"]

@@ -187,8 +187,8 @@ async def usage_report(
     format: Annotated[str, Query(description="csv, json or pdf")] = "json",
 ) -> Response:
     """The usage report of a month. A key for all operators names none, so it needs an installation with one."""
-    content, name = await reporting.usage_report(asker.database, asker.operator, Period.parse(period), format)
-    return _download(content, media_type(USAGE, format), name)
+    made = await reporting.usage_report(asker.database, asker.operator, Period.parse(period), format)
+    return _download(made.content, media_type(USAGE, format), made.name)
 
 
 def _period(text: str | None) -> Period | None:

@@ -260,7 +260,7 @@ async def _write(database: Database, out: Path, found: Sequence[answers.Found], 
         path.write_bytes(await rendering.render_aside(each, "pdf"))
         written.append(path)
     for format in FORMATS[USAGE]:
-        content, name = await reporting.usage_report(database, OPERATOR, period, format)
-        (out / name).write_bytes(content)
-        written.append(out / name)
+        made = await reporting.usage_report(database, OPERATOR, period, format)
+        (out / made.name).write_bytes(made.content)
+        written.append(out / made.name)
     return written

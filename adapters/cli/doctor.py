@@ -234,6 +234,8 @@ async def _check_database(database: Database) -> list[Check]:
             state = "" if lane["due"] else f"{lane['state']}, "
             came = "nothing came" if lane["complete_to"] is None else f"complete up to {lane['complete_to']}"
             checks.append(Check(name, OK, f"{state}{came}"))
+    begun: Any = document["unfinished_imports"]
+    checks += [Check("import", WARNING, each["what"], each["remedy"]) for each in begun]
     if document["root_faults"]:
         named: Any = document["root_fault_batches"]
         what = "; ".join(

@@ -27,6 +27,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from adapters.cli.interrupted import InterruptedInWordsError, remedy_of
 from adapters.cli.tables import printable as printable
 from adapters.cli.tables import table as table
 from adapters.cli.tables import width
@@ -236,7 +237,9 @@ def run(app: typer.Typer, argv: Sequence[str]) -> int:
     try:
         outcome = app(args=list(argv), prog_name="tally", standalone_mode=False)
         code = outcome if isinstance(outcome, int) else 0
-        return _interrupted(as_json) if code == INTERRUPTED else code  # typer makes an exit code of Ctrl-C
+        return (
+            _interrupted(as_json, argv) if code == INTERRUPTED else code
+        )  # typer makes an exit code of Ctrl-C
     except typer.Exit as left:
         return left.exit_code
     except Refusal as refusal:
@@ -258,7 +261,10 @@ def run(app: typer.Typer, argv: Sequence[str]) -> int:
         what = usage.format_message() or "no command"
         return _fail(as_json, USAGE, "usage", what, where, f"see `{where} --help`")
     except (typer.Abort, KeyboardInterrupt, asyncio.CancelledError):
-        return _interrupted(as_json)
+        return _interrupted(as_json, argv)
+    except InterruptedInWordsError as stopped:
+        what = f"stopped by the keyboard; {stopped.what}"
+        return _fail(as_json, INTERRUPTED, "interrupted", what, stopped.where, stopped.remedy)
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - the reader of our output has gone; python flushes at exit
         return 0
@@ -271,9 +277,8 @@ def run(app: typer.Typer, argv: Sequence[str]) -> int:
         )
 
 
-def _interrupted(as_json: bool) -> int:
-    remedy = "run the command again: nothing is left half done"
-    return _fail(as_json, INTERRUPTED, "interrupted", "stopped by the keyboard", "", remedy)
+def _interrupted(as_json: bool, argv: Sequence[str]) -> int:
+    return _fail(as_json, INTERRUPTED, "interrupted", "stopped by the keyboard", "", remedy_of(argv))
 
 
 def _fail(

@@ -13,16 +13,25 @@ from typing import Annotated
 
 import typer
 
-from adapters.cli.framework import Context, Result, command, counted, instant_text
+from adapters.cli.framework import (
+    Context,
+    Result,
+    command,
+    counted,
+    instant_text,
+)
+from adapters.cli.interrupted import InterruptedInWordsError
 from adapters.cli.progress import Told, progress_bar
 from adapters.cli.wiring import import_place
 from adapters.data_folder import DataFolder, now
 from adapters.importing.mapping import COLUMNS, read_options
 from adapters.importing.run import ImportRequest, ImportResult, import_file
 from adapters.importing.seal_lane import ImportPlace
+from adapters.importing.stopped import ImportStoppedError
 from adapters.importing.void import void_import
 from adapters.kafka.settings import kafka_settings
 from adapters.postgres.database import Database
+from adapters.postgres.unfinished_imports import unfinished_imports
 
 NoWaitOption = Annotated[
     bool, typer.Option("--no-wait", help="Return when everything is sealed; intake takes it in by itself.")
@@ -92,7 +101,7 @@ def register(app: typer.Typer) -> None:
         asked = ImportRequest(path, node, options, create_customers, dry_run, also, skip_bad)
         async with context.database() as database:
             with progress_bar(context.stderr) as told:
-                async with _place(context, database, told, no_wait) as place:
+                async with _place(context, database, told, no_wait) as place, _told_of_a_stop(database):
                     result = await import_file(place, asked, now())
         return Result(import_document(result), _said(result))
 
@@ -106,10 +115,27 @@ def register(app: typer.Typer) -> None:
         """Take an import back, by negative facts that name its events. The same file may be imported again then."""
         async with context.database() as database:
             with progress_bar(context.stderr) as told:
-                async with _place(context, database, told, no_wait) as place:
+                async with _place(context, database, told, no_wait) as place, _told_of_a_stop(database):
                     result = await void_import(place, id, reason, now())
         said = f"{result.id}: {counted(result.events, 'event')} taken back{_on_its_way(result)}"
         return Result(import_document(result), said)
+
+
+@asynccontextmanager
+async def _told_of_a_stop(database: Database) -> AsyncIterator[None]:
+    """Ctrl-C says what of the import counts as usage by now, and what ends that."""
+    try:
+        yield
+    except ImportStoppedError as stopped:
+        task = asyncio.current_task()
+        assert task is not None
+        task.uncancel()  # what is asked of the database now is not cancelled
+        for operator in await database.operators():
+            async with database.app(operator) as connection:
+                for each in await unfinished_imports(connection, operator):
+                    if each.id == stopped.id:
+                        raise InterruptedInWordsError(each.what, each.id, each.remedy) from None
+        raise
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from adapters.cli.options import OperatorOption, about
 from adapters.cli.wiring import take_what_waits
 from adapters.data_folder import DataFolder
 from billing.period import Period
+from billing.unfinished_import import unfinished_warning
 from reports.formats import FORMATS, USAGE
 
 
@@ -40,8 +41,12 @@ def register(app: typer.Typer) -> None:
             month = Period.parse(period)
         async with context.database() as database:
             await take_what_waits(DataFolder(context.data), database)
-            content, _ = await reporting.usage_report(database, operator, month, format)
+            made = await reporting.usage_report(database, operator, month, format)
         with writing(out):
-            await asyncio.to_thread(out.write_bytes, content)
-        sha256 = rendering.digest(content)
-        return Result({"path": str(out), "format": format, "sha256": sha256}, f"{out}  {sha256}")
+            await asyncio.to_thread(out.write_bytes, made.content)
+        warnings = list(map(unfinished_warning, made.unfinished))
+        for each in warnings:
+            context.say(f"warning: {each['what']} ({each['remedy']})")
+        sha256 = rendering.digest(made.content)
+        document = {"path": str(out), "format": format, "sha256": sha256, "warnings": warnings}
+        return Result(document, f"{out}  {sha256}")

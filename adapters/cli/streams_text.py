@@ -20,7 +20,8 @@ def shortened(text: str) -> str:
 
 
 def streams_text(document: Mapping[str, Any]) -> list[str]:
-    """The lines below the table, of the document of `tally streams`: held, silent, missing, unproven, set aside."""
+    """The lines below the table, of the document of `tally streams`: held, silent, missing, unfinished, unproven, set
+    aside."""
     said: list[str] = []
     for lane in document["lanes"]:
         said += _held(lane)
@@ -30,6 +31,7 @@ def streams_text(document: Mapping[str, Any]) -> list[str]:
         " spool reachable, its lane enrolled?"
         for each in document["missing_siblings"]
     ]
+    said += [f"unfinished: {each['what']}; {each['remedy']}" for each in document["unfinished_imports"]]
     return [*said, *_unproven(document), *_set_aside(document)]
 
 

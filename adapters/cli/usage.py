@@ -43,6 +43,7 @@ def register(app: typer.Typer) -> None:
                 f"{total['unwitnessed_requests']:,} of {counted(total['requests'], 'request')} have no figure from the"
                 " engine itself: billed as delivered"
             )
+        said += [f"warning: {each['what']} ({each['remedy']})" for each in document["warnings"]]
         return Result(document, said)
 
     @command(app, "streams", path="streams", example="tally streams")

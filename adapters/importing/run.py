@@ -31,6 +31,7 @@ from adapters.importing.reading import LISTED_FAULTS, read_rows
 from adapters.importing.rows import SortedRows
 from adapters.importing.scratch import scratch_folder
 from adapters.importing.seal_lane import ImportPlace, LaneRows, seal_and_accept
+from adapters.importing.stopped import stopped_by_its_id
 from adapters.postgres.database import Database
 from metering.durable import make_folder, replace_file
 from metering.event import Totals
@@ -130,8 +131,10 @@ async def _import_content(
         assert not still, "customers were just created"
     if standing is None:
         await asyncio.to_thread(_keep, known, kept)
-        await _list_running(place.database, content, asked, result, now)
-    return await _seal(place, content, wanted, customers, result, now)
+    with stopped_by_its_id(lane):
+        if standing is None:
+            await _list_running(place.database, content, asked, result, now)
+        return await _seal(place, content, wanted, customers, result, now)
 
 
 async def _seal(

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from adapters.importing import ledger, listing
 from adapters.importing.run import ImportResult
 from adapters.importing.seal_lane import ImportPlace, LaneRows, accept_sealed, seal_and_accept
+from adapters.importing.stopped import stopped_by_its_id
 from metering.event import QUANTITIES, QUANTITY_COLUMNS, Totals
 from metering.refusal import Refusal
 
@@ -37,12 +38,15 @@ async def void_import(place: ImportPlace, id: str, reason: str, now: datetime) -
             return ImportResult(id)
         if state == listing.RUNNING:
             await accept_sealed(place, operator, node, id)
-        await listing.mark_voiding(place.database, operator, id, reason, now)
-        batches = await ledger.lane_batches(place.database, operator, node, id)
-        result = await _take_back(place, operator, node, id, batches, now) if batches else ImportResult(id)
-        if result.is_accepted:
-            await listing.mark_voided(place.database, operator, id)
-        return result
+        with stopped_by_its_id(id):
+            await listing.mark_voiding(place.database, operator, id, reason, now)
+            batches = await ledger.lane_batches(place.database, operator, node, id)
+            result = (
+                await _take_back(place, operator, node, id, batches, now) if batches else ImportResult(id)
+            )
+            if result.is_accepted:
+                await listing.mark_voided(place.database, operator, id)
+            return result
 
 
 async def _take_back(

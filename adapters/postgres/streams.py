@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Set
 from datetime import datetime
 
 from sqlalchemy import select, text
@@ -14,9 +15,11 @@ from adapters.postgres.lane_ends import is_dropped, is_stale, whole_us
 from adapters.postgres.roots import faulty_roots
 from adapters.postgres.schema import decision, held, lane
 from adapters.postgres.strays import strays
+from adapters.postgres.unfinished_imports import unfinished_imports
 from billing.held_cases import HeldBatch
 from billing.inspection import LaneName, Place
 from billing.streams import AsideBatch, FaultyRoot, MissingSibling, Stream, stream_document
+from billing.unfinished_import import UnfinishedImport
 
 # Who speaks for a node tells of its siblings' newest seals in its own.
 _SIBLINGS = text("""
@@ -42,9 +45,14 @@ async def read_streams(database: Database, now: datetime, operator: str | None =
     aside: list[AsideBatch] = []
     siblings: list[MissingSibling] = []
     roots: list[FaultyRoot] = []
+    unfinished: list[UnfinishedImport] = []
     for owner in operators:
         async with database.app(owner, snapshot=True) as conn:
-            of_lanes, of_nobody = await _of_operator(conn)
+            begun = await unfinished_imports(conn, owner)
+            unfinished += begun
+            of_lanes, of_nobody = await _of_operator(
+                conn, {LaneName(owner, each.node, lane) for each in begun for lane in each.lanes}
+            )
             streams += of_lanes
             aside += of_nobody
             siblings += await _missing_siblings(conn)
@@ -52,7 +60,7 @@ async def read_streams(database: Database, now: datetime, operator: str | None =
                 FaultyRoot(batch.name, batch.place, batch.hash, batch.fault or "", whole_us(since))
                 for batch, since in await faulty_roots(conn)
             ]
-    return stream_document(streams, aside, now, siblings, roots)
+    return stream_document(streams, aside, now, siblings, roots, unfinished)
 
 
 async def _missing_siblings(conn: AsyncConnection) -> list[MissingSibling]:
@@ -87,7 +95,9 @@ async def held_of(conn: AsyncConnection, name: LaneName | None = None) -> list[t
     ]
 
 
-async def _of_operator(conn: AsyncConnection) -> tuple[list[Stream], list[AsideBatch]]:
+async def _of_operator(
+    conn: AsyncConnection, unfinished: Set[LaneName]
+) -> tuple[list[Stream], list[AsideBatch]]:
     """The lanes that the connection sees, in their order, and the batches that are set aside and not dismissed."""
     waiting: dict[LaneName, list[HeldBatch]] = defaultdict(list)
     for name, batch in await held_of(conn):
@@ -116,6 +126,7 @@ async def _of_operator(conn: AsyncConnection) -> tuple[list[Stream], list[AsideB
                 retired=state[name][0],
                 revoked=state[name][1],
                 dropped=frozenset(dropped[name]),
+                unfinished=name in unfinished,
             )
         )
     return streams, found

@@ -109,6 +109,9 @@ def test_a_killed_void_stops_the_close_and_the_same_content_until_it_is_finished
 
     assert tally.refused("period", "close", "2026-10")["code"] == "import_unfinished"
     assert tally.refused(*into(file, *RIGHT))["code"] == "import_unfinished"
+    [begun] = tally("streams")["unfinished_imports"]
+    assert (begun["id"], begun["state"], begun["counted"]) == (imported["id"], "voiding", used(tally)[0])
+    assert f"tally import void {imported['id']}" in begun["remedy"]
     done = tally(*void)
 
     assert (done["events"], done["prompt_tokens"]) == (ROWS, -ROWS * 100)

@@ -17,6 +17,7 @@ from billing.money import line_amount
 from billing.period import Period
 from billing.site import Address, Customer, Operator
 from billing.tariff import PRICE_BASE
+from billing.unfinished_import import UnfinishedImport, unfinished_json
 from reports.usage import FIGURES, UsageReport, usage_report
 
 OCTOBER = Period(2026, 10)
@@ -189,6 +190,7 @@ def lane(name: str = "0", **changed: Any) -> dict[str, Any]:
         "node": "vilnius-1",
         "lane": name,
         "kind": "sidecar",
+        "state": "live",
         "due": True,
         "epoch": "00" * 16,
         "number": 7,
@@ -215,12 +217,34 @@ def report(
     made_at: datetime = datetime(2026, 11, 1, 9, 30, tzinfo=UTC),
     operator: Operator = OPERATOR,
     gaps: Sequence[dict[str, Any]] = (),
+    unfinished: Sequence[dict[str, Any]] = (),
 ) -> UsageReport:
     """October's report over `detail`, with all of it on one day."""
     total = {name: sum(row[name] for row in detail) for name in FIGURES}
     days = [{"day": "2026-10-25T00:00:00+03:00", **total}] if detail else []
-    return usage_report(operator, OCTOBER, detail=detail, days=days, lanes=lanes, made_at=made_at, gaps=gaps)
+    return usage_report(
+        operator,
+        OCTOBER,
+        detail=detail,
+        days=days,
+        lanes=lanes,
+        made_at=made_at,
+        gaps=gaps,
+        unfinished=unfinished,
+    )
 
+
+UNFINISHED = unfinished_json(
+    UnfinishedImport(
+        operator="telecentras",
+        node="vilnius-1",
+        id="import-30595fc101760851",
+        file_sha256="7d9f" * 16,
+        is_voiding=False,
+        rows=1_380_000,
+        accepted=130_000,
+    )
+)
 
 DETAIL = (
     usage_row(3, 1_000, customer="acme", model="claude-opus-4", region="LT-VL", outcome="finished"),

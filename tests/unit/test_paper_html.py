@@ -13,6 +13,7 @@ from paper_examples import (
     DETAIL,
     LINES,
     OPERATOR,
+    UNFINISHED,
     draft,
     everything,
     issued,
@@ -244,6 +245,20 @@ def test_the_usage_report_says_what_nobody_witnessed_and_what_was_served_uncount
     assert "The figures may still grow" not in accepted
     assert "Unwitnessed" not in texts(usage_html(report(DETAIL), "lt"))
     assert "neturi paties variklio" not in texts(usage_html(report(DETAIL), "lt"))
+
+
+def test_the_usage_report_names_an_import_that_is_half_taken_in_or_back() -> None:
+    lanes = [lane(), lane(UNFINISHED["id"], kind="import", state="unfinished", due=False)]
+    page = texts(usage_html(report(DETAIL, lanes, unfinished=[UNFINISHED]), "en"))
+    assert "Completeness Not complete" in page
+    assert "The figures may still grow" in page
+    assert (
+        "import-30595fc101760851 (file 7d9f7d9f7d9f7d9f…) is not finished: 130,000 of its 1,380,000 rows are in the figures"
+    ) in page
+    assert "vilnius-1 import-30595fc101760851 not finished 0 0 0" in page
+    back = {**UNFINISHED, "state": "voiding"}
+    assert "is not wholly taken back" in texts(usage_html(report(DETAIL, unfinished=[back]), "en"))
+    assert "nebaigtas" in texts(usage_html(report(DETAIL, unfinished=[UNFINISHED]), "lt"))
 
 
 def test_a_very_long_table_lists_the_greatest_rows_says_so_and_sums_all() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from paper_examples import DETAIL, OCTOBER, OPERATOR, lane, report, usage_row
+from paper_examples import DETAIL, OCTOBER, OPERATOR, UNFINISHED, lane, report, usage_row
 
 from metering.refusal import Refusal
 from reports.formats import FORMATS, USAGE, media_type, render_usage
@@ -61,6 +61,24 @@ def test_a_report_is_whole_when_nothing_of_its_period_can_be_missing(
     lanes: list[dict[str, Any]], whole: bool
 ) -> None:
     assert report(DETAIL, lanes).whole is whole
+
+
+def test_a_report_with_an_import_half_taken_in_is_not_whole_and_names_it() -> None:
+    accepted = {
+        "kind": "unmetered",
+        "node": "vilnius-1",
+        "lane": "0",
+        "from": "2026-10-05T00:00:00.000000Z",
+        "to": "2026-10-05T00:03:20.000000Z",
+        "requests": 17,
+        "reason": "the disk was full",
+    }
+    made = report(DETAIL, unfinished=[UNFINISHED])
+    told = usage_json(made)
+
+    assert (told["whole"], told["unfinished_imports"]) == (False, [UNFINISHED])
+    assert not report(DETAIL, gaps=[accepted], unfinished=[UNFINISHED]).whole_but_for_accepted_gaps
+    assert usage_json(report(DETAIL))["unfinished_imports"] == []
 
 
 def test_a_running_period_is_not_whole() -> None:
