@@ -69,7 +69,9 @@ async def tariff_show(
 async def tariff_sheet(
     database: Database, operator: str | None, asked: SheetAsked, now: datetime
 ) -> tuple[bytes, dict[str, Any]]:
-    """The price sheet as a file's bytes, and what it is: {tariff_version, regions, language, format}.
+    """The price sheet as a file's bytes, and what it is: {tariff_version, regions, language, format, next}.
+
+    `next`: {tariff_version, valid_from} of the version that follows the one on the sheet, or None.
 
     Refusals: unknown_format, unknown_language, unknown_operator, unknown_tariff, which_operator, bad_time,
     not_in_force, unknown_region.
@@ -104,6 +106,7 @@ async def tariff_sheet(
         "regions": list(sheet.regions),
         "language": language,
         "format": asked.format,
+        "next": _following(versions, tariff),
     }
 
 
@@ -144,6 +147,12 @@ def _until(versions: tuple[Tariff, ...], tariff: Tariff) -> date | None:
     return min((day for day in ends if day is not None), default=None)
 
 
+def _following(versions: tuple[Tariff, ...], tariff: Tariff) -> dict[str, str] | None:
+    for each in versions[versions.index(tariff) + 1 :]:
+        return {"tariff_version": each.version, "valid_from": str(each.valid_from)}
+    return None
+
+
 def _holidays(tariff: Tariff, year: int) -> tuple[date, ...]:
     """In order; none where no window asks for them: only then is the calendar one that there is."""
     if tariff.holidays is None or not any(map(asks_for_holidays, tariff.windows)):
@@ -170,9 +179,20 @@ def _read_day(text: str) -> date:
         day = date.fromisoformat(text) if len(text) == len("2026-10-25") else None
     except ValueError:
         day = None
-    if day is None or day.year not in _YEARS:
+    if day is None:
         raise Refusal("bad_time", f"not a day: {text}", where="--at", remedy="write it as 2026-10-25")
+    _check_year(day, text)
     return day
+
+
+def _check_year(day: date, text: str) -> None:
+    if day.year not in _YEARS:
+        raise Refusal(
+            "bad_time",
+            f"{text} is out of range: prices are asked for in the years {_YEARS[0]} to {_YEARS[-1]}",
+            where="--at",
+            remedy=f"name a day from {_YEARS[0]}-01-01 to {_YEARS[-1]}-12-31",
+        )
 
 
 def read_instant(text: str, zone: ZoneInfo) -> datetime:
@@ -181,13 +201,14 @@ def read_instant(text: str, zone: ZoneInfo) -> datetime:
     Refusals: bad_time, and ambiguous_time with both meanings for an hour that the clock shows twice.
     """
     moment = answers.read_moment(text, zone)
-    if moment is None or moment.year not in _YEARS:
+    if moment is None:
         raise Refusal(
             "bad_time",
             f"not a time: {text}",
             where="--at",
             remedy="write it as 2026-10-25T03:30+03:00, or a local time or day as 2026-10-25",
         )
+    _check_year(moment, text)
     if moment.tzinfo is not None:
         return moment.astimezone(UTC)
     first, second = (moment.replace(tzinfo=zone, fold=fold) for fold in (0, 1))

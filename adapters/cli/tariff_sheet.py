@@ -47,7 +47,7 @@ def register(group: typer.Typer) -> None:
     ) -> Result:
         """Write a tariff's public price sheet: what everybody pays.
 
-        By region, model and window; what is agreed in contracts is not in it.
+        By region, model and window; what is agreed in contracts is not in it. A later version is named on stderr.
         """
         check_writable(out)
         chosen = format or ("pdf" if out.suffix.lower() == ".pdf" else "html")
@@ -56,5 +56,11 @@ def register(group: typer.Typer) -> None:
             content, told = await tariff_sheet(database, operator, asked, now())
         with writing(out):
             await asyncio.to_thread(out.write_bytes, content)
+        following = told["next"]
+        if following is not None:
+            day = following["valid_from"]
+            context.say(
+                f"note: a later version, {following['tariff_version']}, holds from {day}: --at {day} writes its prices"
+            )
         sha256 = rendering.digest(content)
         return Result({**told, "path": str(out), "sha256": sha256}, f"{out}  {sha256}")

@@ -126,3 +126,26 @@ def test_the_sheet_is_written_in_the_operators_language_and_holds_no_contract(ta
         "unknown_language",
         "one of: en, lt, de, it, lv, et, fi, sv",
     )
+
+
+def test_a_day_that_no_sheet_is_of_is_refused_with_the_days_that_there_are(tally: Tally) -> None:
+    for command in ("show", "sheet"):
+        out = ("--out", str(tally.folder / "old.html")) if command == "sheet" else ()
+        refused = tally.refused("tariff", command, "nights", "--at", "1900-01-01", *out)
+        assert refused["code"] == "bad_time"
+        assert "1900-01-01 is out of range: prices are asked for in the years 2000 to 2199" in refused["what"]
+
+
+def test_a_sheet_of_today_names_the_version_that_follows(tally: Tally) -> None:
+    """A version that was applied and begins later is not on the sheet; who publishes it asks for its day."""
+    site = tally.folder / "later.yaml"
+    site.write_text(
+        "kind: tariff\nid: nights\noperator: telecentras\ncurrency: EUR\nvalid_from: 2199-01-01\n"
+        "prices: [{models: ['*'], input: 9, output: 9}]\n"
+    )
+    page = tally.folder / "next.html"
+    tally("apply", str(site))
+    made = tally("tariff", "sheet", "nights", "--at", "2026-10-25", "--out", str(page))
+    assert made["next"] == {"tariff_version": "nights@2199-01-01", "valid_from": "2199-01-01"}
+    made = tally("tariff", "sheet", "nights", "--at", "2199-01-01", "--out", str(page))
+    assert (made["tariff_version"], made["next"]) == ("nights@2199-01-01", None)
