@@ -128,10 +128,15 @@ def _odd_calendar(window: Window, at: int, calendar: Calendar, place: Place) -> 
     )
 
 
+def _may_be_percent(factor: Decimal) -> bool:
+    """Whether a hundredth of the factor is one that people write: up to three times the price, to a hundredth percent."""
+    return factor <= 300 and factor * 100 % 1 == 0
+
+
 def _odd_factor(factor: Decimal | None, where: str) -> Iterator[Fault]:
     if factor == 0:
         yield Fault("factor 0: everything is free", where, "compare it; a low price is a small factor")
-    elif factor is not None and factor >= 10:
+    elif factor is not None and factor >= 10 and _may_be_percent(factor):
         what = f"factor {format_price(factor)} looks like a percent: prices are multiplied by it"
         yield Fault(what, where, f"presumably {format_price(factor / 100)} is meant")
     elif factor is not None and factor > 3:

@@ -37,8 +37,9 @@ def load_series(name: str, path: Path, reading: Reading) -> Any:
         return MISSING
     try:
         lines = raw.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        reading.fault(path, f"{shorten(name)} is not UTF-8 text", "save the file as UTF-8")
+    except UnicodeDecodeError as wrong:
+        line = wrong.object.count(b"\n", 0, wrong.start) + 1
+        reading.fault(path, f"{shorten(name)} is not UTF-8 text", "save the file as UTF-8", f"{file}:{line}")
         return MISSING
     while lines and not lines[-1].strip():
         lines.pop()

@@ -32,6 +32,8 @@ def _signed(text: str, whole_digits: int, decimals: int) -> str:
     """As `read_decimal`, below zero too; there is one zero."""
     if not text.startswith("-"):
         return read_decimal(text, whole_digits, decimals)
+    if text.startswith("--"):
+        raise WrongTextError("has more than one minus sign")
     magnitude = read_decimal(text[1:], whole_digits, decimals)
     return "0" if magnitude == "0" else f"-{magnitude}"
 

@@ -200,6 +200,25 @@ def test_a_series_that_has_ended_or_soon_will_is_named(hours: int, told: list[st
 
 
 @pytest.mark.parametrize(
+    ("factor", "remedy"),
+    [
+        ("50", "presumably 0.5 is meant"),
+        ("62.5", "presumably 0.625 is meant"),
+        ("999.999999", "compare it"),  # a hundredth of it is nothing that anybody writes
+        ("12.3456", "compare it"),
+        ("1000", "compare it"),
+    ],
+)
+def test_a_factor_that_may_be_a_percent_is_said_with_the_factor_that_is_meant(
+    factor: str, remedy: str
+) -> None:
+    night = Window("night", frozenset({"mon"}), 0, 6, Decimal(factor))
+    now = datetime(2026, 11, 22, 9, tzinfo=UTC)
+    (odd,) = odd_windows(tariff(night), Calendar("LT", 2026, True), now, None, place)
+    assert odd.remedy == remedy
+
+
+@pytest.mark.parametrize(
     ("currency", "price", "told"),
     [
         ("EUR", "0.4", ""),
