@@ -12,10 +12,12 @@ from adapters.postgres.closes import load_closes
 from adapters.postgres.database import Database
 from adapters.postgres.documents import load_adjustments, load_documents
 from adapters.postgres.site import operator_facts
+from adapters.postgres.unfinished_imports import unfinished_imports
 from adapters.postgres.usage import usage_table
 from billing.holiday import with_holidays
 from billing.period import Period
 from billing.preview import preview, preview_json
+from billing.unfinished_import import unfinished_warning
 from metering.refusal import Refusal
 
 
@@ -53,9 +55,12 @@ async def invoice_preview(
             adjustments = await load_adjustments(connection, owner, month)
             documents = await load_documents(connection, owner, period=month, customer=customer)
             closes = await load_closes(connection, owner, period=month, newest=True)
+            unfinished = await unfinished_imports(connection, owner, start, end)
         facts = with_holidays(facts, month, closes[0].holidays if closes else None)
         shown = await asyncio.to_thread(preview, usage, facts, month, customer, adjustments, documents)
-        return {**preview_json(shown), "until": None if cut is None else _instant(cut)}
+        document = preview_json(shown)
+        warnings = [*document["warnings"], *map(unfinished_warning, unfinished)]
+        return {**document, "warnings": warnings, "until": None if cut is None else _instant(cut)}
     raise Refusal(
         "unknown_customer",
         f"no such customer: {customer}",

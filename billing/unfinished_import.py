@@ -49,9 +49,14 @@ class UnfinishedImport:
         return f"the same `tally import` command goes on where it stands; {void} takes it back"
 
 
-def unfinished_warning(each: UnfinishedImport) -> dict[str, str]:
-    """What whoever reads usage is warned of, as JSON has it."""
-    return {"what": f"not whole: {each.what}", "remedy": each.remedy}
+def unfinished_warning(each: UnfinishedImport) -> dict[str, object]:
+    """What whoever reads usage is warned of, in the shape of a close's warnings."""
+    return {
+        "what": f"not whole: {each.what}",
+        "where": each.id,
+        "remedy": each.remedy,
+        "requests": each.accepted - each.taken_back,
+    }
 
 
 def unfinished_json(each: UnfinishedImport) -> dict[str, object]:

@@ -76,6 +76,8 @@ def test_an_import_that_ctrl_c_stopped_is_named_wherever_its_rows_count(
     assert used["total"]["requests"] == begun["counted"]
     assert [warned["what"] for warned in used["warnings"]] == [f"not whole: {begun['what']}"]
     assert tally("usage", "--period", "2026-09")["warnings"] == []
+    previewed = tally("invoice", "preview", "--customer", "acme", "--period", "2026-10")["warnings"]
+    assert previewed[-1] == used["warnings"][0]
     assert ("import", "warning", begun["what"]) in [
         (check["name"], check["state"], check["what"]) for check in tally("doctor")["checks"]
     ]
