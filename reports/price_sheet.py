@@ -123,6 +123,8 @@ def _lead(tariff: Tariff, names: Words, language: str) -> Iterator[str]:
         priced = [row.prices[meter] for row in tariff.rows if meter in row.prices]
         if any(not isinstance(pricing, Package) for pricing in priced):
             yield names[f"lead_{meter}"].format(base=base)
+    if any(isinstance(pricing, Package) for row in tariff.rows for pricing in row.prices.values()):
+        yield names["lead_package"]
 
 
 # -- windows -------------------------------------------------------------------------------------------------------

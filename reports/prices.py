@@ -221,7 +221,7 @@ def _meter_lines(meter: Json, factor: str | None) -> Iterator[tuple[str, str, st
 
 def _how(meter: Json, number: int) -> str:
     if meter["package_size"]:
-        return f"each started {meter['package_size']:,}"
+        return f"package of {meter['package_size']:,} {UNITS[meter['meter']]}s"
     tiers = meter["tiers"]
     if len(tiers) == 1:
         return "plain" if meter["pricing"] == "plain" else f"{meter['pricing']}, one tier"
@@ -239,9 +239,11 @@ def price_head(document: Json) -> list[str]:
         agreed = f"contract {by}{_stands(document['contract_place'])}" if by else "no contract"
         version += f" · {who}: {agreed}"
     local = document["local"].replace("T", " ")
+    packages = any(meter["package_size"] for row in document["prices"] for meter in row["meters"])
+    price_of = "per 1,000,000, packages per started package," if packages else "per 1,000,000"
     return [
         version,
-        f"at {local} in {document['time_zone']} ({document['at']}), {document['currency']} per 1,000,000 without VAT",
+        f"at {local} in {document['time_zone']} ({document['at']}), {document['currency']} {price_of} without VAT",
         _window_said(document["window"]),
     ]
 

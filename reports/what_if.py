@@ -104,7 +104,7 @@ Section = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
 
 
 def what_if_sections(currency: str, shown: Comparison) -> Iterator[Section]:
-    """The tables, one after another."""
+    """The tables, one after another; one without rows is its title alone."""
 
     def row(name: str, pair: Pair) -> tuple[str, ...]:
         said = (format_minor(round_half_away(each), currency) for each in (pair.now, pair.then, pair.change))
@@ -134,16 +134,20 @@ def what_if_sections(currency: str, shown: Comparison) -> Iterator[Section]:
     counted = f"Customers: {up:,} pay more, {down:,} less, {same:,} the same"
     most = [each for each in changed if each[1].change > 0][:MOST_SHOWN]
     least = [each for each in reversed(changed) if each[1].change < 0][:MOST_SHOWN]
+    if not changed:
+        yield section(counted, "customer", [])
+        return
     yield section(f"{counted}. Largest changes", "customer", [*most, *least])
     relative = [each for each in by_percent(shown.customers) if each[1].change]
-    yield section(
-        "Largest changes in percent",
-        "customer",
-        [
-            *[each for each in relative if each[1].change > 0][:MOST_SHOWN],
-            *[each for each in reversed(relative) if each[1].change < 0][:MOST_SHOWN],
-        ],
-    )
+    if relative:
+        yield section(
+            "Largest changes in percent",
+            "customer",
+            [
+                *[each for each in relative if each[1].change > 0][:MOST_SHOWN],
+                *[each for each in reversed(relative) if each[1].change < 0][:MOST_SHOWN],
+            ],
+        )
 
 
 def _stated(pair: Pair) -> bool:

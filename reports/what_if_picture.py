@@ -30,6 +30,9 @@ _MOST_PERIODS = 36
 _FEWEST_PLACES = 6
 """Side by side a panel has room for so many at least: the bars of a single period are no wider than that."""
 
+Row = tuple[str, Pair | None]
+"""A bar's name and amounts; or a heading, over the bars that follow."""
+
 _PANELS = (
     "Four panels: net revenue by period, now and then; worth of usage by hour of day, now and then; change of worth "
     "by model and region; customers whose bills change most."
@@ -110,11 +113,14 @@ def _beside(axes: Any, title: str, rows: Sequence[tuple[str, Pair]], currency: s
 def _places(axes: Any, shown: Comparison, currency: str) -> None:
     """The change of worth by model, of packages, which have none, and of worth by region."""
     packages = shown.undivided["packages"]
-    rows = [
+    models = [
         *_largest(shown.by_model.items()),
         *([("packages", packages)] if packages.now or packages.then else []),
-        *((f"region {name or 'none'}", pair) for name, pair in _largest(shown.by_region.items())),
     ]
+    regions = [(name or "none", pair) for name, pair in _largest(shown.by_region.items())]
+    rows: list[Row] = []
+    for heading, of in (("by model", models), ("by region", regions)):
+        rows += [(heading, None), *of] if of else []
     _changes(axes, f"Change of worth by model and region, {currency}", rows, currency)
 
 
@@ -129,19 +135,28 @@ def _customers(axes: Any, shown: Comparison, currency: str) -> None:
     _changes(axes, f"Customers: {up:,} pay more, {down:,} less, {same:,} the same", rows, currency)
 
 
-def _changes(axes: Any, title: str, rows: Sequence[tuple[str, Pair]], currency: str) -> None:
-    """Bars of changes, the first on top, each with its amount."""
-    values = [_place(pair.change, currency) for _, pair in rows]
-    bars = axes.barh(range(len(rows)), values, color=[_UP if value > 0 else _DOWN for value in values])
-    axes.bar_label(bars, [_text(pair.change, currency) for _, pair in rows], padding=3, fontsize=7)
+def _changes(axes: Any, title: str, rows: Sequence[Row], currency: str) -> None:
+    """Bars of changes, the first on top, each with its amount; a heading has a line of its own."""
+    drawn = [(at, pair) for at, (_, pair) in enumerate(rows) if pair is not None]
+    if not any(pair.change for _, pair in drawn):
+        # An axis around nothing but zeros would have made-up figures.
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "no change", ha="center", transform=axes.transAxes)
+        _plain(axes, title)
+        return
+    values = [_place(pair.change, currency) for _, pair in drawn]
+    bars = axes.barh([at for at, _ in drawn], values, color=[_UP if value > 0 else _DOWN for value in values])
+    axes.bar_label(bars, [_text(pair.change, currency) for _, pair in drawn], padding=3, fontsize=7)
     axes.set_yticks(range(len(rows)), [_short(name) for name, _ in rows])
+    for label, (_, pair) in zip(axes.get_yticklabels(), rows, strict=True):
+        label.set_fontweight("normal" if pair is not None else "bold")
     axes.set_ylim(max(len(rows), _FEWEST_PLACES) - 0.4, -0.6)
     axes.margins(x=0.2)
-    axes.xaxis.set_major_formatter("{x:,.0f}" if _large(rows, currency) else "{x:,.2f}")
+    large = _large([(name, pair) for name, pair in rows if pair is not None], currency)
+    axes.xaxis.set_major_formatter("{x:,.0f}" if large else "{x:,.2f}")
     axes.locator_params(axis="x", nbins=5)
     _plain(axes, title)
-    if not rows:
-        axes.text(0.5, 0.5, "nothing changes", ha="center", transform=axes.transAxes)
 
 
 def _plain(axes: Any, title: str) -> None:

@@ -88,7 +88,7 @@ def register(group: typer.Typer) -> None:
         )
         tables: list[str | Table] = []
         for named, columns, rows in what_if_sections(asked.currency, shown):
-            tables += ["", table(named, columns, rows, right=_FIGURES)]
+            tables += ["", table(named, columns, rows, right=_FIGURES) if rows else named]
         return Result(document, [head, *tables])
 
 

@@ -92,16 +92,17 @@ def test_prices_stand_per_region_row_meter_and_window() -> None:
 def test_volume_and_packages_are_told_with_what_they_mean() -> None:
     page = said()
     assert "Input tokens in total up to 10,000,000 0.60 0.30 0.42 in total over 10,000,000 0.50" in page
-    assert "Output tokens each started 1,000,000 2.00 2.00 2.00" in page
+    assert "Output tokens per package of 1,000,000 2.00 2.00 2.00" in page
     assert "all units of the month cost the price of the step that their total falls in" in page
     assert "the same at every hour" in page
+    assert "per 1,000,000 requests. Audio: per 1,000,000 seconds. Packages: per package." in page
 
 
 def test_what_is_priced_by_packages_alone_is_not_said_to_be_per_million() -> None:
     tariff = tariff_of(RICH.replace("requests: 5", "requests: {package: {size: 10_000, price: 0.05}}"))
     page = said(tariff=tariff)
-    assert "without VAT. Audio: per 1,000,000 seconds." in page
-    assert "Requests each started 10,000 0.05 0.05 0.05" in page
+    assert "without VAT. Audio: per 1,000,000 seconds. Packages: per package." in page
+    assert "Requests per package of 10,000 0.05 0.05 0.05" in page
 
 
 def test_windows_have_their_days_hours_and_share_of_the_base_price() -> None:

@@ -162,6 +162,14 @@ def test_a_package_costs_the_same_in_every_window() -> None:
     assert prices(found)["tariff:3", "input"] == ["0.42"]
 
 
+def test_a_person_reads_of_a_package_what_it_holds_and_that_its_price_is_for_each() -> None:
+    text = price_text(answer("2026-10-10T12:00+03:00", model="llama-3"))
+    said = " ".join(" ".join(text).split())
+    assert "output package of 1,000,000 tokens 2 1 2" in said
+    assert "per 1,000,000, packages per started package, without VAT" in said
+    assert max(map(len, text)) <= 80
+
+
 def test_a_meter_without_a_price_says_as_which_it_counts() -> None:
     found = answer("2026-10-07T15:00+03:00", model="qwen3-32b", region="LT-VL")
     meters = {

@@ -148,6 +148,12 @@ def test_tables_fit_into_80_columns(shown: Comparison) -> None:
         assert len(title) <= 80
 
 
+def test_where_nothing_changes_no_table_of_changes_is_shown(shown: Comparison) -> None:
+    same = {name: Pair(pair.now, pair.now) for name, pair in shown.customers.items()}
+    *_, (title, _, rows) = what_if_sections("EUR", replace(shown, customers=same))
+    assert (title, rows) == ("Customers: 0 pay more, 0 less, 2 the same", [])
+
+
 def test_the_picture_is_the_same_bytes_each_time_and_asks_for_nothing_from_elsewhere(
     shown: Comparison,
 ) -> None:
@@ -207,3 +213,24 @@ def test_a_picture_shows_what_packages_change_by_and_names_cut_in_the_middle(sho
     for said in (b"packages", b"2.50", "Qwen/Qwen3-…truct-2507".encode(), b"$x"):
         assert b"<!-- " + said in drawn, said
     assert b"<!-- packages" not in what_if_picture("telecentras", "EUR", shown, "svg")
+
+
+def test_a_picture_of_no_change_says_so_and_has_no_figures_around_zero(shown: Comparison) -> None:
+    def kept(pairs: Any) -> Any:
+        return {name: Pair(pair.now, pair.now) for name, pair in pairs.items()}
+
+    same = replace(
+        shown,
+        by_model=kept(shown.by_model),
+        by_region=kept(shown.by_region),
+        customers=kept(shown.customers),
+        undivided=kept(shown.undivided),
+    )
+    drawn = what_if_picture("telecentras", "EUR", same, "svg")
+    assert drawn.count(b"<!-- no change -->") == 2
+    assert "<!-- −".encode() not in drawn, "no axis goes below 0"
+
+
+def test_bars_of_models_and_of_regions_stand_under_headings_of_their_own(shown: Comparison) -> None:
+    drawn = what_if_picture("telecentras", "EUR", shown, "svg")
+    assert drawn.index(b"<!-- by model -->") < drawn.index(b"<!-- m -->") < drawn.index(b"<!-- by region -->")
