@@ -248,7 +248,7 @@ def test_the_usage_report_says_what_nobody_witnessed_and_what_was_served_uncount
 
 
 def test_the_usage_report_names_an_import_that_is_half_taken_in_or_back() -> None:
-    lanes = [lane(), lane(UNFINISHED["id"], kind="import", state="unfinished", due=False)]
+    lanes = [lane(), lane(str(UNFINISHED["id"]), kind="import", state="unfinished", due=False)]
     page = texts(usage_html(report(DETAIL, lanes, unfinished=[UNFINISHED]), "en"))
     assert "Completeness Not complete" in page
     assert "The figures may still grow" in page
