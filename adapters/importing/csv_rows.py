@@ -24,8 +24,10 @@ from adapters.importing.source_file import CHUNK_BYTES, MAX_LINE_BYTES, SourceFi
 from metering.refusal import Fault, Refusal
 
 # A field is quoted from its first byte on, or not at all; what stands behind the closing quote belongs to it.
-_FIELD = rb'(?:"(?:[^"]++|"")*+"[^,\n]*+|(?!")[^,\n]*+)'
-_ROWS = re.compile(rb"(?:" + _FIELD + rb"(?:," + _FIELD + rb")*+\n)*+")
+# Each has one way to match, so nothing is tried twice. (Possessive repeats would say so, and match too little before
+# Python 3.11.5: github.com/python/cpython/issues/106052.)
+_FIELD = rb'(?:"[^"]*(?:""[^"]*)*"(?!")[^,\n]*|(?!")[^,\n]*)'
+_ROWS = re.compile(rb"(?:" + _FIELD + rb"(?:," + _FIELD + rb")*\n){1,256}")
 _NO_LINE = "is a line end missing, or a quote not closed? a compressed file is named .gz or .zst"
 
 
@@ -122,8 +124,10 @@ def _end_of_rows(text: bytes) -> int:
     """Where the last whole row ends in `text`, which begins with one. A line end within quotes ends no row."""
     if b'"' not in text:
         return text.rfind(b"\n") + 1
-    found = _ROWS.match(text)
-    return found.end() if found else 0
+    end = 0
+    while found := _ROWS.match(text, end):
+        end = found.end()
+    return end
 
 
 def _chunk(source: SourceFile, names: list[str], block: bytes, line: int) -> TextChunk:
