@@ -23,6 +23,9 @@ import pyarrow.csv as pa_csv
 from adapters.importing.source_file import CHUNK_BYTES, MAX_LINE_BYTES, SourceFile, TextChunk
 from metering.refusal import Fault, Refusal
 
+# Ctrl-C is the command's to answer: Arrow's own handler of the signal would end it with an exception of Arrow's.
+pa.enable_signal_handlers(False)
+
 # A field is quoted from its first byte on, or not at all; what stands behind the closing quote belongs to it.
 # Each has one way to match, so nothing is tried twice. (Possessive repeats would say so, and match too little before
 # Python 3.11.5: github.com/python/cpython/issues/106052.)

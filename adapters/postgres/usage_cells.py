@@ -12,6 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from adapters.postgres.database import driver
 from adapters.postgres.schema import QUANTITY_COLUMNS
 
+# Ctrl-C is the command's to answer: Arrow's own handler of the signal would end it with an exception of Arrow's.
+pa.enable_signal_handlers(False)
+
 _WORDS = pa.dictionary(pa.int32(), pa.string())
 _SENT = {
     "hour": pa.int64(),
