@@ -84,14 +84,14 @@ def test_an_engine_that_starts_again_is_a_stream_of_its_own(tmp_path: Path) -> N
     assert reader.take_faults() == []
 
 
-@settings(max_examples=20)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_whatever_the_cuts_and_restarts_every_line_is_found_in_its_order(data: st.DataObject) -> None:
     every_line_is_found_in_its_order(data)
 
 
 @pytest.mark.proof
-@settings(max_examples=1_000)
+@settings(max_examples=1_000, deadline=None)
 @given(st.data())
 def test_after_a_thousand_cuts_and_restarts_every_line_is_found_in_its_order(data: st.DataObject) -> None:
     every_line_is_found_in_its_order(data)

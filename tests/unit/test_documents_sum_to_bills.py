@@ -89,7 +89,7 @@ def asked(documents: list[Document]) -> tuple[Mapping[Any, int], Mapping[Any, in
     )
 
 
-@examples(20)
+@examples(40)
 @given(months_of_documents())
 def test_successive_documents_sum_to_the_bill_in_quantities_and_net(case: Any) -> None:
     documents_sum_to_the_bill(*case)

@@ -1,4 +1,4 @@
-"""A thousand site files out of a grammar, with slips and tricks: none crashes, and each that is applied is rated rightly.
+"""Two thousand site files out of a grammar, with slips and tricks: none crashes, and each that is applied is rated rightly.
 
 `make proof` runs a hundred thousand (`TALLY_FUZZ_FILES` changes how many).
 """
@@ -12,7 +12,7 @@ import pytest
 from fuzz_check import Outcome, check_file
 from fuzzed_slips import fuzzed_file
 
-QUICK = 1_000
+QUICK = 2_000
 PROOF = int(os.environ.get("TALLY_FUZZ_FILES", "100000"))
 AT_ONCE = 500
 """Files in one test: what runs beside each other when there are several processes."""
